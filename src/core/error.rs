@@ -1,0 +1,213 @@
+//! The one error type of this crate. Its kind says what the caller does next; its fields say what to tell the user.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// Shorthand for a result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What the caller does next. Decided by codes and states, never by the text of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// May succeed on its own: network, throttling, a server error, a lost answer. Try again later.
+    Transient,
+    /// Snowflake refused who we are. Never tried again until the configuration changes: repeated tries lock the user out.
+    Credentials,
+    /// A name, privilege, host, key file or setting has to be corrected by somebody.
+    Configuration,
+    /// The data cannot be held by the target as it is.
+    Data,
+    /// Somebody asked us to stop.
+    Canceled,
+    /// Snowflake or this program behaved in a way that nobody planned for.
+    Internal,
+}
+
+impl ErrorKind {
+    /// Whether the same work may succeed later without anybody's help.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(self, Self::Transient)
+    }
+}
+
+/// A failure, with what is needed to act on it. Cheap to move: one pointer.
+pub struct Error(Box<Repr>);
+
+struct Repr {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    code: Option<String>,
+    sqlstate: Option<String>,
+    query_id: Option<String>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; the message is lower case, without a full stop, and never holds a secret or a cell's value.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Repr {
+            kind,
+            message: message.into(),
+            hint: None,
+            code: None,
+            sqlstate: None,
+            query_id: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    /// Adds a full sentence that tells the user what to do.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds Snowflake's own code, six digits.
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.0.code = Some(code.into());
+        self
+    }
+
+    /// Adds the SQLSTATE that Snowflake reported.
+    #[must_use]
+    pub fn with_sqlstate(mut self, sqlstate: impl Into<String>) -> Self {
+        self.0.sqlstate = Some(sqlstate.into());
+        self
+    }
+
+    /// Adds the id under which Snowflake's query history knows the statement.
+    #[must_use]
+    pub fn with_query_id(mut self, query_id: impl Into<String>) -> Self {
+        self.0.query_id = Some(query_id.into());
+        self
+    }
+
+    /// Adds the earliest time at which a retry makes sense, as the other side asked for.
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.0.retry_after = Some(delay);
+        self
+    }
+
+    /// Keeps the cause, which [`StdError::source`] then gives.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What the caller does next.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What went wrong, for the user.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Snowflake's own code.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// The SQLSTATE that Snowflake reported.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.0.sqlstate.as_deref()
+    }
+
+    /// Snowflake's id of the failed statement.
+    #[must_use]
+    pub fn query_id(&self) -> Option<&str> {
+        self.0.query_id.as_deref()
+    }
+
+    /// How long to wait at least before a retry.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+}
+
+impl fmt::Display for Error {
+    /// The message, then what identifies it on Snowflake's side.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        let mut separator = " (Snowflake ";
+        for (label, value) in [
+            ("code", &self.0.code),
+            ("SQLSTATE", &self.0.sqlstate),
+            ("query", &self.0.query_id),
+        ] {
+            if let Some(value) = value {
+                write!(f, "{separator}{label} {value}")?;
+                separator = ", ";
+            }
+        }
+        if separator == ", " {
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.0.kind)?;
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_what_snowflake_knows() {
+        let plain = Error::new(ErrorKind::Data, "column \"a\" holds a date");
+        assert_eq!(plain.to_string(), "column \"a\" holds a date");
+        let full = Error::new(ErrorKind::Configuration, "no such table")
+            .with_code("002003")
+            .with_sqlstate("02000")
+            .with_query_id("01a");
+        assert_eq!(
+            full.to_string(),
+            "no such table (Snowflake code 002003, SQLSTATE 02000, query 01a)"
+        );
+    }
+
+    #[test]
+    fn only_transient_errors_are_retried() {
+        use ErrorKind::*;
+        for kind in [Credentials, Configuration, Data, Canceled, Internal] {
+            assert!(!kind.is_retryable());
+        }
+        assert!(Transient.is_retryable());
+    }
+}
