@@ -1,4 +1,23 @@
 //! `snowflake_bridge`: the PostgreSQL side. Everything that needs no server lives in the crate `bridge_core`.
-#![allow(missing_docs)]
+#![deny(unsafe_code)]
+
+mod error;
+mod guc;
+mod net;
+mod owner;
+mod sandbox;
+mod tx;
+
+use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
+
+/// Runs when the library is loaded: in the postmaster where it is preloaded, otherwise in a backend on first use.
+#[pg_guard]
+#[allow(unsafe_code, non_snake_case)] // The symbol that PostgreSQL looks for.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn _PG_init() {
+    guc::register();
+}

@@ -1,0 +1,129 @@
+-- The schema and its tables. Runs first, with search_path = pg_catalog.
+-- A plain CREATE SCHEMA: a schema that somebody made before is an error, never adopted with its owner and contents.
+create schema snowflake_bridge;
+comment on schema snowflake_bridge is 'Loads finished results into Snowflake. Managed by the extension snowflake_bridge.';
+
+create table snowflake_bridge.installation (
+    singleton  boolean not null default true primary key check (singleton),
+    id         uuid not null default gen_random_uuid(),
+    created_at timestamptz not null default now()
+);
+insert into snowflake_bridge.installation default values;
+comment on table snowflake_bridge.installation is
+    'API: private. One row: the identity under which this database writes to a Snowflake stage, so that two databases never meet there.';
+
+create table snowflake_bridge.snowflake_configurations (
+    id                               uuid not null default gen_random_uuid() primary key,
+    user_id                          text not null check (user_id <> ''),
+    owner_kind                       text not null check (owner_kind in ('role', 'jwt')),
+    owner_oid                        oid not null default 0,
+    name                             text not null default 'default' check (name <> ''),
+    account_identifier               text not null,
+    warehouse                        text,
+    database                         text,
+    schema                           text,
+    role                             text,
+    username                         text not null,
+    auth_method                      text not null check (auth_method in ('password', 'key_pair', 'token', 'oauth')),
+    password_encrypted               bytea,
+    private_key_encrypted            bytea,
+    private_key_passphrase_encrypted bytea,
+    token_encrypted                  bytea,
+    is_active                        boolean not null default true,
+    last_tested_at                   timestamptz,
+    last_test_error                  text,
+    version                          bigint not null default 1,
+    created_at                       timestamptz not null default now(),
+    updated_at                       timestamptz not null default now(),
+    check ((owner_kind = 'role') = (owner_oid <> 0)),
+    unique (owner_kind, user_id, owner_oid, name)
+);
+comment on table snowflake_bridge.snowflake_configurations is
+    'API: public (read). Snowflake connections; each owner sees only their own. Written by create_config, update_config and delete_config. Secrets are encrypted with a key that is not in the database.';
+comment on column snowflake_bridge.snowflake_configurations.user_id is
+    'Whose it is: the name of a PostgreSQL role, or the subject of a JWT, as owner_kind says.';
+comment on column snowflake_bridge.snowflake_configurations.owner_oid is
+    'The OID of that role, 0 for a JWT subject: a role that is dropped and made again under the same name is somebody else.';
+comment on column snowflake_bridge.snowflake_configurations.is_active is
+    'False once Snowflake refused the credentials: nothing is tried with them again until update_config brings others.';
+comment on column snowflake_bridge.snowflake_configurations.version is
+    'Counts changes, so that a pooled session is never used after one.';
+
+create table snowflake_bridge.watches (
+    id                    bigint generated always as identity primary key,
+    relation              regclass not null unique,
+    user_id               text not null,
+    owner_oid             oid not null,
+    act_for_users         boolean not null default false,
+    finished              text[] not null check (array_length(finished, 1) > 0),
+    execution_id_column   text not null,
+    status_column         text not null,
+    user_id_column        text,
+    result_rows_column    text not null,
+    result_columns_column text,
+    created_at            timestamptz not null default now()
+);
+comment on table snowflake_bridge.watches is
+    'API: private. One row per watched relation: its owner (name and OID), and which of its columns mean what. Written by watch and unwatch.';
+
+create table snowflake_bridge.uploads (
+    id              bigint generated always as identity primary key,
+    upload_id       uuid not null default gen_random_uuid() unique,
+    watch_id        bigint references snowflake_bridge.watches on delete set null,
+    execution_id    text not null,
+    user_id         text not null,
+    owner_kind      text not null check (owner_kind in ('role', 'jwt')),
+    owner_oid       oid not null default 0,
+    row_user_id     text,
+    options         jsonb not null default '{}',
+    state           text not null default 'queued' check (state in
+                        ('queued', 'claimed', 'staged', 'copying', 'completed', 'retry', 'failed', 'canceled', 'needs_credentials')),
+    generation      bigint not null default 1,
+    attempt_count   integer not null default 0,
+    crash_count     integer not null default 0,
+    next_attempt_at timestamptz not null default now(),
+    config_id       uuid,
+    target          text,
+    manifest        jsonb,
+    is_staged       boolean not null default false,
+    transaction_id  text,
+    row_count       bigint,
+    byte_count      bigint,
+    error_message   text,
+    error_hint      text,
+    error_code      text,
+    error_sqlstate  text,
+    query_id        text,
+    needs_mirror    boolean not null default true,
+    mirror_error    text,
+    mirror_after    timestamptz not null default now(),
+    created_at      timestamptz not null default now(),
+    claimed_at      timestamptz,
+    completed_at    timestamptz,
+    check ((owner_kind = 'role') = (owner_oid <> 0))
+);
+comment on table snowflake_bridge.uploads is
+    'API: public (read). Every upload: its place in the queue, its state, and what came of it; each owner sees only their own. This row is the truth about an upload; the application''s row is a mirror of it.';
+comment on column snowflake_bridge.uploads.state is
+    'queued, claimed (being read), staged (files are in Snowflake''s stage), copying (a load was begun), completed; retry (waits for next_attempt_at), failed, canceled, needs_credentials (waits for update_config).';
+comment on column snowflake_bridge.uploads.upload_id is 'Written to every loaded row as UPLOAD_ID.';
+comment on column snowflake_bridge.uploads.generation is 'Counts changes of the execution that this upload already covers.';
+comment on column snowflake_bridge.uploads.row_user_id is 'The user that the execution''s row names; loaded as USER_ID.';
+comment on column snowflake_bridge.uploads.attempt_count is 'Attempts begun. Counted and committed before the row is touched, so that a row that kills the process has spent one.';
+comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which the worker process died.';
+comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
+comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
+
+-- At most one upload of an execution waits; a change of the execution while it waits is covered by it.
+create unique index uploads_waiting on snowflake_bridge.uploads (watch_id, execution_id) where state = 'queued';
+create index uploads_due on snowflake_bridge.uploads (next_attempt_at, id) where state in ('queued', 'retry');
+create index uploads_in_flight on snowflake_bridge.uploads (id) where state in ('claimed', 'staged', 'copying');
+create index uploads_mirror on snowflake_bridge.uploads (mirror_after) where needs_mirror;
+create index uploads_execution on snowflake_bridge.uploads (watch_id, execution_id, id);
+
+select pg_extension_config_dump('snowflake_bridge.installation', '');
+select pg_extension_config_dump('snowflake_bridge.snowflake_configurations', '');
+select pg_extension_config_dump('snowflake_bridge.watches', '');
+select pg_extension_config_dump('snowflake_bridge.watches_id_seq', '');
+select pg_extension_config_dump('snowflake_bridge.uploads', '');
+select pg_extension_config_dump('snowflake_bridge.uploads_id_seq', '');

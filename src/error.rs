@@ -1,0 +1,125 @@
+//! The error of this layer, and the one place where SQLSTATE, message and hint of an ERROR are decided.
+
+use bridge_core::ErrorKind;
+use pgrx::pg_sys::elog::PgLogLevel;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::prelude::*;
+use thiserror::Error;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, Error)]
+pub enum Error {
+    /// From the core: Snowflake, a value, a secret.
+    #[error(transparent)]
+    Core(#[from] bridge_core::Error),
+    /// A query on our own tables could not be run.
+    #[error("internal query failed: {0}")]
+    Spi(#[from] pgrx::spi::Error),
+    /// The caller asked for something that cannot be done.
+    #[error("{message}")]
+    User {
+        sqlstate: PgSqlErrorCode,
+        message: String,
+        hint: Option<String>,
+    },
+    /// An ERROR that PostgreSQL raised and that was caught, with its transaction rolled back.
+    #[error("{message}")]
+    Server {
+        sqlstate: PgSqlErrorCode,
+        message: String,
+        hint: Option<String>,
+    },
+}
+
+impl Error {
+    pub fn user(sqlstate: PgSqlErrorCode, message: impl Into<String>) -> Self {
+        Self::User {
+            sqlstate,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    #[must_use]
+    pub fn hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::User { hint, .. } | Self::Server { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::user(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
+    }
+
+    pub fn missing(message: impl Into<String>) -> Self {
+        Self::user(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)
+    }
+
+    pub fn denied(message: impl Into<String>) -> Self {
+        Self::user(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
+    }
+
+    /// SQLSTATE and hint, as they reach the user.
+    pub fn sqlstate_and_hint(&self) -> (PgSqlErrorCode, Option<String>) {
+        match self {
+            Self::Core(error) => (
+                match error.kind() {
+                    ErrorKind::Transient => PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
+                    ErrorKind::Credentials => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+                    ErrorKind::Configuration => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                    ErrorKind::Data => PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
+                    ErrorKind::Canceled => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+                    ErrorKind::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+                },
+                error.hint().map(str::to_owned),
+            ),
+            Self::Spi(_) => (PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, None),
+            Self::User { sqlstate, hint, .. } | Self::Server { sqlstate, hint, .. } => (*sqlstate, hint.clone()),
+        }
+    }
+}
+
+impl From<CaughtError> for Error {
+    fn from(caught: CaughtError) -> Self {
+        let report = match &caught {
+            CaughtError::PostgresError(report)
+            | CaughtError::ErrorReport(report)
+            | CaughtError::RustPanic { ereport: report, .. } => report,
+        };
+        Self::Server {
+            sqlstate: report.sql_error_code(),
+            message: report.message().to_owned(),
+            hint: report.hint().map(str::to_owned),
+        }
+    }
+}
+
+impl From<Error> for ErrorReport {
+    #[track_caller]
+    fn from(error: Error) -> Self {
+        let (sqlstate, hint) = error.sqlstate_and_hint();
+        let report = ErrorReport::new(sqlstate, error.to_string(), "snowflake_bridge");
+        match hint {
+            Some(hint) => report.set_hint(hint),
+            None => report,
+        }
+    }
+}
+
+/// Writes to the server log, and to nobody's client, at LOG.
+pub fn log_message(message: &str) {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "snowflake_bridge").report(PgLogLevel::LOG);
+}
+
+/// Writes an error to the server log at LOG (an ERROR would end the worker), with its SQLSTATE and hint.
+pub fn log_error(context: &str, error: &Error) {
+    let (sqlstate, hint) = error.sqlstate_and_hint();
+    let report = ErrorReport::new(sqlstate, format!("{context}: {error}"), "snowflake_bridge");
+    match hint {
+        Some(hint) => report.set_hint(hint),
+        None => report,
+    }
+    .report(PgLogLevel::LOG);
+}

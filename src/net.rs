@@ -1,0 +1,218 @@
+//! The network thread of this process. It owns the tokio runtime and never touches PostgreSQL; the main thread never
+//! blocks on a future: it waits on its latch, and on an eventfd that finished work signals.
+#![allow(unsafe_code)]
+
+use std::future::Future;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::mpsc::{self, TryRecvError};
+use std::time::{Duration, Instant};
+
+use bridge_core::snowflake::Network;
+use bridge_core::{ErrorKind, config::AllowedHosts};
+use futures::FutureExt;
+use once_cell::sync::OnceCell;
+use pgrx::{check_for_interrupts, pg_sys};
+use tokio::runtime::Handle;
+
+use crate::error::{Error, Result};
+use crate::guc;
+
+/// Longest time between two looks for an interrupt; a backend that looks less often holds up `DROP DATABASE` of others.
+const TICK: Duration = Duration::from_millis(100);
+
+static THREAD: OnceCell<Thread> = OnceCell::new();
+
+struct Thread {
+    runtime: Handle,
+    wake: Arc<EventFd>,
+}
+
+/// A counter that the kernel lets one thread signal and another wait for beside its latch.
+pub struct EventFd(OwnedFd);
+
+impl EventFd {
+    fn new() -> std::io::Result<Self> {
+        // SAFETY: a system call without pointers; a valid result is a descriptor that nobody else owns.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: just made, see above.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Makes the waiter's descriptor readable. May be called from any thread.
+    pub fn signal(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: writes eight bytes from a live buffer. It can fail only when 2^64-2 signals are pending, and then
+        // the descriptor is readable anyway.
+        unsafe {
+            libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len());
+        }
+    }
+
+    fn clear(&self) {
+        let mut count = [0_u8; 8];
+        // SAFETY: reads at most eight bytes into a live buffer; "would block" means there was nothing to clear.
+        unsafe {
+            libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len());
+        }
+    }
+
+    fn raw(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// The thread of this process, started on first use: a thread does not survive the postmaster's fork.
+fn thread() -> Result<&'static Thread> {
+    THREAD.get_or_try_init(|| start().map_err(|error| {
+        Error::Core(bridge_core::Error::new(ErrorKind::Internal, "cannot start the network thread").with_source(error))
+    }))
+}
+
+fn start() -> std::io::Result<Thread> {
+    let wake = Arc::new(EventFd::new()?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    with_signals_blocked(|| {
+        std::thread::Builder::new()
+            .name("snowflake net".to_owned())
+            .spawn(move || runtime.block_on(std::future::pending::<()>()))
+    })?;
+    Ok(Thread { runtime: handle, wake })
+}
+
+/// A new thread inherits the mask. Signals belong to the main thread: PostgreSQL's handlers, its latch among them, may
+/// run nowhere else.
+fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: plain system calls on live, initialised signal sets.
+    unsafe {
+        let mut all = std::mem::zeroed::<libc::sigset_t>();
+        let mut before = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let result = work();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
+        result
+    }
+}
+
+/// Starts `work` on the network thread. Dropping the handle does not stop it; aborting it does.
+///
+/// # Errors
+/// If the thread cannot be started.
+pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<tokio::task::JoinHandle<()>> {
+    Ok(thread()?.runtime.spawn(work))
+}
+
+/// What other threads use to wake this process's main thread out of [`sleep`].
+///
+/// # Errors
+/// If the thread cannot be started.
+pub fn waker() -> Result<Arc<EventFd>> {
+    Ok(Arc::clone(&thread()?.wake))
+}
+
+/// Makes of a panic the error of the one piece of work that it happened in.
+pub async fn guarded<T>(work: impl Future<Output = bridge_core::Result<T>>) -> bridge_core::Result<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        Err(bridge_core::Error::new(
+            ErrorKind::Internal,
+            "the network thread panicked; the server log of this process has the place",
+        ))
+    })
+}
+
+/// Runs `work` on the network thread and waits for it here, interruptibly: a cancel, a termination or a statement
+/// timeout ends the wait at once and the work with it.
+///
+/// # Errors
+/// What `work` returns.
+pub fn wait<T: Send + 'static>(work: impl Future<Output = bridge_core::Result<T>> + Send + 'static) -> Result<T> {
+    let thread = thread()?;
+    let (sender, receiver) = mpsc::channel();
+    let wake = Arc::clone(&thread.wake);
+    let task = AbortOnDrop(thread.runtime.spawn(async move {
+        // The receiver is gone only if the wait was interrupted.
+        let _ = sender.send(guarded(work).await);
+        wake.signal();
+    }));
+    loop {
+        match receiver.try_recv() {
+            Ok(result) => {
+                drop(task);
+                return Ok(result?);
+            }
+            Err(TryRecvError::Empty) => sleep(TICK),
+            Err(TryRecvError::Disconnected) => {
+                return Err(bridge_core::Error::new(ErrorKind::Internal, "the network thread ended").into());
+            }
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Waits for this process's latch, for [`EventFd::signal`], or for `timeout`, and serves interrupts: at the latest
+/// every 100 ms, since a latch may be reset by others.
+pub fn sleep(timeout: Duration) {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now()).min(TICK);
+        let woken = wait_once(left);
+        check_for_interrupts!();
+        if woken || Instant::now() >= deadline {
+            return;
+        }
+    }
+}
+
+fn wait_once(timeout: Duration) -> bool {
+    let wake = THREAD.get().map(|thread| &thread.wake);
+    let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    if wake.is_some() {
+        events |= pg_sys::WL_SOCKET_READABLE;
+    }
+    // SAFETY: the main thread waits on its own latch and on a descriptor that lives as long as the process.
+    let occurred = unsafe {
+        let occurred = pg_sys::WaitLatchOrSocket(
+            pg_sys::MyLatch,
+            events as i32,
+            wake.map_or(pg_sys::PGINVALID_SOCKET, |wake| wake.raw()),
+            timeout.as_millis().try_into().unwrap_or(i64::MAX),
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        occurred.unsigned_abs()
+    };
+    if occurred & pg_sys::WL_SOCKET_READABLE != 0
+        && let Some(wake) = wake
+    {
+        wake.clear();
+    }
+    occurred & (pg_sys::WL_SOCKET_READABLE | pg_sys::WL_LATCH_SET) != 0
+}
+
+/// The network limits, as the settings are now.
+///
+/// # Errors
+/// `22023` for a malformed `snowflake_bridge.allowed_hosts`.
+pub fn limits() -> Result<Network> {
+    Ok(Network {
+        allowed_hosts: AllowedHosts::parse(&guc::allowed_hosts())?,
+        allow_private_endpoints: guc::allow_private_endpoints(),
+        ca_file: guc::ca_file(),
+        connect_timeout: guc::connect_timeout(),
+        stall_timeout: guc::stall_timeout(),
+        statement_timeout: guc::statement_timeout(),
+    })
+}

@@ -1,0 +1,133 @@
+//! Whose a configuration or an upload is: a PostgreSQL role, or the user that a trusted session's JWT names.
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::{guc, sandbox};
+
+/// Name and OID of a role must both match: a role made again under an old name is somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    Role { name: String, oid: pg_sys::Oid },
+    Jwt { subject: String },
+}
+
+impl Owner {
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Role { .. } => "role",
+            Self::Jwt { .. } => "jwt",
+        }
+    }
+
+    pub fn user_id(&self) -> &str {
+        match self {
+            Self::Role { name, .. } => name,
+            Self::Jwt { subject } => subject,
+        }
+    }
+
+    /// The role's OID, 0 for a JWT subject.
+    pub fn oid(&self) -> pg_sys::Oid {
+        match self {
+            Self::Role { oid, .. } => *oid,
+            Self::Jwt { .. } => pg_sys::InvalidOid,
+        }
+    }
+
+    /// The owner that three columns of one of our tables name.
+    pub fn from_columns(kind: &str, user_id: String, oid: pg_sys::Oid) -> Self {
+        match kind {
+            "jwt" => Self::Jwt { subject: user_id },
+            _ => Self::Role { name: user_id, oid },
+        }
+    }
+
+    /// Who is asking. In a session whose login role is trusted to carry claims (PostgREST's), the user of the JWT;
+    /// otherwise the current role.
+    ///
+    /// # Errors
+    /// `42501` within a security-restricted operation, or for malformed claims.
+    pub fn caller() -> Result<Self> {
+        sandbox::require_unrestricted()?;
+        Self::current()
+    }
+
+    /// As [`Owner::caller`], without its refusal; for row level security, which only reads.
+    pub fn current() -> Result<Self> {
+        // SAFETY: backend-local reads inside a transaction.
+        let (session, current) = unsafe { (pg_sys::GetSessionUserId(), pg_sys::GetUserId()) };
+        let session_name = role_name(session)?;
+        if guc::claims_trusted_roles().contains(&session_name)
+            && let Some(subject) = jwt_subject()?
+        {
+            return Ok(Self::Jwt { subject });
+        }
+        Ok(Self::Role {
+            name: role_name(current)?,
+            oid: current,
+        })
+    }
+
+    /// The owner a call acts for: the caller, or the user it names, where the caller may do so.
+    ///
+    /// # Errors
+    /// `42501` if the caller may not act for others.
+    pub fn acting_for(user_id: Option<&str>) -> Result<Self> {
+        let caller = Self::caller()?;
+        let Some(user_id) = user_id else {
+            return Ok(caller);
+        };
+        if user_id == caller.user_id() {
+            return Ok(caller);
+        }
+        // SAFETY: backend-local read.
+        let current = unsafe { pg_sys::GetUserId() };
+        // SAFETY: a catalog lookup inside a transaction.
+        let superuser = unsafe { pg_sys::superuser_arg(current) };
+        if !superuser && !guc::act_for_users_roles().contains(&role_name(current)?) {
+            return Err(Error::denied(format!("permission denied to act for user \"{user_id}\""))
+                .hint("Only superusers and the roles in snowflake_bridge.act_for_users_roles may pass user_id."));
+        }
+        if user_id.is_empty() {
+            return Err(Error::invalid("user_id must not be empty"));
+        }
+        Ok(Self::Jwt {
+            subject: user_id.to_owned(),
+        })
+    }
+}
+
+/// The name of a role.
+///
+/// # Errors
+/// If it was dropped meanwhile.
+pub fn role_name(oid: pg_sys::Oid) -> Result<String> {
+    // SAFETY: a catalog lookup inside a transaction; the result is a palloc'd C string or null.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(oid, true);
+        if name.is_null() {
+            return Err(Error::missing(format!("role with OID {oid} does not exist")));
+        }
+        Ok(CStr::from_ptr(name).to_string_lossy().into_owned())
+    }
+}
+
+/// `sub` of PostgREST's `request.jwt.claims`, if there are claims with a subject.
+fn jwt_subject() -> Result<Option<String>> {
+    let claims: Option<String> = Spi::get_one("select nullif(pg_catalog.current_setting('request.jwt.claims', true), '')")?;
+    let Some(claims) = claims else {
+        return Ok(None);
+    };
+    let claims: serde_json::Value =
+        serde_json::from_str(&claims).map_err(|_| Error::denied("request.jwt.claims is not valid JSON"))?;
+    Ok(claims
+        .get("sub")
+        .and_then(serde_json::Value::as_str)
+        .filter(|subject| !subject.is_empty())
+        .map(str::to_owned))
+}

@@ -1,0 +1,103 @@
+//! Acting as somebody else for a moment: as the extension's owner on our own tables, or as the owner of an
+//! application's table on that table. Both pin `search_path`, so that no name is resolved by somebody else's choice.
+#![allow(unsafe_code)]
+
+use pgrx::pg_sys;
+
+use crate::error::{Error, Result};
+
+/// Runs `work` with the rights of the extension's owner. Only for statements on our own tables, in our own words.
+///
+/// # Errors
+/// What `work` returns; an error if the extension is being dropped.
+pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let owner = extension_owner()?;
+    let _identity = Identity::assume(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE)?;
+    work()
+}
+
+/// Runs `work` as `owner` in a security-restricted operation: code that others attached to the table (triggers, view
+/// functions, policies) runs with the owner's rights and can neither take on other roles nor leave anything behind.
+/// `SET ROLE` would be no boundary, since that code could undo it.
+///
+/// # Errors
+/// What `work` returns.
+pub fn as_table_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let _identity = Identity::assume(
+        owner,
+        pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_RESTRICTED_OPERATION,
+    )?;
+    work()
+}
+
+/// Refuses to go on inside somebody's index expression, materialized view or the like, where the current user is not
+/// the one who asked.
+///
+/// # Errors
+/// `42501` inside a security-restricted operation.
+pub fn require_unrestricted() -> Result<()> {
+    // SAFETY: reads a backend-local variable.
+    if unsafe { pg_sys::InSecurityRestrictedOperation() } {
+        return Err(Error::denied("snowflake_bridge cannot be used within a security-restricted operation"));
+    }
+    Ok(())
+}
+
+struct Identity {
+    user: pg_sys::Oid,
+    context: i32,
+    guc_level: i32,
+}
+
+impl Identity {
+    fn assume(user: pg_sys::Oid, flags: u32) -> Result<Self> {
+        let mut saved = Self {
+            user: pg_sys::InvalidOid,
+            context: 0,
+            guc_level: 0,
+        };
+        let flags = i32::try_from(flags).map_err(|_| Error::denied("unknown security context"))?;
+        // SAFETY: inside a transaction on the main thread; what is saved here is restored in `drop`, and by
+        // PostgreSQL itself when the transaction is rolled back.
+        unsafe {
+            pg_sys::GetUserIdAndSecContext(&raw mut saved.user, &raw mut saved.context);
+            saved.guc_level = pg_sys::NewGUCNestLevel();
+            pg_sys::SetUserIdAndSecContext(user, saved.context | flags);
+            for (name, value) in [
+                (c"search_path", c"pg_catalog, pg_temp"),
+                (c"row_security", c"on"),
+            ] {
+                pg_sys::set_config_option(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SAVE,
+                    true,
+                    0,
+                    false,
+                );
+            }
+        }
+        Ok(saved)
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        // SAFETY: restores what `assume` saved; both calls only assign backend-local state and are what PostgreSQL
+        // itself does when it ends a (sub)transaction.
+        unsafe {
+            pg_sys::AtEOXact_GUC(false, self.guc_level);
+            pg_sys::SetUserIdAndSecContext(self.user, self.context);
+        }
+    }
+}
+
+/// The role that owns the extension, and with it our tables.
+fn extension_owner() -> Result<pg_sys::Oid> {
+    pgrx::Spi::get_one::<pg_sys::Oid>(
+        "select e.extowner from pg_catalog.pg_extension e where e.extname operator(pg_catalog.=) 'snowflake_bridge'",
+    )?
+    .ok_or_else(|| Error::missing("the extension snowflake_bridge is not installed in this database"))
+}

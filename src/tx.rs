@@ -1,0 +1,75 @@
+//! Transactions that survive what happens inside them: in the worker, where nobody else begins one, and in a trigger,
+//! where an error must not reach the application.
+#![allow(unsafe_code)]
+
+use std::panic::AssertUnwindSafe;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use crate::error::{Error, Result};
+
+/// Runs `work` in a transaction of its own and commits it. For the background worker only: no transaction may be open.
+///
+/// # Errors
+/// What `work` returned, or an ERROR or panic it raised; the transaction is then rolled back and the next one can begin.
+pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: the worker's main thread, outside of any transaction: the sequence is that of every PostgreSQL worker.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    }
+    let outcome = catch(work);
+    // SAFETY: ends the transaction begun above, whichever way `work` went; an abort also pops the snapshot.
+    unsafe {
+        match &outcome {
+            Ok(_) => {
+                pg_sys::PopActiveSnapshot();
+                let committed = catch(|| {
+                    pg_sys::CommitTransactionCommand();
+                    Ok(())
+                });
+                if let Err(error) = committed {
+                    pg_sys::AbortCurrentTransaction();
+                    return Err(error);
+                }
+            }
+            Err(_) => pg_sys::AbortCurrentTransaction(),
+        }
+        // Without this, autovacuum never learns what the worker wrote.
+        pg_sys::pgstat_report_stat(false);
+    }
+    outcome
+}
+
+/// Runs `work` in a subtransaction of the current transaction.
+///
+/// # Errors
+/// What `work` returned, or an ERROR or panic it raised; everything it did is then rolled back, and only that.
+pub fn subtransaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: inside a transaction, on the main thread. The order of calls, and the restoring of memory context and
+    // resource owner, are those of PL/pgSQL's exception block.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        let outcome = catch(work);
+        match &outcome {
+            Ok(_) => pg_sys::ReleaseCurrentSubTransaction(),
+            Err(_) => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+        }
+        pg_sys::MemoryContextSwitchTo(context);
+        pg_sys::CurrentResourceOwner = owner;
+        outcome
+    }
+}
+
+/// Turns an ERROR or a panic into a value. The caller must roll back what was open.
+fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    PgTryBuilder::new(AssertUnwindSafe(work))
+        .catch_others(|caught| Err(Error::from(caught)))
+        .catch_rust_panic(|caught| Err(Error::from(caught)))
+        .execute()
+}
