@@ -1,0 +1,74 @@
+# The one entry point: everything that builds, shows or tests snowflake_bridge is a target here. `make` lists them.
+
+SHELL := /bin/bash
+
+PG ?= 15
+PG_CONFIG ?= /usr/lib/postgresql/$(PG)/bin/pg_config
+PYTHON ?= /usr/bin/python3
+PROFILE ?= release
+PGRX_VERSION := $(shell sed -n 's/^pgrx = "=\(.*\)"/\1/p' Cargo.toml)
+VENVS ?= $(CURDIR)/target/venv
+STANDIN_PYTHON ?= $(VENVS)/standin/bin/python
+CLIENTS_PYTHON ?= $(VENVS)/clients/bin/python
+export PG PG_CONFIG PYTHON PROFILE PGRX_VERSION VENVS STANDIN_PYTHON CLIENTS_PYTHON
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+# cargo-pgrx would pass this linker flag to every crate; build.rs gives it to the one library that needs it, so that
+# the extension and the tests share what they compile.
+export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
+
+EXTENSION := --package snowflake_bridge --no-default-features --features pg$(PG)
+PYTEST := -m pytest -p no:cacheprovider
+# The demo, the regression runner and the benchmark are Python packages in tests/, beside the harness they share.
+RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build install demo check test bench clean \
+        test-core test-protocol test-standin test-client test-regress test-e2e
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
+
+deps: ## install what is missing: system packages, Rust, Python environments
+	@.ci/deps.sh
+
+build: deps ## compile the extension (PROFILE=dev for a quick build)
+	cargo build $(EXTENSION) --profile $(PROFILE)
+
+install: deps ## build the extension and put it into PG_CONFIG's server
+	@.ci/install.sh
+
+demo: ## show it at work: a finished execution travels from PostgreSQL to Snowflake's side and is read back
+	@$(MAKE) --no-print-directory install PROFILE=dev
+	@$(RUN) -m demo
+
+check: deps ## the quick gate: format, lints, core tests, documentation, layering
+	@.ci/check.sh
+
+test: ## every test tier, with a table of tests and seconds
+	@.ci/tiers.sh
+
+test-core: ## tier: the core crate by itself (unit, property and documentation tests)
+	cargo test --package bridge_core --lib
+	cargo test --package bridge_core --doc
+
+test-protocol: ## tier: the core crate against a scripted HTTP server
+	cargo test --package bridge_core --test protocol
+
+test-standin: ## tier: the Snowflake stand-in against the official clients
+	$(STANDIN_PYTHON) $(PYTEST) tests/standin/tests
+
+test-client: ## tier: the core crate against the stand-in
+	cargo test --package bridge_core --test standin
+
+test-regress: ## tier: the SQL surface by pg_regress
+	$(RUN) -m pg_regress
+
+test-e2e: ## tier: a real server, the worker and the stand-in, read back by the official client
+	$(CLIENTS_PYTHON) $(PYTEST) tests/e2e
+
+bench: ## latency of the whole way, N=200 uploads
+	@$(MAKE) --no-print-directory install
+	$(RUN) -m bench
+
+clean: ## remove what was built, the Python environments too
+	rm -rf target
