@@ -1,0 +1,114 @@
+"""`python -m standin --state-dir DIR`: start, write DIR/ready.json, serve until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from standin import gateway
+from standin.accounts import Accounts
+from standin.audit import Audit
+from standin.engine import Engine
+from standin.faults import Faults
+from standin.objectstore import ObjectStore
+from standin.sessions import Sessions
+from standin.statements import Statements
+from standin.uploads import Uploads
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="standin", description=__doc__)
+    parser.add_argument("--state-dir", type=Path, required=True, help="where ready.json and scratch files go")
+    parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; a free one by default")
+    parser.add_argument("--accounts", type=Path, help="JSON file with the accounts to start with")
+    parser.add_argument("--exit-with-parent", action="store_true", help="stop when the process that started this one dies")
+    return parser.parse_args()
+
+
+def exit_with_parent() -> None:
+    """Linux sends SIGTERM when the parent ends; a parent that is gone already is noticed here."""
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def write_ready(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all: readers wait for the file to appear."""
+    draft = path.with_suffix(".tmp")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(content))
+    draft.rename(path)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.exit_with_parent:
+        exit_with_parent()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    state: Path = arguments.state_dir
+    scratch = state / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    audit, faults, sessions, accounts = Audit(), Faults(), Sessions(), Accounts()
+    store = ObjectStore(audit, faults)
+    store.start()
+    uploads = Uploads(store)
+    services = gateway.Services(
+        accounts=accounts,
+        sessions=sessions,
+        statements=Statements(sessions, store, uploads, str(scratch)),
+        store=store,
+        uploads=uploads,
+        audit=audit,
+        faults=faults,
+        admin_token=secrets.token_urlsafe(24),
+        make_engine=lambda _name: Engine(),
+    )
+    if arguments.accounts:
+        for spec in json.loads(arguments.accounts.read_text())["accounts"]:
+            accounts.apply(spec, services.make_engine)
+    handler = type("BoundHandler", (gateway.Handler,), {"services": services})
+    server = gateway.Server(("127.0.0.1", arguments.port), handler)
+    port = server.server_address[1]
+    uploads.base_url = f"http://127.0.0.1:{port}"
+    thread = threading.Thread(target=server.serve_forever, name="gateway", daemon=True)
+    thread.start()
+    ready = state / "ready.json"
+    write_ready(
+        ready,
+        {
+            "pid": os.getpid(),
+            "url": uploads.base_url,
+            "port": port,
+            "s3_endpoint": store.endpoint,
+            "s3_port": store.port,
+            "admin_token": services.admin_token,
+        },
+    )
+    print(f"standin: listening on {uploads.base_url}, object store on {store.endpoint}", file=sys.stderr, flush=True)
+    while not stop.wait(1):
+        pass
+    ready.unlink(missing_ok=True)
+    faults.clear()
+    server.shutdown()
+    sessions.end_all()
+    store.stop()
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

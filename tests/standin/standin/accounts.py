@@ -1,0 +1,102 @@
+"""Accounts and their users, roles and warehouses: who may log in, and as what."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from standin.names import fold
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+    from standin.engine import Engine
+
+
+@dataclass
+class User:
+    name: str
+    password: str | None
+    public_key: PublicKeyTypes | None
+    default_role: str | None
+    default_warehouse: str | None
+    roles: set[str]
+    disabled: bool = False
+
+    def fingerprint(self) -> str | None:
+        """`SHA256:` and the base64 of the digest of the DER public key, as DESCRIBE USER prints it."""
+        if self.public_key is None:
+            return None
+        der = self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return "SHA256:" + base64.b64encode(hashlib.sha256(der).digest()).decode()
+
+
+@dataclass
+class Account:
+    name: str
+    users: dict[str, User]
+    roles: set[str]
+    warehouses: set[str]
+    engine: Engine
+    withheld: set[tuple[str, str, str, str]] = field(default_factory=set)
+
+
+def user_from_json(spec: dict[str, Any]) -> User:
+    pem = spec.get("public_key")
+    roles = {fold(role) for role in spec.get("roles", [])}
+    default_role = fold(spec["default_role"]) if spec.get("default_role") else None
+    if default_role:
+        roles.add(default_role)
+    default_warehouse = spec.get("default_warehouse")
+    return User(
+        name=fold(spec["name"]),
+        password=spec.get("password"),
+        public_key=load_pem_public_key(pem.encode()) if pem else None,
+        default_role=default_role,
+        default_warehouse=fold(default_warehouse) if default_warehouse else None,
+        roles=roles | {"PUBLIC"},
+        disabled=bool(spec.get("disabled", False)),
+    )
+
+
+def account_key(identifier: str) -> str:
+    """The account that ACCOUNT_NAME means: what stands before the first dot, case aside."""
+    return identifier.split(".", 1)[0].upper()
+
+
+class Accounts:
+    """All accounts of this process. Each has its own data."""
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, Account] = {}
+        self._lock = threading.Lock()
+
+    def find(self, identifier: str) -> Account | None:
+        with self._lock:
+            return self._accounts.get(account_key(identifier))
+
+    def all(self) -> list[Account]:
+        with self._lock:
+            return list(self._accounts.values())
+
+    def apply(self, spec: dict[str, Any], make_engine: Any) -> Account:
+        """Create the account, or add to it what the spec names; a user named again is replaced."""
+        key = account_key(spec["name"])
+        with self._lock:
+            account = self._accounts.get(key)
+            if account is None:
+                account = Account(key, {}, {"PUBLIC", "ACCOUNTADMIN"}, set(), make_engine(key))
+                self._accounts[key] = account
+        for user in map(user_from_json, spec.get("users", [])):
+            account.users[user.name] = user
+            account.roles |= user.roles
+        account.roles |= {fold(role) for role in spec.get("roles", [])}
+        account.warehouses |= {fold(warehouse) for warehouse in spec.get("warehouses", [])}
+        for database, schemas in spec.get("databases", {}).items():
+            account.engine.create_database(fold(database), [fold(schema) for schema in schemas])
+        return account

@@ -1,0 +1,160 @@
+"""The admin endpoint: what a test asks of the stand-in itself. Every call carries the token of `ready.json`."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from standin.errors import SnowflakeError
+from standin.names import fold
+from standin.sessions import Session
+from standin.stages import locate
+
+if TYPE_CHECKING:
+    from standin.accounts import Account, User
+    from standin.gateway import Services
+
+
+def handle(
+    services: Services, method: str, path: str, query: dict[str, str], headers: dict[str, str], body: bytes
+) -> tuple[int, Any]:
+    if not hmac.compare_digest(headers.get("x-admin-token", "").encode(), services.admin_token.encode()):
+        return 401, {"error": "X-Admin-Token is missing or wrong"}
+    try:
+        request = json.loads(body) if body else {}
+        what = path.removeprefix("/admin/")
+        if (method, what) == ("GET", "audit"):
+            return 200, {"records": services.audit.records(int(query.get("after", "0")))}
+        if what == "faults":
+            return _faults(services, method, request)
+        if (method, what) == ("POST", "sql"):
+            return 200, _sql(services, request)
+        if (method, what) == ("POST", "accounts"):
+            for spec in request["accounts"]:
+                services.accounts.apply(spec, services.make_engine)
+            return 200, {"accounts": [account.name for account in services.accounts.all()]}
+        if (method, what) == ("POST", "privileges"):
+            return 200, _privileges(services, request)
+        if what == "stage" and method in {"GET", "POST"}:
+            return 200, _stage(services, request or query)
+        if what == "sessions":
+            return _sessions(services, method, request)
+        if (method, what) == ("POST", "expire-stage-credentials"):
+            services.store.expire_grants()
+            return 200, {}
+    except SnowflakeError as error:
+        return 422, {"error": error.message, "code": error.code, "sqlState": error.sqlstate}
+    except (KeyError, TypeError, ValueError) as error:
+        return 400, {"error": f"{type(error).__name__}: {error}"}
+    return 404, {"error": f"no {method} {path}"}
+
+
+def _account(services: Services, request: dict[str, Any]) -> Account:
+    name = request.get("account")
+    accounts = services.accounts.all()
+    if name is None and len(accounts) == 1:
+        return accounts[0]
+    account = services.accounts.find(str(name))
+    if account is None:
+        raise ValueError(f"no account {name!r}")
+    return account
+
+
+def _user(account: Account, request: dict[str, Any]) -> User:
+    name = request.get("user")
+    user = account.users.get(fold(name)) if name else next(iter(account.users.values()), None)
+    if user is None:
+        raise ValueError(f"no user {name!r}")
+    return user
+
+
+def _faults(services: Services, method: str, request: dict[str, Any]) -> tuple[int, Any]:
+    if method == "POST":
+        services.faults.add(request)
+    elif method == "DELETE":
+        services.faults.clear()
+    elif method != "GET":
+        return 405, {"error": "GET, POST or DELETE"}
+    return 200, {"faults": services.faults.remaining()}
+
+
+def _admin_session(services: Services, request: dict[str, Any]) -> Session:
+    """A session of the stand-in's own: every right, no token, not among the clients' sessions."""
+    account = _account(services, request)
+    database = fold(request["database"]) if request.get("database") else None
+    schema = fold(request["schema"]) if request.get("schema") else ("PUBLIC" if database else None)
+    warehouse = next(iter(account.warehouses), "ADMIN")
+    user = _user(account, request)
+    return Session(account, user, services.sessions.next_id(), "admin", "ACCOUNTADMIN", warehouse, database, schema, {})
+
+
+def _sql(services: Services, request: dict[str, Any]) -> dict[str, Any]:
+    session = _admin_session(services, request)
+    try:
+        result = services.statements.execute(session, request["sql"], None, str(uuid.uuid4()))
+        return {"columns": [column.name for column in result.columns], "rows": result.json_rows()}
+    finally:
+        session.close()
+
+
+def _privileges(services: Services, request: dict[str, Any]) -> dict[str, Any]:
+    """`{"account","role","privilege","on","name","withhold"}`, for example CREATE TABLE on SCHEMA ANALYTICS_DB.REPORTS."""
+    account = _account(services, request)
+    entry = (
+        fold(request["role"]),
+        request["privilege"].upper(),
+        request["on"].upper(),
+        ".".join(fold(part) for part in request["name"].split(".")),
+    )
+    if request.get("withhold", True):
+        account.withheld.add(entry)
+    else:
+        account.withheld.discard(entry)
+    return {"withheld": sorted(account.withheld)}
+
+
+def _stage(services: Services, request: dict[str, Any]) -> dict[str, Any]:
+    """Files of a stage, with the metadata of their objects: `{"account","user","location":"@~/…"}`."""
+    session = _admin_session(services, request)
+    try:
+        location = locate(session, request["location"])
+        files = [
+            {
+                "name": location.stage.label + item["Key"].removeprefix(location.stage.folder),
+                "key": item["Key"],
+                "bucket": services.store.bucket,
+                "size": item["Size"],
+                "etag": item["ETag"].strip('"'),
+                "metadata": services.store.metadata(item["Key"]),
+            }
+            for item in services.store.list(location.prefix())
+        ]
+        return {"files": files}
+    finally:
+        session.close()
+
+
+def _sessions(services: Services, method: str, request: dict[str, Any]) -> tuple[int, Any]:
+    """GET lists the open sessions; DELETE `{"id": n}` kills one, as its idle limit would."""
+    if method == "DELETE":
+        session = services.sessions.find(int(request["id"]))
+        if session is None:
+            return 404, {"error": "no such session"}
+        services.sessions.end(session)
+    elif method != "GET":
+        return 405, {"error": "GET or DELETE"}
+    return 200, {
+        "sessions": [
+            {
+                "id": session.id,
+                "account": session.account.name,
+                "user": session.user.name,
+                "client": session.client,
+                "transaction": session.transaction.id if session.transaction else None,
+                "parameters": session.parameters,
+            }
+            for session in services.sessions.all()
+        ]
+    }
