@@ -1,0 +1,132 @@
+"""Processes that die and servers that stop: nothing is lost, nothing is doubled, nobody waits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psycopg
+import pytest
+
+from harness import wait
+from harness.bridge import Bridge
+from harness.standin import User
+
+ROWS = [{"n": n} for n in range(1000)]
+# An exit within 2 s is the design's promise; the rest is for a machine that is busy with other things.
+STOP_SECONDS = 5.0
+
+
+def kill_worker(bridge: Bridge) -> None:
+    """kill -9, which makes the postmaster restart all its children, and waits until it has."""
+    victim = bridge.worker()
+    os.kill(victim, signal.SIGKILL)
+
+    def answers() -> bool:
+        try:
+            bridge.connect()
+        except psycopg.OperationalError:
+            return False
+        return bridge.worker() != victim
+    wait.until(answers, "the server is back, with another worker")
+
+
+@pytest.mark.parametrize("match", [
+    {"kind": "objectstore", "method": "PUT"}, {"kind": "query", "sql": "COPY INTO"}, {"kind": "query", "sql": "COMMIT"},
+], ids=["object store", "copy", "commit"])
+def test_a_worker_killed_during_an_upload(bridge: Bridge, user: User, match: dict[str, str]) -> None:
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({name: "^\\s*" + text for name, text in match.items()}, {"delay_ms": 120_000})
+    bridge.run("run-1", ROWS)
+    bridge.uploading(match, mark)
+    kill_worker(bridge)
+    # The request that was held goes on now, although nobody waits for its answer any more.
+    bridge.standin.clear_faults()
+    row = bridge.completed("run-1", seconds=60)
+    assert row["snowflake_row_count"] == len(ROWS)
+    assert sorted(n for (n,) in bridge.results(user, ["N"])) == list(range(len(ROWS)))
+    upload = bridge.upload("run-1")
+    assert upload["crash_count"] == 1
+    assert upload["attempt_count"] == 2
+
+
+def test_an_upload_that_kills_the_worker_again_and_again(make_bridge) -> None:
+    bridge = make_bridge({"snowflake_bridge.max_crashes": "2"})
+    user = bridge.ready()
+    bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 120_000}, times=2)
+    bridge.run("poison", ROWS)
+    for _ in range(2):
+        mark = bridge.standin.audit_mark()
+        bridge.uploading({"kind": "objectstore", "method": "PUT"}, max(0, mark - 50))
+        kill_worker(bridge)
+    message = bridge.failed("poison", seconds=60)["snowflake_error_message"]
+    assert "crash" in message, message
+    bridge.standin.clear_faults()
+    bridge.run("good", [{"n": 1}])
+    bridge.completed("good")
+    assert bridge.row_count(user) == 1
+
+
+def test_a_restart_with_work_queued(make_bridge) -> None:
+    bridge = make_bridge({"snowflake_bridge.max_concurrent_uploads": "1"})
+    user = bridge.ready()
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 120_000})
+    for number in range(5):
+        bridge.run(f"run-{number}", [{"n": number}])
+    bridge.uploading({"kind": "objectstore", "method": "PUT"}, mark)
+    bridge.cluster.stop()
+    bridge.standin.clear_faults()
+    bridge.cluster.start()
+    bridge.connect()
+    for number in range(5):
+        bridge.completed(f"run-{number}")
+    assert sorted(bridge.results(user, ["N"])) == [(number,) for number in range(5)]
+    assert bridge.upload("run-4")["crash_count"] == 0, "an orderly stop is not a crash"
+    assert bridge.upload("run-0")["crash_count"] == 0, "an orderly stop is not a crash"
+
+
+@pytest.mark.parametrize("match", [
+    {"kind": "login"}, {"kind": "objectstore", "method": "PUT"}, {"kind": "query", "sql": "COPY INTO"},
+], ids=["login", "object store", "copy"])
+def test_a_fast_shutdown_with_an_upload_in_flight(bridge: Bridge, user: User, match: dict[str, str]) -> None:
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({name: "^\\s*" + text for name, text in match.items()}, {"delay_ms": 120_000})
+    bridge.run("run-1", ROWS)
+    bridge.uploading(match, mark)
+    began = time.monotonic()
+    bridge.cluster.stop()
+    assert time.monotonic() - began < STOP_SECONDS
+    bridge.standin.clear_faults()
+    bridge.cluster.start()
+    bridge.connect()
+    bridge.completed("run-1")
+    assert bridge.row_count(user) == len(ROWS)
+
+
+def test_sigterm_to_the_worker_alone(bridge: Bridge, user: User) -> None:
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 120_000})
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"kind": "query", "sql": "COPY INTO"}, mark)
+    first = bridge.worker()
+    bridge.admin.execute("select pg_terminate_backend(%s)", [first])
+    wait.until(lambda: not os.path.exists(f"/proc/{first}"), "the worker has ended", STOP_SECONDS)
+    bridge.standin.clear_faults()
+    bridge.completed("run-1", seconds=60)
+    assert bridge.row_count(user) == len(ROWS)
+
+
+def test_drop_database_does_not_wait_for_an_upload(bridge: Bridge, user: User) -> None:
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 120_000})
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"kind": "query", "sql": "COPY INTO"}, mark)
+    with bridge.cluster.connect() as server:
+        server.execute("create database bystander")
+        began = time.monotonic()
+        server.execute("drop database bystander")
+        assert time.monotonic() - began < STOP_SECONDS
+    bridge.standin.clear_faults()
+    bridge.completed("run-1")

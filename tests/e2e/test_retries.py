@@ -1,0 +1,82 @@
+"""What can succeed by itself is tried again, and however often a load is begun, its rows are there once."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.bridge import Bridge
+from harness.standin import User
+
+ROWS = [{"n": n} for n in range(50)]
+
+
+def assert_once(bridge: Bridge, user: User) -> None:
+    """Every row is there exactly once, under one upload id."""
+    bridge.completed("run-1")
+    assert sorted(n for (n,) in bridge.results(user, ["N"])) == list(range(50))
+    assert {row[0] for row in bridge.results(user, ["UPLOAD_ID"])} == {str(bridge.upload("run-1")["upload_id"])}
+    assert bridge.standin.faults_left() == 0, "every fault has happened"
+
+
+@pytest.mark.parametrize("match", [
+    {"kind": "login"}, {"kind": "query", "sql": "create .*table|describe|show"}, {"kind": "query", "sql": r"^\s*put"},
+    {"kind": "objectstore", "method": "PUT"}, {"kind": "query", "sql": r"^\s*copy into"}, {"kind": "query", "sql": r"^\s*commit"},
+], ids=["login", "table", "put", "object store", "copy", "commit"])
+def test_a_server_that_is_not_available(bridge: Bridge, user: User, match: dict[str, str]) -> None:
+    bridge.standin.fault(match, {"status": 503}, times=2)
+    if match["kind"] == "login":
+        # The configuration was tested at its start; a worker of a restarted server has to log in anew.
+        bridge.cluster.restart()
+        bridge.connect()
+    bridge.run("run-1", ROWS)
+    assert_once(bridge, user)
+
+
+@pytest.mark.parametrize("match", [
+    {"kind": "query", "sql": r"^\s*copy into"}, {"kind": "query", "sql": r"^\s*commit"}, {"kind": "objectstore", "method": "PUT"},
+    {"kind": "query", "sql": r"^\s*begin"},
+], ids=["copy", "commit", "object store", "begin"])
+def test_an_answer_that_is_lost(bridge: Bridge, user: User, match: dict[str, str]) -> None:
+    bridge.standin.fault(match, {"lose_answer": True})
+    bridge.run("run-1", ROWS)
+    assert_once(bridge, user)
+
+
+def test_a_session_that_ends_between_two_uploads(bridge: Bridge, user: User) -> None:
+    bridge.run("run-0", [{"n": -1}], snowflake_table_name="other")
+    bridge.completed("run-0")
+    for session in bridge.standin.admin("GET", "sessions")["sessions"]:
+        if session["account"] == bridge.account.name.upper():
+            bridge.standin.admin("DELETE", "sessions", {"id": session["id"]})
+    bridge.run("run-1", ROWS)
+    assert_once(bridge, user)
+
+
+def test_giving_up(make_bridge) -> None:
+    bridge = make_bridge({"snowflake_bridge.max_attempts": "2"})
+    user = bridge.ready()
+    # Far more than all attempts can use up, also if a single request is repeated within one attempt.
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"status": 503}, times=1000)
+    bridge.run("run-1", ROWS)
+    message = bridge.failed("run-1")["snowflake_error_message"]
+    assert "503" in message, message
+    assert bridge.upload("run-1")["attempt_count"] == 2
+    bridge.standin.clear_faults()
+    assert bridge.row_count(user) == 0
+    bridge.call("retry_upload", id=bridge.upload("run-1")["id"])
+    bridge.call("wait_for_upload", id=bridge.upload("run-1")["id"], timeout="30s")
+    assert_once(bridge, user)
+
+
+def test_one_user_in_trouble_delays_nobody_else(bridge: Bridge) -> None:
+    good = bridge.ready()
+    bad = bridge.account.add_user("STUCK", database="STUCK_DB")
+    bridge.configure(bad, name="stuck")
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": "STUCK_DB"}, {"delay_ms": 120_000}, times=100)
+    for number in range(20):
+        bridge.run(f"stuck-{number}", [{"a": number}], snowflake_options={"config": "stuck"})
+    bridge.uploading({"kind": "query"}, mark)
+    bridge.run("run-1", [{"n": 1}])
+    bridge.completed("run-1", seconds=20)
+    assert bridge.row_count(good) == 1

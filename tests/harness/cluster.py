@@ -1,0 +1,186 @@
+"""A throw-away PostgreSQL server: its own data, a private socket, no TCP port, gone when closed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from harness import wait
+
+# initdb and postgres refuse to run as root, so root lends them the account that Debian's package brings.
+SERVER_USER = "postgres"
+# A server of the tests forgets nothing when a process dies, which is all that is done to it; it need not survive power cuts.
+SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",
+    "autovacuum": "off",
+    "shared_buffers": "64MB",
+    "log_line_prefix": "%m [%p] %b %q%d ",
+    "log_checkpoints": "off",
+}
+START_SECONDS = 60.0
+
+
+def bindir() -> Path:
+    """Where the server that the Makefile names keeps its programs."""
+    return Path(os.environ.get("PG_CONFIG", "/usr/lib/postgresql/15/bin/pg_config")).parent
+
+
+def as_server_user(command: list[str], *, end_with_parent: bool = False) -> list[str]:
+    """The command as it must be started so that PostgreSQL's programs accept who runs them."""
+    prefix = ["setpriv"]
+    if os.geteuid() == 0:
+        prefix += [f"--reuid={SERVER_USER}", f"--regid={SERVER_USER}", "--init-groups"]
+    if end_with_parent:
+        prefix += ["--pdeathsig=QUIT"]  # the postmaster's "immediate shutdown", should this process be killed
+    return [*prefix, *command] if len(prefix) > 1 else command
+
+
+def environment() -> dict[str, str]:
+    """A bare environment: no proxy, no PG* variable and no locale of the caller reaches the server."""
+    return {"PATH": f"{bindir()}:/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC"}
+
+
+def give(path: Path, mode: int) -> Path:
+    """Makes `path` the server user's."""
+    path.chmod(mode)
+    if os.geteuid() == 0:
+        account = pwd.getpwnam(SERVER_USER)
+        os.chown(path, account.pw_uid, account.pw_gid)
+    return path
+
+
+class Cluster:
+    """One server. `keys`, the place for key files, lies beside its data directory and not in it."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        # Root's own temporary directory may be closed to the server user.
+        self.root = Path(tempfile.mkdtemp(prefix="bridge-", dir="/tmp" if os.geteuid() == 0 else None))
+        self.root.chmod(0o755)
+        self.data = give(self._directory("data"), 0o700)
+        self.sockets = give(self._directory("sockets"), 0o755)
+        self.keys = give(self._directory("keys"), 0o700)
+        self.log = give(self._file("server.log"), 0o644)
+        self.settings = {**SETTINGS, "unix_socket_directories": str(self.sockets), **settings}
+        self.process: subprocess.Popen[bytes] | None = None
+        self._initdb()
+
+    def _directory(self, name: str) -> Path:
+        path = self.root / name
+        path.mkdir()
+        return path
+
+    def _file(self, name: str) -> Path:
+        path = self.root / name
+        path.touch()
+        return path
+
+    def _initdb(self) -> None:
+        command = [f"{bindir()}/initdb", "--pgdata", str(self.data), "--username=postgres", "--auth=trust",
+                   "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
+        done = subprocess.run(as_server_user(command), env=environment(), cwd=self.root, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the server and returns when it answers."""
+        assert self.process is None, "the server runs already"
+        options = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
+        command = as_server_user([f"{bindir()}/postgres", "-D", str(self.data), *options], end_with_parent=True)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment(), cwd=self.root, stdout=log, stderr=log,
+                                            stdin=subprocess.DEVNULL, start_new_session=True)
+        wait.until(self._answers, "the server answers", START_SECONDS)
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the server ended while starting:\n{self.log_text()}")
+        try:
+            with self.connect():
+                return True
+        except psycopg.OperationalError:
+            return False
+
+    def stop(self, how: signal.Signals = signal.SIGINT, seconds: float = 60.0) -> None:
+        """Ends the server: SIGINT is a fast shutdown, SIGQUIT an immediate one."""
+        if self.process is None:
+            return
+        self.process.send_signal(how)
+        try:
+            self.process.wait(seconds)
+        finally:
+            self._kill_all()
+            self.process = None
+
+    def restart(self) -> None:
+        """An orderly restart, with whatever was queued."""
+        self.stop()
+        self.start()
+
+    def _kill_all(self) -> None:
+        """Ends the postmaster and its children by force, if any of them is left."""
+        assert self.process is not None
+        for pid in [*children(self.process.pid), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                if pid != self.process.pid or self.process.poll() is None:
+                    os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def close(self) -> None:
+        """Ends the server and removes everything it left."""
+        try:
+            if self.process is not None:
+                try:
+                    self.stop(signal.SIGQUIT, seconds=10.0)
+                except subprocess.TimeoutExpired:
+                    pass  # stop() has killed it by then
+        finally:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    # --- use --------------------------------------------------------------------------------------------------
+
+    def connect(self, database: str = "postgres", user: str = "postgres", **options: Any) -> psycopg.Connection[dict[str, Any]]:
+        """A connection in autocommit mode whose rows are dictionaries."""
+        return psycopg.connect(host=str(self.sockets), dbname=database, user=user, autocommit=True, row_factory=dict_row,
+                               connect_timeout=10, **options)
+
+    def psql(self, sql: str, database: str = "postgres", user: str = "postgres", *options: str) -> str:
+        """What a user sees in psql for these statements."""
+        command = [f"{bindir()}/psql", "--no-psqlrc", "--host", str(self.sockets), "--dbname", database, "--username", user,
+                   "--set", "ON_ERROR_STOP=1", *options, "--command", sql]
+        done = subprocess.run(command, env={**environment(), "PGCLIENTENCODING": "UTF8"}, capture_output=True, text=True)
+        return done.stdout + done.stderr
+
+    def log_text(self) -> str:
+        """Everything the server has logged."""
+        return self.log.read_text(errors="replace")
+
+    def backends(self, backend_type: str) -> list[int]:
+        """Process ids of the backends of one type, as pg_stat_activity calls it."""
+        with self.connect() as connection:
+            rows = connection.execute("select pid from pg_stat_activity where backend_type = %s", [backend_type])
+            return [row["pid"] for row in rows]
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        with contextlib.suppress(OSError):
+            if f"\nPPid:\t{pid}\n" in status.read_text():
+                found.append(int(status.parent.name))
+    return found

@@ -1,0 +1,162 @@
+"""The Snowflake stand-in as a process: started, asked for accounts, faults and its audit, ended."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import wait
+
+TESTS = Path(__file__).resolve().parent.parent
+PACKAGE = TESTS / "standin"
+# The stand-in has an environment of its own, because its libraries cannot share one with the newest official client.
+PYTHON = os.environ.get("STANDIN_PYTHON", str(TESTS.parent / "target/venv/standin/bin/python"))
+WAREHOUSE = "COMPUTE_WH"
+ROLE = "ANALYST_ROLE"
+START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who may log in to an account."""
+
+    name: str
+    password: str
+    database: str
+    schema: str
+
+
+class Standin:
+    """One running stand-in. Tests share it, each with accounts of its own."""
+
+    def __init__(self) -> None:
+        self.state = Path(tempfile.mkdtemp(prefix="standin-"))
+        self._numbers = itertools.count(1)
+        with (self.state / "output.log").open("wb") as output:
+            self.process = subprocess.Popen(
+                [PYTHON, "-m", "standin", "--state-dir", str(self.state), "--exit-with-parent"],
+                cwd=PACKAGE, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )
+        try:
+            ready = json.loads(wait.until(self._ready, "the stand-in is ready", START_SECONDS))
+        except BaseException:
+            self.close()
+            raise
+        self.port: int = ready["port"]
+        self.s3_endpoint: str = ready["s3_endpoint"]
+        self._url: str = ready["url"]
+        self._token: str = ready["admin_token"]
+
+    def _ready(self) -> str:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the stand-in ended while starting:\n{self.output()}")
+        path = self.state / "ready.json"
+        return path.read_text() if path.exists() else ""
+
+    def output(self) -> str:
+        """What the process has printed."""
+        return (self.state / "output.log").read_text(errors="replace")
+
+    def close(self) -> None:
+        """Ends the process and removes its files."""
+        try:
+            self.process.terminate()
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        finally:
+            shutil.rmtree(self.state, ignore_errors=True)
+
+    # --- the admin endpoint --------------------------------------------------------------------------------------
+
+    def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One call; an answer other than 200 is an error with the stand-in's own words."""
+        request = urllib.request.Request(
+            f"{self._url}/admin/{path}", method=method, data=None if body is None else json.dumps(body).encode(),
+            headers={"X-Admin-Token": self._token, "Content-Type": "application/json"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{method} {path}: {error.code} {error.read().decode(errors='replace')}") from error
+
+    def new_account(self) -> Account:
+        """An account nobody else uses, with a warehouse, a role and no user yet."""
+        return Account(self, f"acme-{next(self._numbers)}")
+
+    def fault(self, match: dict[str, str], action: dict[str, Any], *, times: int = 1, skip: int = 0) -> None:
+        """Spoils the next `times` requests that match, after letting `skip` of them pass."""
+        self.admin("POST", "faults", {"match": match, "action": action, "times": times, "skip": skip})
+
+    def clear_faults(self) -> None:
+        """Forgets every fault and lets go of the requests that one holds."""
+        self.admin("DELETE", "faults")
+
+    def faults_left(self) -> int:
+        """How many faults have still to happen."""
+        return sum(fault["times"] for fault in self.admin("GET", "faults")["faults"])
+
+    def audit(self, after: int = 0) -> list[dict[str, Any]]:
+        """Every request since the one numbered `after`."""
+        return self.admin("GET", f"audit?after={after}")["records"]
+
+    def audit_mark(self) -> int:
+        """The number of the last request so far."""
+        return len(self.audit())
+
+
+class Account:
+    """One Snowflake account of the stand-in."""
+
+    def __init__(self, standin: Standin, name: str) -> None:
+        self.standin = standin
+        self.name = name
+        # Any name below `localhost` means this machine, and its first label is the account's name.
+        self.host = f"{name}.localhost"
+        self.origin = f"http://{self.host}:{standin.port}"
+        self._apply(warehouses=[WAREHOUSE], roles=[ROLE])
+
+    def _apply(self, **spec: Any) -> None:
+        self.standin.admin("POST", "accounts", {"accounts": [{"name": self.name, **spec}]})
+
+    def add_user(self, name: str = "LOADER", *, database: str = "ANALYTICS_DB", schema: str = "REPORTS",
+                 public_key: str | None = None) -> User:
+        """A user with a password that occurs nowhere else, and with a database to work in."""
+        user = User(name, f"pw-{secrets.token_urlsafe(18)}", database, schema)
+        self._apply(
+            users=[{"name": name, "password": user.password, "public_key": public_key, "default_role": ROLE,
+                    "default_warehouse": WAREHOUSE}],
+            databases={database: ["PUBLIC", schema]},
+        )
+        return user
+
+    def withhold(self, privilege: str, on: str, name: str) -> None:
+        """Takes a privilege from the role that the users work with."""
+        self.standin.admin("POST", "privileges", {"account": self.name, "role": ROLE, "privilege": privilege, "on": on, "name": name})
+
+    def give_back(self, privilege: str, on: str, name: str) -> None:
+        """Ends what `withhold` began."""
+        self.standin.admin("POST", "privileges", {"account": self.name, "role": ROLE, "privilege": privilege, "on": on,
+                                                  "name": name, "withhold": False})
+
+    def sql(self, text: str) -> list[list[Any]]:
+        """Runs one statement with every right, as the account's owner would; values come as text."""
+        return self.standin.admin("POST", "sql", {"account": self.name, "sql": text})["rows"]
+
+    def statements(self, pattern: str, after: int = 0) -> list[str]:
+        """The statements that clients sent and that begin with `pattern`, case aside."""
+        return [record["sql"] for record in self.standin.audit(after)
+                if record["sql"] and record["account"] == self.name.upper() and record["sql"].lstrip().upper().startswith(pattern.upper())]
