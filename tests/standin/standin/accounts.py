@@ -26,7 +26,6 @@ class User:
     default_role: str | None
     default_warehouse: str | None
     roles: set[str]
-    disabled: bool = False
 
     def fingerprint(self) -> str | None:
         """`SHA256:` and the base64 of the digest of the DER public key, as DESCRIBE USER prints it."""
@@ -60,7 +59,6 @@ def user_from_json(spec: dict[str, Any]) -> User:
         default_role=default_role,
         default_warehouse=fold(default_warehouse) if default_warehouse else None,
         roles=roles | {"PUBLIC"},
-        disabled=bool(spec.get("disabled", False)),
     )
 
 

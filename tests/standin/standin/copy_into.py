@@ -18,7 +18,7 @@ from standin.catalog import ColumnInfo
 from standin.copy_statement import CopyStatement
 from standin.copy_transform import Transform
 from standin.dml import open_write
-from standin.errors import SnowflakeError, invalid_identifier, unsupported
+from standin.errors import SnowflakeError, cancelled, invalid_identifier, unsupported
 from standin.load_history import LoadEntry
 from standin.names import TableName, literal, quote
 from standin.resolve import complete, existing_table
@@ -61,7 +61,7 @@ def run(session: Session, sql: str, store: ObjectStore, scratch: str, query: thr
     if not keys:
         return results.status("Copy executed with 0 files processed.", results.COPY)
     open_write(session, name, "INSERT", False, query)
-    files = _load(session, statement, stored, columns, location, keys, store, scratch)
+    files = _load(session, statement, stored, columns, location, keys, store, scratch, query)
     _write(session, stored, columns, files)
     if statement.flag("PURGE"):
         store.remove(key for key, file in zip(keys, files, strict=True) if file.rows is not None)
@@ -131,11 +131,14 @@ def _load(
     keys: list[str],
     store: ObjectStore,
     scratch: str,
+    query: threading.Event,
 ) -> list[Loaded]:
     """Everything that can fail for the sake of the data happens here, before the transaction is touched."""
     uncommitted = session.transaction.loads if session.transaction else []
     loaded = []
     for key in keys:
+        if query.is_set():
+            raise cancelled()
         path = key.removeprefix(location.stage.folder)
         name = location.stage.label + path
         staged = fetch(store, session.engine.stages, location.stage, key, name)
@@ -156,7 +159,7 @@ def _convert(
     scratch: str,
 ) -> pa.Table:
     """The rows of one file, each column already of its target's type. Runs on a connection of its own."""
-    connection = session.engine.root.cursor()
+    connection = session.engine.side_connection()
     handle, local = tempfile.mkstemp(suffix=".parquet", dir=scratch)
     try:
         with os.fdopen(handle, "wb") as out:

@@ -10,7 +10,7 @@ from sqlglot import Expr, exp
 
 from standin import results, sqltypes
 from standin.catalog import TableInfo
-from standin.errors import SnowflakeError, invalid_identifier, object_exists, unsupported
+from standin.errors import SnowflakeError, invalid_identifier, object_exists, syntax_error, unsupported
 from standin.names import MAX_IDENTIFIER_LENGTH, TableName, quote
 from standin.privileges import require_on_schema, require_on_table
 from standin.resolve import existing_table, name_of, require_schema, resolve
@@ -38,6 +38,11 @@ def run(session: Session, expression: Expr, query: threading.Event) -> Result:
 
 
 def _other(session: Session, expression: Expr) -> Result:
+    if isinstance(expression, exp.Create) and expression.kind == "DATABASE":
+        return _create_database(session, expression)
+    kind = str(expression.args.get("kind") or "").upper()
+    if kind not in {"VIEW", "SCHEMA", "DATABASE"}:
+        raise unsupported(f"{expression.key.upper()} {kind}")
     cursor = session.cursor()
     cursor.check_db_and_schema(expression)
     if isinstance(expression, exp.Create) and expression.kind == "VIEW":
@@ -45,6 +50,18 @@ def _other(session: Session, expression: Expr) -> Result:
     cursor.run(expression)
     message = cursor.fetchall()[0][0]
     return results.status(str(message))
+
+
+def _create_database(session: Session, expression: exp.Create) -> Result:
+    """A new database has a schema PUBLIC and becomes the current one."""
+    name = _fold(expression.this.this)
+    if name in session.engine.catalog.databases():
+        if not expression.args.get("exists"):
+            raise object_exists(name)
+        return results.status(f"{name} already exists, statement succeeded.")
+    session.engine.create_database(name, [])
+    session.set_schema(name, "PUBLIC")
+    return results.status(f"Database {name} successfully created.")
 
 
 def _create_table(session: Session, expression: exp.Create, query: threading.Event) -> Result:
@@ -57,6 +74,7 @@ def _create_table(session: Session, expression: exp.Create, query: threading.Eve
     found = list(properties.expressions) if properties else []
     temporary = any(isinstance(item, exp.TemporaryProperty) for item in found)
     require_on_schema(session, "CREATE TABLE", name)
+    session.lock_table(name, True, query)
     if session.engine.catalog.is_table(session.stored(name)) and (name in session.temporary) == temporary:
         if expression.args.get("exists"):
             return results.status(f"{name.name} already exists, statement succeeded.")
@@ -169,6 +187,8 @@ def _alter(session: Session, name: TableName, stored: TableName, action: Expr) -
             if action.args.get("exists"):
                 return
             raise _column_exists(column)
+        if action.args.get("exists") and action.find(exp.DefaultColumnConstraint):
+            raise syntax_error("IF NOT EXISTS cannot be combined with DEFAULT.")
         session.duck.execute(f"ALTER TABLE {table} ADD COLUMN {_column(session, action, info)}")
     elif isinstance(action, exp.AlterColumn):
         _alter_column(session, stored, info, present, action)

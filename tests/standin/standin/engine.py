@@ -44,7 +44,9 @@ class Engine:
     def __init__(self) -> None:
         self._fake = FakeSnow(create_database_on_connect=False, create_schema_on_connect=False)
         self._setup = threading.Lock()
+        self._opening = threading.Lock()
         self.root: duckdb.DuckDBPyConnection = self._fake.duck_conn
+        self._setup_connection = self.root.cursor()
         self.catalog = Catalog(self.root)
         self.locks = TableLocks()
         self.transactions = Transactions()
@@ -53,18 +55,24 @@ class Engine:
 
     def connect(self, database: str | None, schema: str | None) -> Any:
         """A fakesnow connection on its own DuckDB connection."""
-        return self._fake.connect(database, schema)
+        with self._opening:
+            return self._fake.connect(database, schema)
+
+    def side_connection(self) -> duckdb.DuckDBPyConnection:
+        """A connection outside every session and transaction. The caller closes it."""
+        with self._opening:
+            return self.root.cursor()
 
     def create_database(self, name: str, schemas: list[str]) -> None:
         """Create what is missing. Used at start and by the admin endpoint."""
         with self._setup:
             if name not in self.catalog.databases():
-                connection = self._fake.connect()
+                connection = self.connect(None, None)
                 cursor = EngineCursor(connection, connection._duck_conn)  # noqa: SLF001
                 cursor.execute(f"CREATE DATABASE {quote(name)}")
                 connection.close()
             for schema in dict.fromkeys(["PUBLIC", *schemas]):
-                self.root.cursor().execute(f"CREATE SCHEMA IF NOT EXISTS {quote(name)}.{quote(schema)}")
+                self._setup_connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quote(name)}.{quote(schema)}")
 
 
 def table_expression(name: TableName, alias: str | None = None) -> exp.Table:

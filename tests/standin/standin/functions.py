@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from sqlglot import Expr, exp
 
-from standin.errors import SnowflakeError, insufficient_privileges
+from standin.errors import SnowflakeError, insufficient_privileges, missing_object
 from standin.login import SERVER_VERSION
-from standin.transactions import ROLLED_BACK, RUNNING
+from standin.transactions import RUNNING
 
 if TYPE_CHECKING:
     from standin.sessions import Session, Sessions
+
+ABORT_WAIT_SECONDS = 30  # bounds the wait when two sessions abort each other
 
 _CONTEXT: dict[type[Expr], tuple[str, Callable[[Session], str | None]]] = {
     exp.CurrentVersion: ("CURRENT_VERSION()", lambda session: SERVER_VERSION),
@@ -71,23 +73,25 @@ def _system(session: Session, sessions: Sessions, name: str, arguments: list[str
 
 
 def abort_transaction(session: Session, sessions: Sessions, text: str) -> str:
-    """Roll back a running transaction of any session of the same user."""
+    """Roll back a running transaction of any session of the same user; one that has ended is left as it is."""
     transaction = session.engine.transactions.find(int(text)) if text.isdigit() else None
-    if transaction is None or transaction.state != RUNNING:
-        raise SnowflakeError("090107", "22000", f"Transaction {text} is not running.")
-    owner = sessions.find(transaction.session_id)
-    if owner is None or owner.account is not session.account:
-        raise SnowflakeError("090107", "22000", f"Transaction {text} is not running.")
-    if owner.user is not session.user and session.role != "ACCOUNTADMIN":
+    if transaction is None:
+        raise missing_object(f"transaction {text}")
+    if transaction.user != session.user.name and session.role != "ACCOUNTADMIN":
         raise insufficient_privileges("transaction", text)
-    if owner is not session:
-        owner.cancel()
-    with owner.lock:
-        if owner.transaction is transaction:
-            owner.rollback()
-    if transaction.state != ROLLED_BACK:
-        raise SnowflakeError("090107", "22000", f"Transaction {text} is not running.")
-    return f"Transaction with id {text} aborted."
+    owner = sessions.find(transaction.session_id)
+    if transaction.state == RUNNING and owner is not None and owner.account is session.account:
+        if owner is not session:
+            owner.cancel()
+        if not owner.lock.acquire(timeout=ABORT_WAIT_SECONDS):
+            raise SnowflakeError("000625", "57014", f"Transaction {text} could not be aborted: its session is busy.")
+        try:
+            # It may have committed while we waited; then its state is not altered.
+            if owner.transaction is transaction:
+                owner.rollback()
+        finally:
+            owner.lock.release()
+    return f"Aborted transaction id: {text}"
 
 
 def cancel_query(session: Session, sessions: Sessions, query_id: str) -> str:

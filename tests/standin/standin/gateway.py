@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-import threading
 import time
 import traceback
 import uuid
@@ -40,7 +39,6 @@ _KINDS = {
     "/session/heartbeat": "heartbeat",
     "/session": "session",
 }
-REPLAYS_KEPT = 10_000  # answers remembered for repeated requestIds; enough for any test run
 
 
 @dataclass
@@ -56,8 +54,6 @@ class Services:
     faults: Faults
     admin_token: str
     make_engine: Any
-    replays: dict[tuple[int, str], Future[dict[str, Any]]] = field(default_factory=dict)
-    replay_lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass
@@ -239,14 +235,9 @@ class Handler(BaseHTTPRequestHandler):
         """A requestId that was seen before gets the answer of its first execution, also while that still runs."""
         session = self.services.sessions.authenticate(_token(headers))
         request_id = query.get("requestId") or query.get("request_id") or str(uuid.uuid4())
-        key = (session.id, request_id)
-        with self.services.replay_lock:
-            future = self.services.replays.get(key)
-            first = future is None
-            if future is None:
-                future = self.services.replays[key] = Future()
-                if len(self.services.replays) > REPLAYS_KEPT:
-                    self.services.replays.pop(next(iter(self.services.replays)))
+        with session.answers_lock:
+            first = request_id not in session.answers
+            future = session.answers.setdefault(request_id, Future())
         if not first:
             return future.result()
         try:

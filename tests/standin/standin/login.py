@@ -52,10 +52,6 @@ def _by_password(account: Account, login_name: str, password: Any) -> User:
     known = user is not None and user.password is not None and isinstance(password, str)
     if not known or not hmac.compare_digest(user.password.encode(), password.encode()):
         raise SnowflakeError("390100", None, "Incorrect username or password was specified.")
-    if user.disabled:
-        raise SnowflakeError(
-            "390101", None, "User access disabled. Contact your local system administrator."
-        )
     return user
 
 

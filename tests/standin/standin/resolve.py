@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlglot import Expr, exp
 
 from standin.engine import table_expression
-from standin.errors import SnowflakeError, missing_database, missing_object, missing_schema
+from standin.errors import SnowflakeError, invalid_identifier, missing_database, missing_object, missing_schema
 from standin.names import TableName, split_qualified
 from standin.privileges import require_usage
 from standin.sessions import Session
@@ -98,4 +98,26 @@ def resolve(session: Session, expression: Expr) -> tuple[Expr, list[TableName]]:
             expression = replacement
         else:
             table.replace(replacement)
+    _check_columns(session, expression, named)
     return expression, named
+
+
+def _check_columns(session: Session, expression: Expr, tables: list[TableName]) -> None:
+    """DuckDB finds "id" where the column is ID. Snowflake does not, and a test must see that."""
+    known: set[str] = set()
+    for name in tables:
+        stored = session.stored(name)
+        if session.engine.catalog.is_view(stored):
+            return
+        known |= {column.name for column in session.engine.catalog.columns(stored)}
+    folded = {name.upper() for name in known}
+    aliases = {_part(node.args["alias"]) for node in expression.find_all(exp.Alias)}
+    aliases |= {_part(column) for node in expression.find_all(exp.TableAlias) for column in node.args.get("columns") or []}
+    used = [node.this for node in expression.find_all(exp.Column)]
+    used += [part for node in expression.find_all(exp.Schema) for part in node.expressions]
+    for identifier in used:
+        if not isinstance(identifier, exp.Identifier):
+            continue
+        name = _part(identifier) or ""
+        if name not in known and name not in aliases and name.upper() in folded:
+            raise invalid_identifier(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from concurrent.futures import Future
 from typing import Any
 
 from standin.accounts import Account, User
@@ -54,6 +55,9 @@ class Session:
         self.closed = False
         self.running: dict[str, threading.Event] = {}
         self.query_ids: dict[str, str] = {}
+        # What every requestId of this session was answered; it dies with the session.
+        self.answers: dict[str, Future[dict[str, Any]]] = {}
+        self.answers_lock = threading.Lock()
         self._fake = self.engine.connect(database, schema)
         self.duck = self._fake._duck_conn  # noqa: SLF001 - the connection under fakesnow's
         self.apply_time_zone()
@@ -131,11 +135,11 @@ class Session:
         try:
             self.duck.execute("COMMIT")
         except Exception:
-            transaction.state = ROLLED_BACK
+            transaction.end(ROLLED_BACK)
             raise
         else:
-            transaction.state = COMMITTED
             self.engine.history.record(transaction.loads)
+            transaction.end(COMMITTED)
         finally:
             self.engine.locks.release(transaction.id)
 
@@ -146,7 +150,7 @@ class Session:
         try:
             self.duck.execute("ROLLBACK")
         finally:
-            transaction.state = ROLLED_BACK
+            transaction.end(ROLLED_BACK)
             self.engine.locks.release(transaction.id)
 
     def cancel(self, query_id: str | None = None) -> bool:
@@ -173,6 +177,8 @@ class Session:
             for name in self.temporary:
                 self.duck.execute(f"DROP TABLE IF EXISTS {self.stored(name).sql()}")
             self.temporary.clear()
+            for stage in self.engine.stages.of_session(self.id):
+                self.engine.stages.drop(stage)
             self._fake.close()
 
 

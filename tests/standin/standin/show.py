@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
@@ -207,14 +206,16 @@ def describe_transaction(session: Session, sql: str) -> Result:
         results.text("name"),
         moment("started_on"),
         results.text("state"),
+        moment("ended_on"),
     ]
     row = (
         transaction.id,
         transaction.user,
         transaction.session_id,
         transaction.name,
-        transaction.started.astimezone(UTC),
+        transaction.started,
         transaction.state,
+        transaction.ended,
     )
     return results.from_rows(columns, [row], results.DESCRIBE)
 

@@ -98,6 +98,9 @@ def put(session: Session, sql: str, query_id: str, store: ObjectStore, uploads: 
     material = session.engine.stages.issue(query_id).answer() if location.stage.encrypted else None
     if session.official:
         info = _presigned_info(location, directory + posixpath.basename(path), uploads)
+        if material is not None:
+            # Connector 5.2 reads the id as text only, 4.x as either; recordings show an integer, which other clients get.
+            material["smkId"] = str(material["smkId"])
     else:
         info = _s3_info(location, directory, store)
     answer: dict[str, Any] = {

@@ -9,10 +9,11 @@ from typing import Any
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.tokens import TokenType
 
 from standin import bindings as binding
 from standin import context, copy_into, ddl, dml, results, show, sqlerrors, stages
-from standin.errors import no_warehouse, unsupported
+from standin.errors import SnowflakeError, no_warehouse, unsupported
 from standin.functions import evaluate
 from standin.names import unescape
 from standin.objectstore import ObjectStore
@@ -74,6 +75,7 @@ class Statements:
         return results.counts([("number of rows inserted", total)], results.INSERT)
 
     def _run(self, session: Session, sql: str, query_id: str, cancelled: threading.Event, describe_only: bool) -> Result:
+        _require_single(sql)
         sql = _IDENTIFIER_CALL.sub(lambda match: unescape(match[1]), sql).strip()
         for pattern, handler in self._by_text:
             if pattern.match(sql):
@@ -93,7 +95,7 @@ class Statements:
         if isinstance(expression, (exp.Create, exp.Alter, exp.Drop, exp.TruncateTable)):
             return ddl.run(session, evaluate(session, self._sessions, expression), cancelled)
         if isinstance(expression, exp.Query):
-            return self._query(session, expression, describe_only)
+            return self._query(session, expression, sql, describe_only)
         return self._fallback(session, expression)
 
     @staticmethod
@@ -101,13 +103,13 @@ class Statements:
         if session.warehouse is None:
             raise no_warehouse()
 
-    def _query(self, session: Session, expression: exp.Expr, describe_only: bool) -> Result:
+    def _query(self, session: Session, expression: exp.Expr, sql: str, describe_only: bool) -> Result:
         expression = evaluate(session, self._sessions, expression)
         resolved, tables = resolve(session, expression)
         if tables:
             self._require_warehouse(session)
         declared = _declared_columns(session, expression, tables)
-        _name_columns(resolved, expression)
+        _name_columns(resolved, sql)
         statement = "; ".join(part.sql(dialect="duckdb") for part in session.cursor().translate(resolved))
         if describe_only:
             statement = f"SELECT * FROM ({statement}) LIMIT 0"
@@ -121,7 +123,10 @@ class Statements:
         return read(session.duck, session.transaction, work)
 
     def _fallback(self, session: Session, expression: exp.Expr) -> Result:
-        """Whatever else fakesnow can do: variables, DESCRIBE VIEW, other kinds of SHOW."""
+        """What fakesnow answers by itself: DESCRIBE VIEW and the other kinds of SHOW."""
+        is_show = isinstance(expression, exp.Command) and str(expression.this).upper() == "SHOW"
+        if not is_show and not isinstance(expression, (exp.Show, exp.Describe)):
+            raise unsupported(str(getattr(expression, "this", "") or expression.key).upper()[:40])
         cursor = session.cursor()
         cursor.check_db_and_schema(expression)
         cursor.run(expression)
@@ -173,15 +178,51 @@ class Statements:
     )
 
 
-def _name_columns(resolved: exp.Expr, original: exp.Expr) -> None:
+def _require_single(sql: str) -> None:
+    """MULTI_STATEMENT_COUNT is 1 unless a client says otherwise, so a second statement is refused, not run."""
+    if re.match(r"PUT\b", sql, re.IGNORECASE):
+        return  # a file URL has what the tokenizer takes for a comment
+    kinds = [token.token_type for token in sqlglot.tokenize(sql, read="snowflake")]
+    while kinds and kinds[-1] == TokenType.SEMICOLON:
+        kinds.pop()
+    count = kinds.count(TokenType.SEMICOLON) + 1
+    if count > 1:
+        raise SnowflakeError(
+            "000008", "0A000", f"Actual statement count {count} did not match the desired statement count 1."
+        )
+
+
+def _name_columns(resolved: exp.Expr, sql: str) -> None:
     """An expression without an alias is named by its own text, in upper case."""
-    if not isinstance(resolved, exp.Select) or not isinstance(original, exp.Select):
+    if not isinstance(resolved, exp.Select):
+        return
+    texts = _projection_texts(sql)
+    if len(texts) != len(resolved.expressions):
         return
     named = []
-    for projection, written in zip(resolved.expressions, original.expressions, strict=True):
+    for projection, text in zip(resolved.expressions, texts, strict=True):
         plain = isinstance(projection, (exp.Alias, exp.Column, exp.Star)) or projection.is_star
-        named.append(projection if plain else exp.alias_(projection, written.sql("snowflake").upper(), quoted=True))
+        named.append(projection if plain else exp.alias_(projection, text.upper(), quoted=True))
     resolved.set("expressions", named)
+
+
+def _projection_texts(sql: str) -> list[str]:
+    """The items of the select list as written. Nothing where the statement does not begin with SELECT."""
+    tokens = sqlglot.tokenize(sql, read="snowflake")
+    if not tokens or tokens[0].token_type != TokenType.SELECT:
+        return []
+    opening = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE}
+    closing = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}
+    texts: list[str] = []
+    depth, start = 0, tokens[0].end + 1
+    for token in tokens[1:]:
+        if depth == 0 and token.token_type in {TokenType.COMMA, TokenType.FROM}:
+            texts.append(sql[start : token.start].strip())
+            start = token.end + 1
+            if token.token_type == TokenType.FROM:
+                return texts
+        depth += (token.token_type in opening) - (token.token_type in closing)
+    return [*texts, sql[start:].strip().rstrip(";").strip()]
 
 
 def _declared_columns(session: Session, expression: exp.Expr, tables: list[Any]) -> dict[str, Column]:

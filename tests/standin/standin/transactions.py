@@ -35,8 +35,15 @@ class Transaction:
     session_id: int
     started: datetime
     state: str = RUNNING
+    ended: datetime | None = None
     done: list[tuple[Work, Any]] = field(default_factory=list)
     loads: list[LoadEntry] = field(default_factory=list)
+
+    def end(self, state: str) -> None:
+        """What it wrote is needed no longer; that it was, and how it ended, stays known."""
+        self.state = state
+        self.ended = datetime.now(UTC)
+        self.done.clear()
 
 
 class Transactions:
@@ -76,6 +83,7 @@ def write(connection: duckdb.DuckDBPyConnection, transaction: Transaction | None
             _roll_back(connection)
             raise
         return outcome
+    _refresh(connection, transaction)
     try:
         outcome = work(connection)
     except BaseException:
@@ -87,12 +95,21 @@ def write(connection: duckdb.DuckDBPyConnection, transaction: Transaction | None
 
 def read(connection: duckdb.DuckDBPyConnection, transaction: Transaction | None, work: Work) -> Any:
     """Run a query. Inside a transaction its failure must not poison what was written before."""
+    if transaction is not None:
+        _refresh(connection, transaction)
     try:
         return work(connection)
     except BaseException:
         if transaction is not None:
             _repeat(connection, transaction)
         raise
+
+
+def _refresh(connection: duckdb.DuckDBPyConnection, transaction: Transaction) -> None:
+    """A new snapshot for each statement, as READ COMMITTED has it, as long as nothing was written that it would lose."""
+    if not transaction.done:
+        _roll_back(connection)
+        connection.execute("BEGIN TRANSACTION")
 
 
 def _repeat(connection: duckdb.DuckDBPyConnection, transaction: Transaction) -> None:
