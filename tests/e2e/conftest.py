@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,11 +40,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def standin() -> Iterator[Standin]:
     """The Snowflake stand-in."""
-    standin = Standin()
-    try:
+    with contextlib.closing(Standin()) as standin:
         yield standin
-    finally:
-        standin.close()
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""`make demo`: the whole way of a result, shown."""

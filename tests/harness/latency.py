@@ -1,0 +1,60 @@
+"""How long an upload takes from the application's COMMIT, measured one after another on an otherwise idle bridge."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+
+from harness import wait
+from harness.bridge import Bridge
+
+ROWS = [{"n": n, "name": f"row {n}", "amount": n / 4, "flag": n % 2 == 0} for n in range(100)]
+POLL = 0.002
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds from just before COMMIT was sent: to the first request on the wire, and to `completed` being visible."""
+
+    first_request: list[float]
+    completed: list[float]
+
+    def report(self) -> str:
+        """Two lines for people."""
+        return "\n".join(
+            f"commit -> {what:<26} p50 {percentile(values, 50):7.1f} ms   p99 {percentile(values, 99):7.1f} ms   (n = {len(values)})"
+            for what, values in (("first request on the wire", self.first_request), ("completed", self.completed))
+        )
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The value that `percent` of the measured values do not exceed."""
+    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+
+
+def measure(bridge: Bridge, count: int) -> Latency:
+    """`count` uploads of 100 rows each, after one that opens the session and makes the table."""
+    bridge.run("warm-up", ROWS)
+    bridge.completed("warm-up")
+    first_request: list[float] = []
+    completed: list[float] = []
+    for number in range(count):
+        execution = f"run-{number}"
+        bridge.start_execution(execution)
+        mark = bridge.standin.audit_mark()
+        with bridge.app.transaction():
+            bridge.finish(execution, ROWS)
+            began = time.monotonic()
+        wait.until(lambda execution=execution: status(bridge, execution) == "completed", f"{execution} completes", pause=POLL)
+        completed.append((time.monotonic() - began) * 1000)
+        # The stand-in stamps a request when its head has arrived, with the clock that this process reads too.
+        first_request.append((bridge.standin.audit(mark)[0]["monotonic"] - began) * 1000)
+    return Latency(first_request, completed)
+
+
+def status(bridge: Bridge, execution: str) -> str:
+    """Just the status, so that looking often costs little."""
+    sql = "select snowflake_status from workflow_executions where execution_id = %s"
+    return bridge.app.execute(sql, [execution]).fetchone()["snowflake_status"]
+
