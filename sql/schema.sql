@@ -85,7 +85,7 @@ create table snowflake_bridge.uploads (
     config_id       uuid,
     target          text,
     manifest        jsonb,
-    is_staged       boolean not null default false,
+    staged_attempt  integer,
     transaction_id  text,
     row_count       bigint,
     byte_count      bigint,
@@ -112,6 +112,7 @@ comment on column snowflake_bridge.uploads.row_user_id is 'The user that the exe
 comment on column snowflake_bridge.uploads.attempt_count is 'Attempts begun. Counted and committed before the row is touched, so that a row that kills the process has spent one.';
 comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which the worker process died.';
 comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
+comment on column snowflake_bridge.uploads.staged_attempt is 'The attempt that put every file into the stage, under its own directory; null if none has.';
 comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.

@@ -1,0 +1,164 @@
+//! What uploads and the worker are doing, for whoever may see it.
+#![allow(unsafe_code)]
+
+use bridge_core::upload::Phase;
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::iter::TableIterator;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::error::Result;
+use crate::sandbox;
+use crate::worker::registry::{self, Live, Wake};
+
+type Progress = (
+    name!(id, i64),
+    name!(execution_id, String),
+    name!(state, String),
+    name!(phase, Option<String>),
+    name!(attempt, i32),
+    name!(rows, Option<i64>),
+    name!(staged_bytes, Option<i64>),
+    name!(total_bytes, Option<i64>),
+    name!(running_for, Option<pgrx::datum::Interval>),
+    name!(error_message, Option<String>),
+);
+
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+fn upload_progress() -> Result<TableIterator<'static, Progress>, ErrorReport> {
+    Ok(TableIterator::new(progress()?))
+}
+
+/// Unfinished uploads that row level security lets the caller see.
+fn progress() -> Result<Vec<Progress>> {
+    let live = registry::live_progress();
+    Spi::connect(|client| {
+        let rows = client.select(
+            "select u.id, u.execution_id, u.state, u.attempt_count, \
+                 case when u.state in ('claimed', 'staged', 'copying') then pg_catalog.clock_timestamp() - u.claimed_at end, u.error_message \
+             from snowflake_bridge.uploads u \
+             where u.state in ('queued', 'claimed', 'staged', 'copying', 'retry', 'needs_credentials') order by u.id",
+            None,
+            &[],
+        )?;
+        let mut progress = Vec::new();
+        for row in rows {
+            let id = row.get(1)?.unwrap_or_default();
+            let live = live.iter().find(|live| live.upload == id);
+            let number = |value: u64| i64::try_from(value).ok();
+            progress.push((
+                id,
+                row.get(2)?.unwrap_or_default(),
+                row.get(3)?.unwrap_or_default(),
+                live.map(|live| phase_name(live).to_owned()),
+                row.get(4)?.unwrap_or_default(),
+                live.and_then(|live| number(live.rows)),
+                live.and_then(|live| number(live.staged_bytes)),
+                live.and_then(|live| number(live.total_bytes)),
+                row.get(5)?,
+                row.get(6)?,
+            ));
+        }
+        Ok(progress)
+    })
+}
+
+fn phase_name(live: &Live) -> &'static str {
+    const NAMES: [(Phase, &str); 4] = [
+        (Phase::Staging, "staging"),
+        (Phase::Preparing, "preparing"),
+        (Phase::Copying, "copying"),
+        (Phase::Committing, "committing"),
+    ];
+    NAMES
+        .iter()
+        .find(|(phase, _)| *phase as u8 == live.phase)
+        .map_or("unknown", |(_, name)| name)
+}
+
+/// One line on an upload that somebody waits for.
+pub fn describe_progress(id: i64, state: &str) -> String {
+    match registry::live_progress().iter().find(|live| live.upload == id) {
+        Some(live) => format!(
+            "{state}, {}: {} rows, {} of {} bytes staged",
+            phase_name(live),
+            live.rows,
+            live.staged_bytes,
+            live.total_bytes
+        ),
+        None => state.to_owned(),
+    }
+}
+
+type Status = (
+    name!(database, String),
+    name!(running, bool),
+    name!(pid, Option<i32>),
+    name!(started_at, Option<TimestampWithTimeZone>),
+    name!(queued, i64),
+    name!(in_flight, i64),
+    name!(retrying, i64),
+    name!(needs_credentials, i64),
+    name!(failed, i64),
+    name!(completed, i64),
+    name!(mirrors_pending, i64),
+    name!(oldest_waiting, Option<TimestampWithTimeZone>),
+    name!(hint, Option<String>),
+);
+
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+fn worker_status() -> Result<TableIterator<'static, Status>, ErrorReport> {
+    Ok(TableIterator::once(status()?))
+}
+
+/// Counts only, over all owners: no row of anybody's is shown.
+fn status() -> Result<Status> {
+    let worker = registry::my_worker();
+    let hint = match (registry::is_available(), &worker) {
+        (_, Some(_)) => None,
+        (false, None) => Some("Add snowflake_bridge to shared_preload_libraries and restart the server.".to_owned()),
+        (true, None) => Some("No worker runs for this database: see the server log, snowflake_bridge.databases and max_worker_processes.".to_owned()),
+    };
+    sandbox::as_extension_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(
+                "select current_database()::text, \
+                     count(*) filter (where state = 'queued'), \
+                     count(*) filter (where state in ('claimed', 'staged', 'copying')), \
+                     count(*) filter (where state = 'retry'), \
+                     count(*) filter (where state = 'needs_credentials'), \
+                     count(*) filter (where state = 'failed'), \
+                     count(*) filter (where state = 'completed'), \
+                     count(*) filter (where needs_mirror), \
+                     min(created_at) filter (where state in ('queued', 'retry')), \
+                     $1::timestamptz \
+                 from snowflake_bridge.uploads",
+                Some(1),
+                &[worker.and_then(|worker| TimestampWithTimeZone::try_from(worker.started_at).ok()).into()],
+            )?;
+            let row = rows.first();
+            let count = |ordinal| -> Result<i64> { Ok(row.get(ordinal)?.unwrap_or(0)) };
+            Ok((
+                row.get(1)?.unwrap_or_default(),
+                worker.is_some(),
+                worker.map(|worker| worker.pid),
+                row.get(10)?,
+                count(2)?,
+                count(3)?,
+                count(4)?,
+                count(5)?,
+                count(6)?,
+                count(7)?,
+                count(8)?,
+                row.get(9)?,
+                hint,
+            ))
+        })
+    })
+}
+
+/// Called by the install script: a database that has just got the extension gets a worker when this commits.
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+fn notify_launcher() {
+    registry::wake_at_commit(Wake::Launcher);
+}

@@ -1,0 +1,151 @@
+//! The two triggers of a watched relation. Whatever happens in them, the application's statement succeeds.
+#![allow(unsafe_code)]
+
+use pgrx::AllocatedByRust;
+use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::prelude::*;
+use pgrx::trigger_support::PgTriggerError;
+
+use crate::error::{Error, Result};
+use crate::owner::Owner;
+use crate::source::Tuple;
+use crate::uploads::{self, NewUpload};
+use crate::watches::Watch;
+use crate::worker::registry::{self, Wake};
+use crate::{sandbox, tx};
+
+/// BEFORE: shows the user that an upload will come. The worker's own updates of the row never fire it.
+#[pg_trigger(sql = "
+create function snowflake_bridge.mark_pending() returns trigger language c as 'MODULE_PATHNAME', 'mark_pending_wrapper';
+comment on function snowflake_bridge.mark_pending() is 'API: private. BEFORE trigger of a watched relation: sets snowflake_status to pending when a result will be uploaded.';
+")]
+fn mark_pending<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
+    let new = trigger.new().map(PgHeapTuple::into_owned);
+    let is_news = shielded(|| is_news(&watch(trigger)?, trigger));
+    Ok(new.map(|mut new| {
+        if is_news == Some(true) {
+            // A missing column is reported by the AFTER trigger's warning and by check(); the statement goes on.
+            let _ = new.set_by_name("snowflake_status", "pending");
+            let _ = new.set_by_name("snowflake_error_message", None::<&str>);
+        }
+        new
+    }))
+}
+
+/// AFTER: puts the execution in the queue, in the application's own transaction.
+#[pg_trigger(sql = "
+create function snowflake_bridge.enqueue() returns trigger language c as 'MODULE_PATHNAME', 'enqueue_wrapper';
+comment on function snowflake_bridge.enqueue() is 'API: private. AFTER trigger of a watched relation: queues an upload in the same transaction, and wakes the worker when it commits.';
+")]
+fn enqueue<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
+    shielded(|| {
+        let watch = watch(trigger)?;
+        if is_news(&watch, trigger)? {
+            let (new, _) = Tuple::of_trigger(trigger.trigger_data())?;
+            let upload = describe(&watch, &new)?;
+            sandbox::as_extension_owner(|| uploads::enqueue(&upload.as_new(&watch)))?;
+            registry::wake_at_commit(Wake::Worker);
+        }
+        Ok(())
+    });
+    // What an AFTER trigger returns is ignored.
+    Ok(None)
+}
+
+/// An error becomes a WARNING, and everything that `work` did is undone.
+fn shielded<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
+    match tx::subtransaction(work) {
+        Ok(value) => Some(value),
+        Err(error) => {
+            let (sqlstate, hint) = error.sqlstate_and_hint();
+            let report = pgrx::pg_sys::panic::ErrorReport::new(
+                sqlstate,
+                format!("snowflake_bridge: the result will not be uploaded: {error}"),
+                "snowflake_bridge",
+            );
+            match hint {
+                Some(hint) => report.set_hint(hint),
+                None => report,
+            }
+            .report(PgLogLevel::WARNING);
+            None
+        }
+    }
+}
+
+fn watch(trigger: &PgTrigger<'_>) -> Result<Watch> {
+    let id = trigger
+        .extra_args()
+        .ok()
+        .and_then(|arguments| arguments.first().and_then(|id| id.parse::<i64>().ok()))
+        .ok_or_else(|| Error::invalid("the trigger has no watch as its argument"))?;
+    sandbox::as_extension_owner(|| Watch::load(id))?.ok_or_else(|| {
+        Error::missing("the relation's watch is gone")
+            .hint("Drop the triggers snowflake_bridge_pending and snowflake_bridge_upload, or call snowflake_bridge.watch again.")
+    })
+}
+
+/// Whether the row is finished and enabled now, and was not before, or had another result.
+fn is_news(watch: &Watch, trigger: &PgTrigger<'_>) -> Result<bool> {
+    let (new, old) = Tuple::of_trigger(trigger.trigger_data())?;
+    if !is_due(watch, &new)? {
+        return Ok(false);
+    }
+    let Some(old) = old else {
+        return Ok(true);
+    };
+    if !is_due(watch, &old)? {
+        return Ok(true);
+    }
+    let columns = &watch.columns;
+    for column in [Some(&columns.result_rows), columns.result_columns.as_ref()].into_iter().flatten() {
+        if !new.same(&old, column)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_due(watch: &Watch, row: &Tuple) -> Result<bool> {
+    if row.text("snowflake_enabled")?.as_deref() != Some("t") {
+        return Ok(false);
+    }
+    let status = row.text(&watch.columns.status)?;
+    Ok(status.is_some_and(|status| watch.finished.contains(&status)))
+}
+
+struct Described {
+    execution_id: String,
+    user_id: Option<String>,
+    owner: Owner,
+    options: serde_json::Value,
+}
+
+impl Described {
+    fn as_new(&self, watch: &Watch) -> NewUpload<'_> {
+        NewUpload {
+            watch_id: watch.id,
+            execution_id: &self.execution_id,
+            owner: &self.owner,
+            row_user_id: self.user_id.as_deref(),
+            options: self.options.clone(),
+        }
+    }
+}
+
+fn describe(watch: &Watch, row: &Tuple) -> Result<Described> {
+    let execution_id = row
+        .text(&watch.columns.execution_id)?
+        .ok_or_else(|| Error::invalid(format!("column \"{}\" is NULL", watch.columns.execution_id)))?;
+    let user_id = watch.columns.user_id.as_ref().map(|name| row.text(name)).transpose()?.flatten();
+    Ok(Described {
+        owner: super::upload::owner_of(watch, user_id.as_deref()),
+        options: super::upload::options(
+            row.text("snowflake_options")?.as_deref(),
+            row.text("snowflake_table_name")?,
+            row.text("snowflake_schema_name")?,
+        ),
+        execution_id,
+        user_id,
+    })
+}

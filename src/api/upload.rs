@@ -1,0 +1,249 @@
+//! Uploads as their users handle them: create an execution, queue, wait, retry, cancel.
+#![allow(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use pgrx::datum::Interval;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{JsonB, default, pg_sys};
+
+use crate::error::{Error, Result};
+use crate::owner::Owner;
+use crate::uploads::{self, NewUpload};
+use crate::watches::Watch;
+use crate::worker::registry::{self, Wake};
+use crate::{net, sandbox};
+
+/// Between two looks at an upload's state.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two NOTICEs of a progress that moves.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
+
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+fn upload(execution_id: &str, relation: default!(Option<&str>, "null")) -> Result<i64, ErrorReport> {
+    Ok(queue(execution_id, relation)?)
+}
+
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+fn wait_for_upload(
+    id: i64,
+    timeout: default!(Option<Interval>, "null"),
+) -> Result<String, ErrorReport> {
+    Ok(wait(id, timeout)?)
+}
+
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+fn retry_upload(id: i64) -> Result<bool, ErrorReport> {
+    Ok(change(
+        id,
+        "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, next_attempt_at = now(), \
+             completed_at = null, needs_mirror = true, mirror_after = now() \
+         where u.id = $1 and u.state in ('retry', 'failed', 'canceled', 'needs_credentials') returning true",
+    )?)
+}
+
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+fn cancel_upload(id: i64) -> Result<bool, ErrorReport> {
+    Ok(change(
+        id,
+        "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), error_message = 'canceled on request', \
+             error_hint = null, needs_mirror = true, mirror_after = now() \
+         where u.id = $1 and u.state in ('queued', 'retry', 'needs_credentials') returning true",
+    )?)
+}
+
+/// Whose upload it is: the watch's owner, or the user that the row names where a superuser allowed that.
+pub fn owner_of(watch: &Watch, row_user_id: Option<&str>) -> Owner {
+    match row_user_id {
+        Some(user) if watch.act_for_users && !user.is_empty() => Owner::Jwt { subject: user.to_owned() },
+        _ => watch.owner.clone(),
+    }
+}
+
+/// The target options of a row. What is not an object is kept under a key that the worker refuses by name, so that
+/// bad options become a failed upload and not an error in the application.
+pub fn options(json: Option<&str>, table_name: Option<String>, schema_name: Option<String>) -> serde_json::Value {
+    let mut options = match json.map(serde_json::from_str::<serde_json::Value>) {
+        None | Some(Ok(serde_json::Value::Null)) => serde_json::Map::new(),
+        Some(Ok(serde_json::Value::Object(options))) => options,
+        Some(Ok(other)) => serde_json::Map::from_iter([("snowflake_options is not an object".to_owned(), other)]),
+        Some(Err(_)) => serde_json::Map::from_iter([("snowflake_options is not JSON".to_owned(), true.into())]),
+    };
+    for (key, value) in [("table_name", table_name), ("schema_name", schema_name)] {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            options.insert(key.to_owned(), value.into());
+        }
+    }
+    serde_json::Value::Object(options)
+}
+
+fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
+    sandbox::require_unrestricted()?;
+    let watch = resolve_watch(relation)?;
+    let name = watch
+        .qualified_name()?
+        .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
+    let user = watch
+        .columns
+        .user_id
+        .as_ref()
+        .map_or_else(|| "null".to_owned(), |column| format!("{}::text", pgrx::spi::quote_identifier(column)));
+    // As the caller, with the caller's rights and policies: who cannot see the row cannot upload it.
+    let row = Spi::connect(|client| {
+        let rows = client.select(
+            &format!(
+                "select {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} where {}",
+                watch.key_condition()?
+            ),
+            Some(1),
+            &[execution_id.into()],
+        )?;
+        let Some(row) = rows.into_iter().next() else {
+            return Ok::<_, Error>(None);
+        };
+        let json = row.get::<JsonB>(2)?.map(|json| json.0.to_string());
+        Ok(Some((row.get::<String>(1)?, options(json.as_deref(), row.get(3)?, row.get(4)?))))
+    })?;
+    let Some((user_id, options)) = row else {
+        return Err(Error::missing(format!("no execution \"{execution_id}\" in {name}")));
+    };
+    let owner = owner_of(&watch, user_id.as_deref());
+    let id = sandbox::as_extension_owner(|| {
+        uploads::enqueue(&NewUpload {
+            watch_id: watch.id,
+            execution_id,
+            owner: &owner,
+            row_user_id: user_id.as_deref(),
+            options,
+        })
+    })?;
+    registry::wake_at_commit(Wake::Worker);
+    Ok(id)
+}
+
+/// The named watch, or the only one.
+pub fn resolve_watch(relation: Option<&str>) -> Result<Watch> {
+    let Some(relation) = relation else {
+        return sandbox::as_extension_owner(Watch::only);
+    };
+    let oid = super::watch::find(relation)?.ok_or_else(|| {
+        Error::user(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("relation \"{relation}\" does not exist"),
+        )
+    })?;
+    sandbox::as_extension_owner(|| Watch::of_relation(oid))?
+        .ok_or_else(|| Error::missing(format!("relation \"{relation}\" is not watched")).hint("Call snowflake_bridge.watch first."))
+}
+
+/// Runs a statement on one upload, if the caller may see it.
+fn change(id: i64, statement: &str) -> Result<bool> {
+    sandbox::require_unrestricted()?;
+    require_visible(id)?;
+    let changed = sandbox::as_extension_owner(|| Ok(Spi::get_one_with_args::<bool>(statement, &[id.into()])?))?;
+    registry::wake_at_commit(Wake::Worker);
+    Ok(changed == Some(true))
+}
+
+/// The same error for what is not there and for what is somebody else's.
+fn require_visible(id: i64) -> Result<()> {
+    let caller = Owner::caller()?;
+    let watched_for = owns(&caller, id)?;
+    if watched_for { Ok(()) } else { Err(Error::missing(format!("upload {id} does not exist"))) }
+}
+
+/// Whether the upload is the caller's: by its owner, by its watch's owner, or because the caller is a superuser.
+fn owns(caller: &Owner, id: i64) -> Result<bool> {
+    // SAFETY: a backend-local read and a catalog lookup inside a transaction.
+    let is_superuser = unsafe { pg_sys::superuser_arg(pg_sys::GetUserId()) };
+    sandbox::as_extension_owner(|| {
+        Ok(Spi::get_one_with_args::<bool>(
+            "select exists (select from snowflake_bridge.uploads u \
+                 left join snowflake_bridge.watches w on w.id = u.watch_id \
+                 where u.id = $1 and ($2 \
+                     or (u.owner_kind = $3 and u.user_id = $4 and u.owner_oid = $5) \
+                     or ($3 = 'role' and w.user_id = $4 and w.owner_oid = $5)))",
+            &[id.into(), is_superuser.into(), caller.kind().into(), caller.user_id().into(), caller.oid().into()],
+        )? == Some(true))
+    })
+}
+
+struct Seen {
+    state: String,
+    message: Option<String>,
+    rows: Option<i64>,
+    is_own_transaction: bool,
+}
+
+fn wait(id: i64, timeout: Option<Interval>) -> Result<String> {
+    sandbox::require_unrestricted()?;
+    require_visible(id)?;
+    let deadline = timeout.map(|timeout| Instant::now() + Duration::from_secs_f64((timeout.as_micros() as f64 / 1e6).max(0.0)));
+    let mut noticed = (Instant::now(), String::new());
+    loop {
+        let Some(seen) = look(id)? else {
+            return Err(Error::missing(format!("upload {id} does not exist")));
+        };
+        if seen.is_own_transaction {
+            return Err(Error::user(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("upload {id} was queued by this transaction, which has not committed"),
+            )
+            .hint("Commit first: the worker cannot see the upload before."));
+        }
+        if matches!(seen.state.as_str(), "completed" | "failed" | "canceled" | "needs_credentials") {
+            match (&seen.message, seen.rows) {
+                (Some(message), _) => notice!("upload {id} {}: {message}", seen.state),
+                (None, Some(rows)) => notice!("upload {id} {}: {rows} rows", seen.state),
+                (None, None) => {}
+            }
+            return Ok(seen.state);
+        }
+        let progress = super::observe::describe_progress(id, &seen.state);
+        if progress != noticed.1 && (noticed.1.is_empty() || noticed.0.elapsed() >= NOTICE_INTERVAL) {
+            notice!("upload {id} {progress}");
+            noticed = (Instant::now(), progress);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(seen.state);
+        }
+        net::sleep(LOOK_INTERVAL);
+    }
+}
+
+/// The upload's state as it is now, whatever snapshot the caller's transaction has.
+fn look(id: i64) -> Result<Option<Seen>> {
+    // SAFETY: inside a transaction; the snapshot is popped again below, or by the rollback that an ERROR brings.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let seen = sandbox::as_extension_owner(|| {
+        Spi::connect(|client| {
+            let rows = client.select(
+                "select u.state, u.error_message, u.row_count, u.xmin::text::bigint \
+                 from snowflake_bridge.uploads u where u.id = $1",
+                Some(1),
+                &[id.into()],
+            )?;
+            let Some(row) = rows.into_iter().next() else {
+                return Ok(None);
+            };
+            Ok(Some(Seen {
+                state: row.get(1)?.unwrap_or_default(),
+                message: row.get(2)?,
+                rows: row.get(3)?,
+                is_own_transaction: row.get::<i64>(4)?.is_some_and(is_own_transaction),
+            }))
+        })
+    });
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    seen
+}
+
+/// Whether a row version was written by the caller's own transaction, or a part of it.
+fn is_own_transaction(xmin: i64) -> bool {
+    u32::try_from(xmin).is_ok_and(|xmin| {
+        // SAFETY: a look at backend-local state inside a transaction.
+        unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xmin)) }
+    })
+}

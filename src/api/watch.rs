@@ -1,0 +1,274 @@
+//! `watch` and `unwatch`: what makes a relation one whose finished rows are uploaded.
+#![allow(unsafe_code)]
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::spi::{quote_identifier, quote_literal};
+use pgrx::{default, pg_sys};
+
+use crate::error::{Error, Result};
+use crate::owner::{Owner, role_name};
+use crate::sandbox;
+use crate::watches::{Columns, Watch, column_type, qualified_name};
+use crate::worker::registry::{self, Wake};
+
+/// The columns through which application and worker talk: name and type.
+const OUR_COLUMNS: [(&str, &str); 9] = [
+    ("snowflake_enabled", "boolean not null default false"),
+    ("snowflake_table_name", "text"),
+    ("snowflake_schema_name", "text"),
+    ("snowflake_status", "text"),
+    ("snowflake_error_message", "text"),
+    ("snowflake_uploaded_at", "timestamptz"),
+    ("snowflake_row_count", "bigint"),
+    ("snowflake_attempt_count", "integer"),
+    ("snowflake_options", "jsonb"),
+];
+
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[allow(clippy::too_many_arguments)] // They are named in SQL.
+fn watch(
+    relation: &str,
+    create_if_missing: default!(bool, false),
+    act_for_users: default!(bool, false),
+    execution_id_column: default!(&str, "'execution_id'"),
+    status_column: default!(&str, "'status'"),
+    user_id_column: default!(Option<&str>, "'user_id'"),
+    result_rows_column: default!(&str, "'result_rows'"),
+    result_columns_column: default!(Option<&str>, "'result_columns'"),
+    finished: default!(Vec<String>, "'{completed}'"),
+) -> Result<i64, ErrorReport> {
+    let columns = Columns {
+        execution_id: execution_id_column.to_owned(),
+        status: status_column.to_owned(),
+        user_id: user_id_column.map(str::to_owned),
+        result_rows: result_rows_column.to_owned(),
+        result_columns: result_columns_column.map(str::to_owned),
+    };
+    Ok(start(relation, create_if_missing, act_for_users, columns, finished)?)
+}
+
+#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+fn unwatch(relation: &str) -> Result<bool, ErrorReport> {
+    Ok(stop(relation)?)
+}
+
+fn start(relation: &str, create: bool, act_for_users: bool, columns: Columns, finished: Vec<String>) -> Result<i64> {
+    sandbox::require_unrestricted()?;
+    if finished.is_empty() {
+        return Err(Error::invalid("finished must name at least one status"));
+    }
+    // SAFETY: backend-local reads and a catalog lookup inside a transaction.
+    let (caller, is_superuser) = unsafe {
+        let caller = pg_sys::GetUserId();
+        (caller, pg_sys::superuser_arg(caller))
+    };
+    if act_for_users && !is_superuser {
+        return Err(Error::denied("only superusers may watch with act_for_users")
+            .hint("It lets the relation's rows choose whose Snowflake configuration is used."));
+    }
+    let oid = match find(relation)? {
+        Some(oid) => oid,
+        None if create => create_standard_table(relation, &columns)?,
+        None => {
+            return Err(Error::user(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+                format!("relation \"{relation}\" does not exist"),
+            )
+            .hint("Pass create_if_missing => true to have it made."));
+        }
+    };
+    let name = qualified_name(oid)?.ok_or_else(|| Error::missing("the relation was dropped"))?;
+    let owner = check_relation(oid, &name, caller, is_superuser)?;
+    add_columns(oid, &name)?;
+    check_columns(oid, &name, &columns)?;
+
+    let id = sandbox::as_extension_owner(|| {
+        Ok(Spi::get_one_with_args::<i64>(
+            "insert into snowflake_bridge.watches as w (relation, user_id, owner_oid, act_for_users, finished, execution_id_column, \
+                 status_column, user_id_column, result_rows_column, result_columns_column) \
+             values ($1::pg_catalog.regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             on conflict (relation) do update set user_id = excluded.user_id, owner_oid = excluded.owner_oid, \
+                 act_for_users = excluded.act_for_users, finished = excluded.finished, \
+                 execution_id_column = excluded.execution_id_column, status_column = excluded.status_column, \
+                 user_id_column = excluded.user_id_column, result_rows_column = excluded.result_rows_column, \
+                 result_columns_column = excluded.result_columns_column \
+             returning w.id",
+            &[
+                oid.into(),
+                owner.user_id().into(),
+                owner.oid().into(),
+                act_for_users.into(),
+                finished.clone().into(),
+                columns.execution_id.as_str().into(),
+                columns.status.as_str().into(),
+                columns.user_id.as_deref().into(),
+                columns.result_rows.as_str().into(),
+                columns.result_columns.as_deref().into(),
+            ],
+        )?
+        .unwrap_or_default())
+    })?;
+    create_triggers(&name, id, &columns, &finished)?;
+    registry::wake_at_commit(Wake::Launcher);
+    Ok(id)
+}
+
+fn stop(relation: &str) -> Result<bool> {
+    sandbox::require_unrestricted()?;
+    let Some(oid) = find(relation)? else {
+        return Err(Error::user(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            format!("relation \"{relation}\" does not exist"),
+        ));
+    };
+    let name = qualified_name(oid)?.ok_or_else(|| Error::missing("the relation was dropped"))?;
+    // SAFETY: as in `start`.
+    let (caller, is_superuser) = unsafe {
+        let caller = pg_sys::GetUserId();
+        (caller, pg_sys::superuser_arg(caller))
+    };
+    check_relation(oid, &name, caller, is_superuser)?;
+    let Some(watch) = sandbox::as_extension_owner(|| Watch::of_relation(oid))? else {
+        return Ok(false);
+    };
+    for trigger in ["snowflake_bridge_pending", "snowflake_bridge_upload"] {
+        Spi::run(&format!("drop trigger if exists {trigger} on {name}"))?;
+    }
+    sandbox::as_extension_owner(|| {
+        Spi::run_with_args(
+            "update snowflake_bridge.uploads set state = 'canceled', completed_at = now(), needs_mirror = false, \
+                 error_message = 'the relation is not watched any more' \
+             where watch_id = $1 and state in ('queued', 'retry', 'needs_credentials')",
+            &[watch.id.into()],
+        )?;
+        Ok(Spi::run_with_args("delete from snowflake_bridge.watches where id = $1", &[watch.id.into()])?)
+    })?;
+    Ok(true)
+}
+
+/// Resolves a name as the caller would in any statement.
+pub fn find(relation: &str) -> Result<Option<pg_sys::Oid>> {
+    Ok(Spi::get_one_with_args::<pg_sys::Oid>(
+        "select pg_catalog.to_regclass($1)::pg_catalog.oid",
+        &[relation.into()],
+    )?)
+}
+
+/// Only an ordinary or partitioned table, and only by its owner. Returns that owner.
+fn check_relation(oid: pg_sys::Oid, name: &str, caller: pg_sys::Oid, is_superuser: bool) -> Result<Owner> {
+    let (kind, owner) = Spi::get_two_with_args::<String, pg_sys::Oid>(
+        "select c.relkind::pg_catalog.text, c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
+        &[oid.into()],
+    )?;
+    let owner = owner.ok_or_else(|| Error::missing("the relation was dropped"))?;
+    if !matches!(kind.as_deref(), Some("r" | "p")) {
+        return Err(Error::user(
+            PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+            format!("{name} is not a table"),
+        )
+        .hint("Watch the table in which executions finish."));
+    }
+    // SAFETY: a catalog lookup inside a transaction.
+    if !is_superuser && !unsafe { pg_sys::has_privs_of_role(caller, owner) } {
+        return Err(Error::denied(format!("must be owner of table {name}")));
+    }
+    Ok(Owner::Role { name: role_name(owner)?, oid: owner })
+}
+
+fn create_standard_table(relation: &str, columns: &Columns) -> Result<pg_sys::Oid> {
+    let name = Spi::get_one_with_args::<String>(
+        "select pg_catalog.string_agg(pg_catalog.quote_ident(part), '.' order by place) \
+         from pg_catalog.unnest(pg_catalog.parse_ident($1)) with ordinality as parts (part, place)",
+        &[relation.into()],
+    )?
+    .unwrap_or_default();
+    let quoted = |name: &str| quote_identifier(name);
+    Spi::run(&format!(
+        "create table {name} ( \
+             {execution_id} text not null unique, {user_id} text, name text, template_id text, instance_id text, \
+             execution_type text, parameters jsonb, {status} text not null default 'pending', {result_columns} jsonb, \
+             {result_rows} jsonb, result_total_rows bigint, error_message text, \
+             created_at timestamptz not null default now(), started_at timestamptz, completed_at timestamptz)",
+        execution_id = quoted(&columns.execution_id),
+        user_id = quoted(columns.user_id.as_deref().unwrap_or("user_id")),
+        status = quoted(&columns.status),
+        result_columns = quoted(columns.result_columns.as_deref().unwrap_or("result_columns")),
+        result_rows = quoted(&columns.result_rows),
+    ))?;
+    find(relation)?.ok_or_else(|| Error::missing(format!("relation \"{relation}\" was created but cannot be seen")))
+}
+
+fn add_columns(oid: pg_sys::Oid, name: &str) -> Result<()> {
+    let missing: Vec<String> = OUR_COLUMNS
+        .iter()
+        .filter(|(column, _)| column_type(oid, column).is_err())
+        .map(|(column, definition)| format!("add column {} {definition}", quote_identifier(column)))
+        .collect();
+    if !missing.is_empty() {
+        Spi::run(&format!("alter table {name} {}", missing.join(", ")))?;
+    }
+    Ok(())
+}
+
+fn check_columns(oid: pg_sys::Oid, name: &str, columns: &Columns) -> Result<()> {
+    let required = [Some(&columns.execution_id), Some(&columns.status), columns.user_id.as_ref(), Some(&columns.result_rows), columns.result_columns.as_ref()];
+    for column in required.into_iter().flatten() {
+        column_type(oid, column).map_err(|_| {
+            Error::user(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("table {name} has no column \"{column}\""),
+            )
+            .hint("Name the table's own columns in the arguments of snowflake_bridge.watch.")
+        })?;
+    }
+    for column in [Some(&columns.result_rows), columns.result_columns.as_ref()].into_iter().flatten() {
+        let found = column_type(oid, column)?;
+        if found != "jsonb" && found != "json" {
+            return Err(Error::user(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!("column \"{column}\" of table {name} is {found}, but must be jsonb or json"),
+            ));
+        }
+    }
+    let has_key = Spi::get_one_with_args::<bool>(
+        "select exists (select from pg_catalog.pg_index i \
+             join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) i.indrelid \
+                 and a.attnum operator(pg_catalog.=) i.indkey[0] \
+             where i.indrelid operator(pg_catalog.=) $1 and i.indisunique and i.indisvalid and i.indpred is null \
+                 and i.indnkeyatts operator(pg_catalog.=) 1 and a.attname operator(pg_catalog.=) $2::pg_catalog.name)",
+        &[oid.into(), columns.execution_id.as_str().into()],
+    )?;
+    if has_key != Some(true) {
+        return Err(Error::user(
+            PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
+            format!("column \"{}\" of table {name} has no unique index", columns.execution_id),
+        )
+        .hint(format!(
+            "An execution is found again by it: create unique index on {name} ({});",
+            quote_identifier(&columns.execution_id)
+        )));
+    }
+    Ok(())
+}
+
+fn create_triggers(name: &str, id: i64, columns: &Columns, finished: &[String]) -> Result<()> {
+    let quoted = |column: &str| quote_identifier(column);
+    let mut of = vec![quoted(&columns.status), "snowflake_enabled".to_owned(), quoted(&columns.result_rows)];
+    of.extend(columns.result_columns.as_deref().map(quoted));
+    let of = of.join(", ");
+    let statuses: Vec<String> = finished.iter().map(|status| quote_literal(status)).collect();
+    // Evaluated for every row that such a statement touches, so it is plain SQL and cheap.
+    let when = format!("new.snowflake_enabled and new.{}::pg_catalog.text in ({})", quoted(&columns.status), statuses.join(", "));
+    for (trigger, moment, function) in [
+        ("snowflake_bridge_pending", "before", "mark_pending"),
+        ("snowflake_bridge_upload", "after", "enqueue"),
+    ] {
+        Spi::run(&format!("drop trigger if exists {trigger} on {name}"))?;
+        Spi::run(&format!(
+            "create trigger {trigger} {moment} insert or update of {of} on {name} for each row when ({when}) \
+             execute function snowflake_bridge.{function}('{id}')"
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! PostgreSQL values on their way out: the only code that touches Datums.
+
+mod execution;
+mod jsonb;
+mod tuple;
+
+pub use execution::{Execution, ReadOptions, read};
+pub use tuple::Tuple;

@@ -1,0 +1,126 @@
+//! Single columns of a row that a trigger was fired for.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+
+use crate::error::{Error, Result};
+
+/// A row and its description, borrowed from the trigger's call.
+#[derive(Clone, Copy)]
+pub struct Tuple {
+    tuple: *mut pg_sys::HeapTupleData,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Tuple {
+    /// The row as it is (INSERT) or will be (UPDATE), and the row as it was (UPDATE).
+    ///
+    /// # Errors
+    /// If the trigger was fired by anything but INSERT or UPDATE of a row.
+    pub fn of_trigger(data: &pg_sys::TriggerData) -> Result<(Self, Option<Self>)> {
+        let wrong_event = || Error::invalid("this trigger function is for INSERT and UPDATE of rows");
+        if data.tg_trigtuple.is_null() || data.tg_relation.is_null() {
+            return Err(wrong_event());
+        }
+        // SAFETY: PostgreSQL keeps the relation open while its trigger runs.
+        let descriptor = unsafe { (*data.tg_relation).rd_att };
+        let row = |tuple| Self { tuple, descriptor };
+        let event = data.tg_event & pg_sys::TRIGGER_EVENT_OPMASK;
+        match event {
+            pg_sys::TRIGGER_EVENT_INSERT => Ok((row(data.tg_trigtuple), None)),
+            pg_sys::TRIGGER_EVENT_UPDATE if !data.tg_newtuple.is_null() => {
+                Ok((row(data.tg_newtuple), Some(row(data.tg_trigtuple))))
+            }
+            _ => Err(wrong_event()),
+        }
+    }
+
+    fn column(&self, name: &str) -> Result<i32> {
+        let no_column = || {
+            Error::missing(format!("column \"{name}\" does not exist any more"))
+                .hint("Call snowflake_bridge.unwatch and snowflake_bridge.watch again.")
+        };
+        let text = CString::new(name).map_err(|_| no_column())?;
+        // SAFETY: a live descriptor and a C string.
+        let number = unsafe { pg_sys::SPI_fnumber(self.descriptor, text.as_ptr()) };
+        if number <= 0 { Err(no_column()) } else { Ok(number) }
+    }
+
+    /// The column's text form; `None` for NULL.
+    ///
+    /// # Errors
+    /// If there is no such column.
+    pub fn text(&self, name: &str) -> Result<Option<String>> {
+        let number = self.column(name)?;
+        // SAFETY: a live row of this description; the result is a palloc'd C string or null.
+        unsafe {
+            let value = pg_sys::SPI_getvalue(self.tuple, self.descriptor, number);
+            if value.is_null() {
+                return Ok(None);
+            }
+            let text = CStr::from_ptr(value).to_str().map(str::to_owned);
+            pg_sys::pfree(value.cast());
+            text.map(Some)
+                .map_err(|_| Error::invalid(format!("column \"{name}\" is not valid UTF-8")))
+        }
+    }
+
+    /// Whether the column holds the same bytes as in `other`, however the two are stored.
+    ///
+    /// # Errors
+    /// If there is no such column.
+    pub fn same(&self, other: &Self, name: &str) -> Result<bool> {
+        let number = self.column(name)?;
+        // SAFETY: live rows of one description, and the column is in it; values are read by the length that their
+        // type declares.
+        unsafe {
+            let (mut this_null, mut other_null) = (false, false);
+            let this = pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut this_null);
+            let that = pg_sys::SPI_getbinval(other.tuple, other.descriptor, number, &raw mut other_null);
+            if this_null || other_null {
+                return Ok(this_null && other_null);
+            }
+            let (mut length, mut by_value) = (0_i16, false);
+            let type_oid = pg_sys::SPI_gettypeid(self.descriptor, number);
+            pg_sys::get_typlenbyval(type_oid, &raw mut length, &raw mut by_value);
+            if by_value {
+                return Ok(this.value() == that.value());
+            }
+            Ok(match length {
+                -1 => {
+                    stored_image(this.cast_mut_ptr()) == stored_image(that.cast_mut_ptr())
+                        || plain_image(this) == plain_image(that)
+                }
+                -2 => CStr::from_ptr(this.cast_mut_ptr()) == CStr::from_ptr(that.cast_mut_ptr()),
+                length => {
+                    let length = usize::from(length.unsigned_abs());
+                    std::slice::from_raw_parts(this.cast_mut_ptr::<u8>(), length)
+                        == std::slice::from_raw_parts(that.cast_mut_ptr::<u8>(), length)
+                }
+            })
+        }
+    }
+}
+
+/// The value as it is stored, maybe only a pointer to where it lies: equal pointers are equal values, at no cost.
+///
+/// # Safety
+/// `value` points to a varlena.
+unsafe fn stored_image<'a>(value: *mut pg_sys::varlena) -> &'a [u8] {
+    // SAFETY: as the caller promises; the size is that of the stored form.
+    unsafe { std::slice::from_raw_parts(value.cast::<u8>(), pgrx::varlena::varsize_any(value)) }
+}
+
+/// The value itself.
+///
+/// # Safety
+/// `value` is a varlena.
+unsafe fn plain_image<'a>(value: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: as the caller promises; what detoasting gives lives as long as the memory context of the trigger.
+    unsafe {
+        let plain = pg_sys::pg_detoast_datum(value.cast_mut_ptr());
+        std::slice::from_raw_parts(plain.cast::<u8>(), pgrx::varlena::varsize_any(plain))
+    }
+}

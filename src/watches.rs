@@ -1,0 +1,182 @@
+//! Watched relations: rows of `watches`, and the SQL names of what they point to.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use pgrx::spi::{SpiClient, quote_identifier};
+
+use crate::error::{Error, Result};
+use crate::owner::Owner;
+
+/// A watched relation, its owner, and which of its columns mean what.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    pub id: i64,
+    pub relation: pg_sys::Oid,
+    pub owner: Owner,
+    pub act_for_users: bool,
+    pub finished: Vec<String>,
+    pub columns: Columns,
+}
+
+/// The names of a watched relation's columns.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    pub execution_id: String,
+    pub status: String,
+    pub user_id: Option<String>,
+    pub result_rows: String,
+    pub result_columns: Option<String>,
+}
+
+const SELECT: &str = "select w.id, w.relation::pg_catalog.oid, w.user_id, w.owner_oid, w.act_for_users, w.finished, \
+    w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column \
+    from snowflake_bridge.watches w";
+
+impl Watch {
+    /// The watch with this id. The caller has raised its rights.
+    ///
+    /// # Errors
+    /// If the query fails.
+    pub fn load(id: i64) -> Result<Option<Self>> {
+        Spi::connect(|client| Self::first(client, &format!("{SELECT} where w.id operator(pg_catalog.=) $1"), &[id.into()]))
+    }
+
+    /// The watch of this relation. The caller has raised its rights.
+    ///
+    /// # Errors
+    /// If the query fails.
+    pub fn of_relation(relation: pg_sys::Oid) -> Result<Option<Self>> {
+        Spi::connect(|client| {
+            Self::first(
+                client,
+                &format!("{SELECT} where w.relation::pg_catalog.oid operator(pg_catalog.=) $1"),
+                &[relation.into()],
+            )
+        })
+    }
+
+    /// The only watch of this database. The caller has raised its rights.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn only() -> Result<Self> {
+        let count = Spi::get_one::<i64>("select count(*) from snowflake_bridge.watches")?.unwrap_or(0);
+        if count > 1 {
+            return Err(Error::invalid(format!("{count} relations are watched")).hint("Name the relation."));
+        }
+        Spi::connect(|client| Self::first(client, SELECT, &[]))?.ok_or_else(|| {
+            Error::missing("no relation is watched")
+                .hint("Call snowflake_bridge.watch('public.workflow_executions', create_if_missing => true) first.")
+        })
+    }
+
+    fn first(
+        client: &SpiClient<'_>,
+        query: &str,
+        args: &[pgrx::datum::DatumWithOid<'_>],
+    ) -> Result<Option<Self>> {
+        let rows = client.select(query, Some(1), args)?;
+        let Some(row) = rows.into_iter().next() else {
+            return Ok(None);
+        };
+        let missing = || Error::missing("a row of snowflake_bridge.watches is incomplete");
+        let text = |ordinal| -> Result<String> { row.get::<String>(ordinal)?.ok_or_else(missing) };
+        Ok(Some(Self {
+            id: row.get(1)?.ok_or_else(missing)?,
+            relation: row.get(2)?.ok_or_else(missing)?,
+            owner: Owner::Role {
+                name: text(3)?,
+                oid: row.get(4)?.ok_or_else(missing)?,
+            },
+            act_for_users: row.get(5)?.unwrap_or(false),
+            finished: row.get(6)?.unwrap_or_default(),
+            columns: Columns {
+                execution_id: text(7)?,
+                status: text(8)?,
+                user_id: row.get(9)?,
+                result_rows: text(10)?,
+                result_columns: row.get(11)?,
+            },
+        }))
+    }
+
+    /// The relation's name, quoted and with its schema; `None` if it was dropped.
+    ///
+    /// # Errors
+    /// If the query fails.
+    pub fn qualified_name(&self) -> Result<Option<String>> {
+        qualified_name(self.relation)
+    }
+
+    /// `"column" = $1::type`, with the column's own type, so that its index serves.
+    ///
+    /// # Errors
+    /// If the column is gone.
+    pub fn key_condition(&self) -> Result<String> {
+        Ok(format!(
+            "{} = $1::{}",
+            quote_identifier(&self.columns.execution_id),
+            column_type(self.relation, &self.columns.execution_id)?
+        ))
+    }
+
+    /// The role that now owns the relation must be the one that had it watched, under the same name.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_owner(&self) -> Result<()> {
+        if crate::owner::role_name(self.owner.oid()).ok().as_deref() == Some(self.owner.user_id()) {
+            return Ok(());
+        }
+        Err(
+            Error::missing(format!("role \"{}\", for which the relation is watched, does not exist any more", self.owner.user_id()))
+                .hint("Let the relation's present owner call snowflake_bridge.unwatch and snowflake_bridge.watch."),
+        )
+    }
+}
+
+/// A relation's name, quoted and with its schema; `None` if there is none with this OID.
+///
+/// # Errors
+/// If the query fails.
+pub fn qualified_name(relation: pg_sys::Oid) -> Result<Option<String>> {
+    Ok(Spi::connect(|client| {
+        client
+            .select(
+                "select pg_catalog.format('%I.%I', n.nspname, c.relname) from pg_catalog.pg_class c \
+                 join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace \
+                 where c.oid operator(pg_catalog.=) $1",
+                Some(1),
+                &[relation.into()],
+            )?
+            .into_iter()
+            .next()
+            .map_or(Ok(None), |row| row.get::<String>(1))
+    })?)
+}
+
+/// A column's type as it is written in SQL.
+///
+/// # Errors
+/// If there is no such column.
+pub fn column_type(relation: pg_sys::Oid, column: &str) -> Result<String> {
+    let found = Spi::connect(|client| {
+        client
+            .select(
+                "select pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.pg_attribute a \
+                 where a.attrelid operator(pg_catalog.=) $1 and a.attname operator(pg_catalog.=) $2::pg_catalog.name \
+                 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped",
+                Some(1),
+                &[relation.into(), column.into()],
+            )?
+            .into_iter()
+            .next()
+            .map_or(Ok(None), |row| row.get::<String>(1))
+    })?;
+    found.ok_or_else(|| {
+        Error::user(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("the watched relation has no column \"{column}\""),
+        )
+    })
+}

@@ -1,0 +1,169 @@
+//! The beginning of an attempt, on the main thread: whose connection it uses, what there is to load, and the reading of
+//! the row into the spool. What comes out is a job that needs PostgreSQL no more.
+
+use std::path::{Path, PathBuf};
+
+use bridge_core::ErrorKind;
+use bridge_core::snowflake::PoolKey;
+use bridge_core::spool::{Manifest, SpoolOptions};
+use pgrx::prelude::*;
+use uuid::Uuid;
+
+use super::runner::Job;
+use crate::configs::{self, StoredConfig};
+use crate::error::{Error, Result};
+use crate::options::TargetOptions;
+use crate::owner::Owner;
+use crate::source::{self, ReadOptions};
+use crate::uploads::{self, Claimed};
+use crate::watches::Watch;
+use crate::{guc, tx};
+
+/// Prepares everything the network thread needs. Runs transactions of its own; reading is a read-only one.
+///
+/// # Errors
+/// Whatever makes this attempt impossible.
+pub fn begin(upload: &Claimed, spool_root: &Path) -> Result<Job> {
+    let options = TargetOptions::parse(&upload.options)?;
+    let (watch, config) = tx::transaction(|| {
+        let watch = watch(upload)?;
+        let config = config(upload, &watch, &options)?;
+        Ok((watch, config))
+    })?;
+    if !config.is_active {
+        return Err(bridge_core::Error::new(
+            ErrorKind::Credentials,
+            format!("Snowflake refused the credentials of configuration \"{}\"", config.name),
+        )
+        .with_hint("Correct them with snowflake_bridge.update_config; the upload then goes on by itself.")
+        .into());
+    }
+    let (installation_id, relation, default_table, replaces) = tx::transaction(|| {
+        let relation = watch
+            .qualified_name()?
+            .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
+        Ok((uploads::installation_id()?, relation, default_table(&watch)?, uploads::replaced_by(upload)?))
+    })?;
+    let (table, schema, database) = options.target(&default_table)?;
+    let settings = config.open()?;
+    let spool = spool_root.join(upload.upload_id.to_string()).join(upload.attempt.to_string());
+
+    let manifest = match (&upload.manifest, upload.staged_attempt) {
+        (Some(manifest), Some(_)) => {
+            tx::transaction(|| uploads::record_config(upload.id, config.id))?;
+            manifest.clone()
+        }
+        _ => read(upload, &watch, &options, &spool, config.id)?,
+    };
+
+    Ok(Job {
+        id: upload.id,
+        upload_id: upload.upload_id,
+        installation_id,
+        attempt: upload.attempt,
+        pool_key: PoolKey::new(config.id, config.version),
+        settings,
+        query_tag: query_tag(upload),
+        table,
+        schema,
+        database,
+        spool,
+        manifest,
+        staged_attempt: upload.staged_attempt,
+        transaction: upload.transaction.clone(),
+        replaces,
+        comment: format!("Loaded by snowflake_bridge from {relation}"),
+    })
+}
+
+fn read(upload: &Claimed, watch: &Watch, options: &TargetOptions, spool: &Path, config_id: Uuid) -> Result<Manifest> {
+    let execution = tx::transaction(|| {
+        // Whatever code the owner attached to the relation, reading it changes nothing.
+        Spi::run("set transaction read only")?;
+        source::read(
+            watch,
+            &ReadOptions {
+                execution_id: &upload.execution_id,
+                user_id: upload.row_user_id.as_deref(),
+                upload_id: upload.upload_id,
+                spool,
+                column_case: options.column_case(),
+                files: SpoolOptions {
+                    target_file_size: guc::target_file_size(),
+                    ..SpoolOptions::default()
+                },
+            },
+        )
+    })?;
+    tx::transaction(|| uploads::record_read(upload.id, config_id, &execution.manifest))?;
+    Ok(execution.manifest)
+}
+
+fn watch(upload: &Claimed) -> Result<Watch> {
+    upload
+        .watch_id
+        .map(Watch::load)
+        .transpose()?
+        .flatten()
+        .ok_or_else(|| Error::missing("the relation of this upload is not watched any more"))
+}
+
+/// A watch uses its owner's own configuration. Only where a superuser said so does it use that of the user whom the
+/// row names, and the owner's for users who have none.
+fn config(upload: &Claimed, watch: &Watch, options: &TargetOptions) -> Result<StoredConfig> {
+    let name = options.config_name();
+    if watch.act_for_users
+        && let Some(user) = &upload.row_user_id
+    {
+        let user = Owner::Jwt { subject: user.clone() };
+        if let Some(config) = configs::resolve(&user, name)? {
+            return Ok(config);
+        }
+    }
+    if let Some(config) = configs::resolve(&watch.owner, name)? {
+        return Ok(config);
+    }
+    let user = match (&upload.row_user_id, watch.act_for_users) {
+        (Some(user), true) => user,
+        _ => watch.owner.user_id(),
+    };
+    let what = if name == "default" { "no Snowflake configuration".to_owned() } else { format!("no Snowflake configuration \"{name}\"") };
+    Err(Error::missing(format!("{what} for user \"{user}\"")).hint(
+        "Make one with snowflake_bridge.create_config, then call snowflake_bridge.retry_upload.",
+    ))
+}
+
+/// `<relation>_results`.
+fn default_table(watch: &Watch) -> Result<String> {
+    let name = Spi::get_one_with_args::<String>(
+        "select c.relname::text from pg_catalog.pg_class c where c.oid = $1",
+        &[watch.relation.into()],
+    )?;
+    Ok(format!("{}_results", name.unwrap_or_default()))
+}
+
+/// What Snowflake's query history shows beside each statement: numbers and ids of ours, nothing that a user wrote.
+fn query_tag(upload: &Claimed) -> String {
+    serde_json::json!({"application": "snowflake_bridge", "upload": upload.id, "upload_id": upload.upload_id}).to_string()
+}
+
+/// Where files wait before they are staged, made private to the server's user.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn spool_root(database: pg_sys::Oid) -> Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+
+    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from("snowflake_bridge_spool"));
+    // Two databases of one server never share a directory.
+    let directory = root.join(database.to_u32().to_string());
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory)
+        .map_err(|error| {
+            bridge_core::Error::new(ErrorKind::Configuration, format!("cannot make the spool directory: {error}"))
+                .with_hint("Check snowflake_bridge.spool_directory and its permissions.")
+        })?;
+    Ok(directory)
+}

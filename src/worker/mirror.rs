@@ -1,0 +1,163 @@
+//! The mirror: an upload's state on the application's own row. Written as the watch's owner in the sandbox, one row at
+//! a time, never waiting for a lock the application holds; what fails is tried again, and never disturbs the upload.
+
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
+use std::time::Duration;
+
+use crate::error::{Error, Result, log_error};
+use crate::watches::Watch;
+use crate::{sandbox, tx};
+
+/// Rows per round, so that a long backlog does not keep the worker from anything else.
+const BATCH: i64 = 64;
+/// The application holds the row: look again soon.
+const LOCKED_DELAY: Duration = Duration::from_secs(1);
+/// The application's table or triggers refuse: somebody has to act.
+const FAILED_DELAY: Duration = Duration::from_secs(60);
+
+struct Mirror {
+    upload: i64,
+    watch_id: Option<i64>,
+    execution_id: String,
+    status: String,
+    message: Option<String>,
+    uploaded_at: Option<TimestampWithTimeZone>,
+    row_count: Option<i64>,
+    attempts: i32,
+    /// Tells whether somebody changed the upload since it was read here.
+    row_version: String,
+}
+
+enum Written {
+    Done,
+    /// The application has locked the row.
+    Locked,
+}
+
+/// Brings the application's rows up to date. Returns whether there may be more to do at once.
+///
+/// # Errors
+/// If our own tables cannot be read.
+pub fn run() -> Result<bool> {
+    let pending = tx::transaction(pending)?;
+    let is_full = pending.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
+    for mirror in &pending {
+        let written = tx::transaction(|| {
+            let written = write(mirror)?;
+            if matches!(written, Written::Done) {
+                finish(mirror)?;
+            }
+            Ok(written)
+        });
+        match written {
+            Ok(Written::Done) => {}
+            Ok(Written::Locked) => tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?,
+            Err(error) => {
+                log_error(&format!("snowflake_bridge: cannot write the status of upload {} to its row", mirror.upload), &error);
+                tx::transaction(|| postpone(mirror.upload, FAILED_DELAY, Some(&error)))?;
+            }
+        }
+    }
+    Ok(is_full)
+}
+
+fn pending() -> Result<Vec<Mirror>> {
+    Spi::connect(|client| {
+        let rows = client.select(
+            "select u.id, u.watch_id, u.execution_id, \
+                 case u.state when 'completed' then 'completed' \
+                     when 'queued' then 'pending' when 'retry' then 'pending' \
+                     when 'claimed' then 'uploading' when 'staged' then 'uploading' when 'copying' then 'uploading' \
+                     else 'failed' end, \
+                 concat_ws(' ', u.error_message, \
+                     case when u.error_code is not null then format('(Snowflake %s%s)', u.error_code, ', query ' || u.query_id) end, \
+                     u.error_hint), \
+                 case when u.state = 'completed' then u.completed_at end, u.row_count, u.attempt_count, u.xmin::text \
+             from snowflake_bridge.uploads u where u.needs_mirror and u.mirror_after <= clock_timestamp() \
+             order by u.mirror_after, u.id limit $1",
+            None,
+            &[BATCH.into()],
+        )?;
+        let mut pending = Vec::new();
+        for row in rows {
+            let missing = || Error::missing("a row of snowflake_bridge.uploads is incomplete");
+            pending.push(Mirror {
+                upload: row.get(1)?.ok_or_else(missing)?,
+                watch_id: row.get(2)?,
+                execution_id: row.get(3)?.ok_or_else(missing)?,
+                status: row.get(4)?.ok_or_else(missing)?,
+                message: row.get::<String>(5)?.filter(|message| !message.is_empty()),
+                uploaded_at: row.get(6)?,
+                row_count: row.get(7)?,
+                attempts: row.get(8)?.unwrap_or(0),
+                row_version: row.get(9)?.ok_or_else(missing)?,
+            });
+        }
+        Ok(pending)
+    })
+}
+
+fn write(mirror: &Mirror) -> Result<Written> {
+    let Some(watch) = mirror.watch_id.map(Watch::load).transpose()?.flatten() else {
+        return Ok(Written::Done);
+    };
+    let Some(relation) = watch.qualified_name()? else {
+        return Ok(Written::Done);
+    };
+    // The row shows the latest upload of its execution.
+    let is_superseded = Spi::get_one_with_args::<bool>(
+        "select exists (select from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 and e.id > $3)",
+        &[watch.id.into(), mirror.execution_id.as_str().into(), mirror.upload.into()],
+    )?;
+    if is_superseded == Some(true) {
+        return Ok(Written::Done);
+    }
+    watch.check_owner()?;
+    let key = watch.key_condition()?;
+    let key_column = quote_identifier(&watch.columns.execution_id);
+    sandbox::as_table_owner(watch.owner.oid(), || {
+        // The table itself may be locked as well, by DDL; that is not waited for either.
+        Spi::run("set local lock_timeout = '200ms'")?;
+        let updated = Spi::get_one_with_args::<i64>(
+            &format!(
+                "with free as (select {key_column} as key from {relation} where {key} for no key update skip locked), \
+                 done as (update {relation} t set snowflake_status = $2, snowflake_error_message = $3, \
+                     snowflake_uploaded_at = coalesce($4, t.snowflake_uploaded_at), \
+                     snowflake_row_count = coalesce($5, t.snowflake_row_count), snowflake_attempt_count = $6 \
+                     from free where t.{key_column} = free.key returning 1) \
+                 select count(*) from done"
+            ),
+            &[
+                mirror.execution_id.as_str().into(),
+                mirror.status.as_str().into(),
+                mirror.message.as_deref().into(),
+                mirror.uploaded_at.into(),
+                mirror.row_count.into(),
+                mirror.attempts.into(),
+            ],
+        )?;
+        if updated.unwrap_or(0) > 0 {
+            return Ok(Written::Done);
+        }
+        let exists = Spi::get_one_with_args::<bool>(
+            &format!("select exists (select from {relation} where {key})"),
+            &[mirror.execution_id.as_str().into()],
+        )?;
+        Ok(if exists == Some(true) { Written::Locked } else { Written::Done })
+    })
+}
+
+fn finish(mirror: &Mirror) -> Result<()> {
+    Ok(Spi::run_with_args(
+        "update snowflake_bridge.uploads set needs_mirror = false, mirror_error = null where id = $1 and xmin::text = $2",
+        &[mirror.upload.into(), mirror.row_version.as_str().into()],
+    )?)
+}
+
+fn postpone(upload: i64, delay: Duration, error: Option<&Error>) -> Result<()> {
+    Ok(Spi::run_with_args(
+        "update snowflake_bridge.uploads set mirror_after = clock_timestamp() + make_interval(secs => $2), mirror_error = $3 where id = $1",
+        &[upload.into(), delay.as_secs_f64().into(), error.map(ToString::to_string).into()],
+    )?)
+}

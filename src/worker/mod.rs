@@ -1,0 +1,39 @@
+//! The background worker: one launcher for the server, one worker for each database that has the extension.
+
+mod begin;
+mod launcher;
+mod mirror;
+pub mod registry;
+mod runner;
+mod service;
+mod signals;
+
+use std::time::Duration;
+
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use pgrx::pg_sys;
+
+/// Long enough not to turn a persistent fault into a load, short enough not to be noticed after a passing one.
+const LAUNCHER_RESTART: Duration = Duration::from_secs(10);
+
+/// Registers the launcher and reserves shared memory. Does nothing unless the postmaster is preloading libraries: a
+/// library that a backend loads later can do neither.
+#[allow(unsafe_code)]
+pub fn register() {
+    // SAFETY: variables of the process, set before any library is loaded.
+    let (preloading, upgrading) =
+        unsafe { (pg_sys::process_shared_preload_libraries_in_progress, pg_sys::IsBinaryUpgrade) };
+    if !preloading || upgrading {
+        return;
+    }
+    registry::register();
+    BackgroundWorkerBuilder::new("snowflake_bridge launcher")
+        .set_type("snowflake_bridge launcher")
+        .set_library("snowflake_bridge")
+        .set_function("snowflake_bridge_launcher_main")
+        .enable_spi_access()
+        // Never on a standby: what it would upload is the primary's to upload.
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(LAUNCHER_RESTART))
+        .load();
+}

@@ -1,0 +1,187 @@
+//! The part of an upload that runs on the network thread. It knows no SQL: what must become durable it asks of the main
+//! thread, and waits for the answer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use async_trait::async_trait;
+use bridge_core::config::ConnectionSettings;
+use bridge_core::snowflake::sql::TableName;
+use bridge_core::snowflake::{Pool, PoolKey, PooledSession, SessionInfo};
+use bridge_core::spool::Manifest;
+use bridge_core::upload::{self, Ledger, Outcome, Phase, Upload};
+use bridge_core::{Error, ErrorKind, Result};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::net::{self, EventFd};
+
+/// Everything the network thread needs for one upload, in plain values.
+pub struct Job {
+    pub id: i64,
+    pub upload_id: Uuid,
+    pub installation_id: Uuid,
+    pub attempt: i32,
+    pub pool_key: PoolKey,
+    pub settings: ConnectionSettings,
+    pub query_tag: String,
+    pub table: String,
+    pub schema: Option<String>,
+    pub database: Option<String>,
+    pub spool: PathBuf,
+    pub manifest: Manifest,
+    /// The attempt that staged all files, if one did.
+    pub staged_attempt: Option<i32>,
+    pub transaction: Option<String>,
+    pub replaces: Vec<Uuid>,
+    pub comment: String,
+}
+
+/// What the network thread tells the main thread about an upload.
+pub enum Event {
+    /// Shown to whoever asks; may be lost.
+    Progress { id: i64, phase: Phase, staged: u64 },
+    /// Must be durable before the answer is sent; the upload waits for it.
+    Record {
+        id: i64,
+        entry: Entry,
+        answer: oneshot::Sender<Result<()>>,
+    },
+    /// The last word on this attempt.
+    Finished {
+        id: i64,
+        target: Option<String>,
+        result: Result<Outcome>,
+    },
+}
+
+pub enum Entry {
+    Staged,
+    Copying { transaction: String },
+}
+
+/// Sends events to the main thread and wakes it.
+#[derive(Clone)]
+pub struct Reporter {
+    pub events: Sender<Event>,
+    pub wake: Arc<EventFd>,
+}
+
+impl Reporter {
+    fn send(&self, event: Event) -> Result<()> {
+        self.events
+            .send(event)
+            .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?;
+        self.wake.signal();
+        Ok(())
+    }
+
+    async fn record(&self, id: i64, entry: Entry) -> Result<()> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Event::Record { id, entry, answer })?;
+        answered
+            .await
+            .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?
+    }
+}
+
+struct WorkerLedger<'a> {
+    id: i64,
+    reporter: &'a Reporter,
+}
+
+#[async_trait]
+impl Ledger for WorkerLedger<'_> {
+    async fn staged(&self) -> Result<()> {
+        self.reporter.record(self.id, Entry::Staged).await
+    }
+
+    async fn copying(&self, transaction: &str) -> Result<()> {
+        let transaction = transaction.to_owned();
+        self.reporter.record(self.id, Entry::Copying { transaction }).await
+    }
+
+    fn progress(&self, phase: Phase, staged: u64) {
+        // Lost only when the worker is shutting down, and then nobody is left to look.
+        let _ = self.reporter.send(Event::Progress {
+            id: self.id,
+            phase,
+            staged,
+        });
+    }
+}
+
+/// Starts the upload on the network thread. It reports [`Event::Finished`], whatever happens, and then tidies up.
+///
+/// # Errors
+/// If the network thread cannot be started.
+pub fn start(job: Job, pool: Arc<Pool>, reporter: Reporter) -> crate::error::Result<JoinHandle<()>> {
+    net::spawn(async move {
+        let id = job.id;
+        let mut target = None;
+        match net::guarded(run(&job, &pool, &reporter, &mut target)).await {
+            Ok(mut loaded) => {
+                let result = Ok(loaded.outcome);
+                if reporter.send(Event::Finished { id, target, result }).is_ok() {
+                    // What stays in the stage costs storage, not correctness.
+                    let _ = net::guarded(upload::clean_stage(&loaded.upload, &mut loaded.session)).await;
+                }
+            }
+            Err(error) => {
+                let result = Err(error);
+                let _ = reporter.send(Event::Finished { id, target, result });
+            }
+        }
+    })
+}
+
+struct Loaded {
+    outcome: Outcome,
+    upload: Upload,
+    session: PooledSession,
+}
+
+async fn run(job: &Job, pool: &Pool, reporter: &Reporter, target: &mut Option<String>) -> Result<Loaded> {
+    let mut session = pool.acquire(&job.pool_key, &job.settings, &job.query_tag).await?;
+    let table = table_name(job, session.info())?;
+    *target = Some(table.to_string());
+    let upload = Upload {
+        upload_id: job.upload_id,
+        target: table,
+        spool: job.spool.clone(),
+        stage_directory: format!(
+            "~/snowflake_bridge/{}/{}/{}/",
+            job.installation_id,
+            job.upload_id,
+            job.staged_attempt.unwrap_or(job.attempt)
+        ),
+        manifest: job.manifest.clone(),
+        is_staged: job.staged_attempt.is_some(),
+        transaction: job.transaction.clone(),
+        replaces: job.replaces.clone(),
+        comment: job.comment.clone(),
+    };
+    let ledger = WorkerLedger { id: job.id, reporter };
+    let outcome = upload::run(&upload, &mut session, &ledger).await?;
+    Ok(Loaded {
+        outcome,
+        upload,
+        session,
+    })
+}
+
+/// The target's full name; what the user left open is what the session stands in.
+fn table_name(job: &Job, session: &SessionInfo) -> Result<TableName> {
+    let missing = |what: &str| {
+        Error::new(ErrorKind::Configuration, format!("no {what} is set for the upload")).with_hint(format!(
+            "Set it in the configuration (snowflake_bridge.update_config({what} => ...))."
+        ))
+    };
+    Ok(TableName {
+        database: job.database.clone().or_else(|| session.database.clone()).ok_or_else(|| missing("database"))?,
+        schema: job.schema.clone().or_else(|| session.schema.clone()).ok_or_else(|| missing("schema"))?,
+        table: job.table.clone(),
+    })
+}

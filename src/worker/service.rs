@@ -1,0 +1,406 @@
+//! The worker of one database: its life, and its loop. It holds no transaction, snapshot or lock while anything travels.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use bridge_core::ErrorKind;
+use bridge_core::retry::Backoff;
+use bridge_core::snowflake::Pool;
+use bridge_core::upload::{Outcome, Phase};
+use pgrx::bgworkers::BackgroundWorker;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::registry::{self, Live, WorkerState};
+use super::runner::{self, Entry, Event, Reporter};
+use super::{begin, mirror, signals};
+use crate::error::{Error, Result, log_error, log_message};
+use crate::uploads::{self, Claimed, NextState};
+use crate::{configs, guc, net, tx};
+
+/// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
+const LOCK_CLASS: u16 = 0x5342;
+
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) {
+    signals::install();
+    let database = BackgroundWorker::get_extra().to_owned();
+    BackgroundWorker::connect_worker_to_spi(Some(&database), guc::worker_role().as_deref());
+    // SAFETY: a callback of this library, which stays loaded until the process has gone.
+    unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) };
+
+    if !has_extension() {
+        registry::leave_worker(WorkerState::NoExtension);
+        return;
+    }
+    if !take_lock() {
+        // Another worker serves this database; the launcher looks again later.
+        return;
+    }
+    // SAFETY: variables of this process.
+    let (pid, now) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
+    let before = registry::enter_worker(pid, now);
+    match Service::start(before == WorkerState::LeftCleanly) {
+        Ok(mut service) => {
+            log_message("snowflake_bridge: worker started");
+            service.run();
+        }
+        Err(error) => {
+            log_error("snowflake_bridge: worker cannot start", &error);
+            // SAFETY: ends this process in order; the launcher starts another one later.
+            unsafe { pg_sys::proc_exit(1) };
+        }
+    }
+}
+
+/// An orderly end, by SIGTERM or an ERROR: what was in flight is not to blame. A process that is killed never gets here.
+#[pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
+    if registry::my_worker().is_some_and(|slot| {
+        // SAFETY: a variable of this process.
+        slot.pid == unsafe { pg_sys::MyProcPid }
+    }) {
+        registry::leave_worker(WorkerState::LeftCleanly);
+    }
+}
+
+fn has_extension() -> bool {
+    tx::transaction(|| {
+        Ok(Spi::get_one::<bool>(
+            "select exists (select from pg_catalog.pg_extension where extname = 'snowflake_bridge')",
+        )?)
+    })
+    .ok()
+    .flatten()
+    .unwrap_or(false)
+}
+
+/// One worker per database, whatever started it. Held until the process ends.
+fn take_lock() -> bool {
+    // SAFETY: a session lock outside of transactions, as a process may hold; the tag is plain data.
+    unsafe {
+        let mut tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field2: 0,
+            locktag_field3: 0,
+            locktag_field4: LOCK_CLASS,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        };
+        pg_sys::StartTransactionCommand();
+        let result = pg_sys::LockAcquire(&raw mut tag, pg_sys::ExclusiveLock as i32, true, true);
+        pg_sys::CommitTransactionCommand();
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
+}
+
+struct InFlight {
+    upload: Claimed,
+    config_id: Option<(Uuid, i64)>,
+    spool: PathBuf,
+    begun: Instant,
+    total_bytes: u64,
+    rows: u64,
+    task: Option<JoinHandle<()>>,
+}
+
+struct Service {
+    spool_root: PathBuf,
+    pool: Arc<Pool>,
+    reporter: Reporter,
+    events: Receiver<Event>,
+    in_flight: HashMap<i64, InFlight>,
+}
+
+impl Service {
+    fn start(left_cleanly: bool) -> Result<Self> {
+        // SAFETY: a variable of this process.
+        let database = unsafe { pg_sys::MyDatabaseId };
+        tx::transaction(|| {
+            // For the whole session: the worker speaks in its own, qualified words, and what it records is durable.
+            for (name, value) in [("search_path", "pg_catalog, pg_temp"), ("synchronous_commit", "on"), ("application_name", "snowflake_bridge worker"), ("lock_timeout", "2s"), ("jit", "off")] {
+                Spi::run_with_args("select pg_catalog.set_config($1, $2, false)", &[name.into(), value.into()])?;
+            }
+            Ok(())
+        })?;
+        let recovered = tx::transaction(|| uploads::recover(left_cleanly, guc::max_crashes(), guc::crash_retry_delay()))?;
+        for (id, died) in recovered {
+            log_message(&format!(
+                "snowflake_bridge: upload {id} was in flight when the worker {}; it goes on {}",
+                if died { "died" } else { "stopped" },
+                if died { "after a delay, or has failed" } else { "now" }
+            ));
+        }
+        let spool_root = begin::spool_root(database)?;
+        remove_leftovers(&spool_root)?;
+        let (sender, events) = mpsc::channel();
+        Ok(Self {
+            spool_root,
+            pool: Arc::new(Pool::new(net::limits()?)),
+            reporter: Reporter { events: sender, wake: net::waker()? },
+            events,
+            in_flight: HashMap::new(),
+        })
+    }
+
+    fn run(&mut self) {
+        loop {
+            if signals::reload_if_asked() {
+                self.reload();
+            }
+            self.handle_events();
+            let more = self.work().unwrap_or_else(|error| {
+                log_error("snowflake_bridge: worker", &error);
+                end_if_dropped();
+                None
+            });
+            let timeout = more.unwrap_or_else(guc::poll_interval).min(guc::poll_interval());
+            if !timeout.is_zero() {
+                report_idle();
+                net::sleep(timeout);
+            }
+        }
+    }
+
+    /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
+    fn reload(&mut self) {
+        match net::limits() {
+            Ok(limits) => self.pool = Arc::new(Pool::new(limits)),
+            Err(error) => log_error("snowflake_bridge: the old network settings stay in force", &error),
+        }
+    }
+
+    /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
+    fn work(&mut self) -> Result<Option<Duration>> {
+        loop {
+            let free = guc::max_concurrent_uploads().saturating_sub(self.in_flight.len());
+            if free == 0 {
+                break;
+            }
+            // One at a time: reading takes the main thread, and what was claimed should not wait for it.
+            let Some(upload) = tx::transaction(|| uploads::claim(1))?.pop() else {
+                break;
+            };
+            self.begin(upload);
+            self.handle_events();
+        }
+        if mirror::run()? {
+            return Ok(Some(Duration::ZERO));
+        }
+        let due = tx::transaction(uploads::next_due)?;
+        // While every slot is taken, what is due starts when one becomes free, and that is an event.
+        let is_full = self.in_flight.len() >= guc::max_concurrent_uploads();
+        Ok(due.map(|due| if is_full { due.max(Duration::from_secs(1)) } else { due.max(Duration::from_millis(5)) }))
+    }
+
+    fn begin(&mut self, upload: Claimed) {
+        report_running(&upload);
+        let id = upload.id;
+        log_message(&format!(
+            "snowflake_bridge: upload {id} of execution {} started, attempt {}",
+            quoted(&upload.execution_id),
+            upload.attempt
+        ));
+        let begun = Instant::now();
+        let spool = self.spool_root.join(upload.upload_id.to_string());
+        let mut in_flight = InFlight {
+            upload,
+            config_id: None,
+            spool,
+            begun,
+            total_bytes: 0,
+            rows: 0,
+            task: None,
+        };
+        let started = begin::begin(&in_flight.upload, &self.spool_root).and_then(|job| {
+            in_flight.config_id = Some(job.pool_key.parts());
+            in_flight.total_bytes = job.manifest.bytes;
+            in_flight.rows = job.manifest.rows;
+            runner::start(job, Arc::clone(&self.pool), self.reporter.clone())
+        });
+        match started {
+            Ok(task) => {
+                in_flight.task = Some(task);
+                show(&in_flight, Phase::Staging, 0);
+                self.in_flight.insert(id, in_flight);
+            }
+            Err(error) => self.failed(in_flight, error),
+        }
+    }
+
+    fn handle_events(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Progress { id, phase, staged } => {
+                    if let Some(in_flight) = self.in_flight.get(&id) {
+                        show(in_flight, phase, staged);
+                    }
+                }
+                Event::Record { id, entry, answer } => {
+                    let recorded = tx::transaction(|| match &entry {
+                        Entry::Staged => uploads::record_staged(id),
+                        Entry::Copying { transaction } => uploads::record_copying(id, transaction),
+                    });
+                    // If the upload is gone, nobody waits for the answer.
+                    let _ = answer.send(recorded.map_err(|error| {
+                        bridge_core::Error::new(ErrorKind::Transient, format!("cannot record the upload's state: {error}"))
+                    }));
+                }
+                Event::Finished { id, target, result } => {
+                    let Some(in_flight) = self.in_flight.remove(&id) else {
+                        continue;
+                    };
+                    match result {
+                        Ok(outcome) => self.completed(in_flight, target.as_deref().unwrap_or_default(), &outcome),
+                        Err(error) => self.failed(in_flight, error.into()),
+                    }
+                }
+            }
+        }
+    }
+
+    fn completed(&mut self, in_flight: InFlight, target: &str, outcome: &Outcome) {
+        let id = in_flight.upload.id;
+        let recorded = tx::transaction(|| {
+            uploads::record_completed(id, target, outcome.rows, outcome.bytes, outcome.query_id.as_deref())
+        });
+        self.forget(&in_flight);
+        match recorded {
+            Ok(()) => log_message(&format!(
+                "snowflake_bridge: upload {id} of execution {} completed: {} rows into {target} in {:.3} s",
+                quoted(&in_flight.upload.execution_id),
+                outcome.rows,
+                in_flight.begun.elapsed().as_secs_f64()
+            )),
+            Err(error) => end_unrecorded(id, &error),
+        }
+    }
+
+    fn failed(&mut self, in_flight: InFlight, error: Error) {
+        let id = in_flight.upload.id;
+        let next = next_state(&error, in_flight.upload.attempt);
+        let recorded = tx::transaction(|| {
+            if next == NextState::NeedsCredentials
+                && let Some((config, version)) = in_flight.config_id
+            {
+                configs::mark_refused(config, version, &error.to_string())?;
+            }
+            uploads::record_error(id, next, &error)
+        });
+        self.forget(&in_flight);
+        let execution = quoted(&in_flight.upload.execution_id);
+        match next {
+            NextState::Retry(delay) => pgrx::warning!(
+                "snowflake_bridge: upload {id} of execution {execution}, attempt {}, will be retried in {:.1} s: {error}",
+                in_flight.upload.attempt,
+                delay.as_secs_f64()
+            ),
+            _ => log_error(&format!("snowflake_bridge: upload {id} of execution {execution} failed"), &error),
+        }
+        if let Err(error) = recorded {
+            end_unrecorded(id, &error);
+        }
+    }
+
+    fn forget(&self, in_flight: &InFlight) {
+        registry::end_progress(in_flight.upload.id);
+        bridge_core::spool::remove(&in_flight.spool);
+    }
+}
+
+/// The end of an upload could not be written down. The next worker finds it in flight and asks Snowflake what came of it.
+fn end_unrecorded(id: i64, error: &Error) {
+    log_error(&format!("snowflake_bridge: cannot record the end of upload {id}; the worker starts anew"), error);
+    end_if_dropped();
+    // SAFETY: ends this process in order.
+    unsafe { pg_sys::proc_exit(1) };
+}
+
+/// After DROP EXTENSION there is nothing left to do here; CREATE EXTENSION brings another worker.
+fn end_if_dropped() {
+    if !has_extension() {
+        log_message("snowflake_bridge: the extension was dropped; worker ends");
+        registry::leave_worker(WorkerState::NoExtension);
+        // SAFETY: ends this process in order.
+        unsafe { pg_sys::proc_exit(0) };
+    }
+}
+
+/// Only what can succeed on its own is tried again, and not for ever.
+fn next_state(error: &Error, attempt: i32) -> NextState {
+    let (kind, retry_after) = match error {
+        Error::Core(error) => (error.kind(), error.retry_after()),
+        // Our own or the application's tables could not be read: a lock, a full disk, a deadlock. Or the row is bad.
+        Error::Spi(_) => (ErrorKind::Transient, None),
+        Error::Server { sqlstate, .. } if is_passing(*sqlstate) => (ErrorKind::Transient, None),
+        Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
+    };
+    match kind {
+        ErrorKind::Transient if attempt < guc::max_attempts() => {
+            let backoff = Backoff { base: guc::retry_base_delay(), max: guc::retry_max_delay() };
+            let mut delay = backoff.base;
+            for _ in 0..attempt {
+                delay = backoff.delay(delay, &mut rand::thread_rng());
+            }
+            NextState::Retry(delay.max(retry_after.unwrap_or_default()))
+        }
+        ErrorKind::Credentials => NextState::NeedsCredentials,
+        ErrorKind::Canceled => NextState::Canceled,
+        _ => NextState::Failed,
+    }
+}
+
+/// Classes 40 (conflict), 53 (resources), 55 (locks), 57 (operator), 58 (system): not the row's fault.
+fn is_passing(sqlstate: PgSqlErrorCode) -> bool {
+    matches!(uploads::unpack_sqlstate(sqlstate).get(..2), Some("40" | "53" | "55" | "57" | "58"))
+}
+
+fn show(in_flight: &InFlight, phase: Phase, staged: u64) {
+    registry::show_progress(Live {
+        upload: in_flight.upload.id,
+        database: pg_sys::InvalidOid,
+        phase: phase as u8,
+        rows: in_flight.rows,
+        staged_bytes: staged,
+        total_bytes: in_flight.total_bytes,
+    });
+}
+
+/// Directories of uploads that are not in flight any more: the process that owned them died.
+fn remove_leftovers(spool_root: &std::path::Path) -> Result<()> {
+    let needed = tx::transaction(uploads::unfinished)?;
+    let Ok(entries) = std::fs::read_dir(spool_root) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let id = entry.file_name().to_str().and_then(|name| Uuid::parse_str(name).ok());
+        if id.is_some_and(|id| !needed.contains(&id)) {
+            bridge_core::spool::remove(&entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// An execution's id in a log line: it came from a user, so it is kept short and on one line.
+fn quoted(execution_id: &str) -> String {
+    format!("{:?}", execution_id.chars().take(100).collect::<String>())
+}
+
+fn report_running(upload: &Claimed) {
+    if let Ok(text) = std::ffi::CString::new(format!("snowflake_bridge: upload {}", upload.id)) {
+        // SAFETY: PostgreSQL copies the text.
+        unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr()) };
+    }
+}
+
+fn report_idle() {
+    // SAFETY: no text is given.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()) };
+}
