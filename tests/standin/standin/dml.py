@@ -9,7 +9,7 @@ import duckdb
 from sqlglot import Expr, exp
 
 from standin import results
-from standin.errors import SnowflakeError, unsupported
+from standin.errors import unsupported
 from standin.names import TableName
 from standin.privileges import require_on_table
 from standin.resolve import existing_table, name_of, resolve
@@ -18,6 +18,9 @@ from standin.transactions import write
 if TYPE_CHECKING:
     from standin.results import Result
     from standin.sessions import Session
+
+
+_ASIDE = "standin_overwrite"
 
 
 def run(session: Session, expression: Expr, query: threading.Event) -> Result:
@@ -45,17 +48,17 @@ def open_write(session: Session, target: TableName, privilege: str, exclusive: b
 
 def _change(session: Session, expression: Expr, query: threading.Event) -> Result:
     target = target_of(session, expression)
-    resolved, _ = resolve(session, expression)
+    resolved, named = resolve(session, expression)
+    _require_select(session, named, target)
     overwrite = bool(expression.args.get("overwrite"))
     privilege = {exp.Insert: "INSERT", exp.Update: "UPDATE", exp.Delete: "DELETE"}[type(expression)]
     open_write(session, target, privilege, overwrite or privilege != "INSERT", query)
-    statements = [part.sql(dialect="duckdb") for part in session.cursor().translate(resolved)]
+    statements = _overwrite(session, resolved) if overwrite else _translated(session, resolved)
 
     def work(connection: duckdb.DuckDBPyConnection) -> Any:
-        count = 0
         for statement in statements:
-            count = connection.execute(statement).fetchall()[0][0]
-        return count
+            connection.execute(statement)
+        return connection.fetchall()[0][0]
 
     count = write(session.duck, session.transaction, work)
     if privilege == "INSERT":
@@ -66,6 +69,29 @@ def _change(session: Session, expression: Expr, query: threading.Event) -> Resul
     return results.counts([("number of rows deleted", count)], results.DELETE)
 
 
+def _require_select(session: Session, named: list[TableName], target: TableName) -> None:
+    for name in named:
+        if name != target:
+            require_on_table(session, "SELECT", name)
+
+
+def _translated(session: Session, expression: Expr) -> list[str]:
+    return [part.sql(dialect="duckdb") for part in session.cursor().translate(expression)]
+
+
+def _overwrite(session: Session, expression: Expr) -> list[str]:
+    """INSERT OVERWRITE may read the table it replaces, so the rows are kept aside before the old ones go."""
+    target = expression.this.this if isinstance(expression.this, exp.Schema) else expression.this
+    insert = expression.copy()
+    insert.set("overwrite", None)
+    insert.set("expression", exp.select("*").from_(exp.to_identifier(_ASIDE)))
+    return [
+        f"CREATE OR REPLACE TEMPORARY TABLE {_ASIDE} AS {'; '.join(_translated(session, expression.expression))}",
+        f"DELETE FROM {target.sql(dialect='duckdb')}",
+        insert.sql(dialect="duckdb"),
+    ]
+
+
 def _merge(session: Session, expression: exp.Merge, query: threading.Event) -> Result:
     target = target_of(session, expression)
     existing_table(session, target, "42S02")
@@ -74,16 +100,15 @@ def _merge(session: Session, expression: exp.Merge, query: threading.Event) -> R
     for kind in set(kinds):
         require_on_table(session, kind, target)
     open_write(session, target, kinds[0], True, query)
-    resolved, _ = resolve(session, expression)
+    resolved, named = resolve(session, expression)
+    _require_select(session, named, target)
     translated = session.cursor()._transform(resolved, None)  # noqa: SLF001 - MERGE whole, not fakesnow's split of it
     for when in translated.args["whens"].expressions:
         _drop_target_qualifiers(when)
-    check = _duplicates(translated, kinds)
     statement = translated.sql(dialect="duckdb") + " RETURNING merge_action"
 
     def work(connection: duckdb.DuckDBPyConnection) -> Any:
-        if check is not None and connection.execute(check).fetchall()[0][0]:
-            raise SnowflakeError("100090", "42P18", "Duplicate row detected during DML action")
+        # DuckDB refuses a target row met twice, as ERROR_ON_NONDETERMINISTIC_MERGE does (and for deletes too).
         actions = [action for (action,) in connection.execute(statement).fetchall()]
         return {kind: actions.count(kind) for kind in ("INSERT", "UPDATE", "DELETE")}
 
@@ -111,24 +136,3 @@ def _drop_target_qualifiers(when: exp.When) -> None:
         for column in then.this.expressions:
             if isinstance(column, exp.Column):
                 column.set("table", None)
-
-
-def _duplicates(merge: Expr, kinds: list[str]) -> str | None:
-    """Counts target rows that more than one source row would update: ERROR_ON_NONDETERMINISTIC_MERGE is TRUE by default.
-
-    Deletes alone may meet a row twice.
-    """
-    if "UPDATE" not in kinds:
-        return None
-    target, source = merge.this.sql("duckdb"), merge.args["using"].sql("duckdb")
-    target_name = exp.to_identifier(merge.this.alias_or_name, quoted=True).sql("duckdb")
-    conditions = [
-        when.args["condition"].sql("duckdb") if when.args.get("condition") else "TRUE"
-        for when in merge.args["whens"].expressions
-        if when.args.get("matched")
-    ]
-    on = merge.args["on"].sql("duckdb")
-    return (
-        f"SELECT count(*) > 0 FROM (SELECT {target_name}.rowid FROM {target} JOIN {source} ON {on} "
-        f"WHERE {' OR '.join(f'({condition})' for condition in conditions)} GROUP BY 1 HAVING count(*) > 1)"
-    )

@@ -89,7 +89,7 @@ class ObjectStore:
             aws_secret_access_key=self._own.secret_key,
             config=Config(
                 s3={"addressing_style": "path"},
-                retries={"max_attempts": 1},
+                retries={"total_max_attempts": 1},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 proxies={},

@@ -31,6 +31,8 @@ def translate(error: BaseException) -> SnowflakeError:
         if "NOT NULL" in message:
             return SnowflakeError("100072", "22000", f"NULL result in a non-nullable column ({message})")
         return SnowflakeError("200001", "22000", message)
+    if "cannot affect the same target row" in message:
+        return SnowflakeError("100090", "42P18", "Duplicate row detected during DML action")
     if isinstance(error, duckdb.CatalogException):
         table = _TABLE.search(message)
         return missing_object(table[1], "42S02") if table else SnowflakeError("002003", "42S02", message)

@@ -17,6 +17,7 @@ from standin.errors import SnowflakeError, no_warehouse, unsupported
 from standin.functions import evaluate
 from standin.names import unescape
 from standin.objectstore import ObjectStore
+from standin.privileges import require_on_table
 from standin.resolve import resolve
 from standin.results import Column, Result, column_of
 from standin.sessions import Session, Sessions
@@ -106,6 +107,8 @@ class Statements:
     def _query(self, session: Session, expression: exp.Expr, sql: str, describe_only: bool) -> Result:
         expression = evaluate(session, self._sessions, expression)
         resolved, tables = resolve(session, expression)
+        for table in tables:
+            require_on_table(session, "SELECT", table)
         if tables:
             self._require_warehouse(session)
         declared = _declared_columns(session, expression, tables)

@@ -1,0 +1,118 @@
+"""Starts the stand-in once for all tests; every test gets an account of its own, so that no test sees another's tables."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from driver import Admin, Driver, Identity
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+START_DEADLINE = 60.0
+PASSWORD = "correct horse battery staple"
+_numbers = itertools.count(1)
+
+
+def interpreter(variable: str) -> str:
+    """The interpreter that an environment variable names. Its absence is a failure: a skipped proof proves nothing."""
+    value = os.environ.get(variable)
+    assert value, f"{variable} must name a Python interpreter with the pinned requirements"
+    return value
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
+    state = tmp_path_factory.mktemp("standin")
+    with (state / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [interpreter("STANDIN_PYTHON"), "-m", "standin", "--state-dir", str(state), "--exit-with-parent"],
+            env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+        )
+    try:
+        ready = state / "ready.json"
+        deadline = time.monotonic() + START_DEADLINE
+        while not ready.exists():
+            assert process.poll() is None, (state / "log").read_text()
+            assert time.monotonic() < deadline, "the stand-in did not become ready"
+            time.sleep(0.02)
+        yield Admin(json.loads(ready.read_text()))
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        defects = [line for line in (state / "log").read_text().splitlines() if "Traceback" in line]
+        assert not defects, (state / "log").read_text()
+
+
+@pytest.fixture(scope="session")
+def private_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture(scope="session")
+def public_pem(private_key: rsa.RSAPrivateKey) -> str:
+    return private_key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    ).decode()
+
+
+@pytest.fixture
+def admin(stand_in: Admin) -> Iterator[Admin]:
+    yield stand_in
+    stand_in.delete("faults")
+
+
+@pytest.fixture
+def identity(admin: Admin, public_pem: str) -> Identity:
+    """A fresh account with one user, one warehouse, one database."""
+    name = f"test-acct{next(_numbers)}"
+    admin.post(
+        "accounts",
+        {
+            "accounts": [
+                {
+                    "name": name,
+                    "users": [
+                        {
+                            "name": "LOADER",
+                            "password": PASSWORD,
+                            "public_key": public_pem,
+                            "default_role": "LOADER_ROLE",
+                            "roles": ["LOADER_ROLE", "ANALYST"],
+                        },
+                        {"name": "OTHER", "password": PASSWORD, "default_role": "LOADER_ROLE"},
+                    ],
+                    "warehouses": ["COMPUTE_WH"],
+                    "databases": {"ANALYTICS_DB": ["PUBLIC", "REPORTS"]},
+                }
+            ]
+        },
+    )
+    return Identity(name, "LOADER", PASSWORD)
+
+
+@pytest.fixture
+def driver(admin: Admin, identity: Identity) -> Iterator[Driver]:
+    """A logged-in session in ANALYTICS_DB.REPORTS."""
+    with Driver.logged_in(admin, identity) as session:
+        yield session
+
+
+@pytest.fixture
+def second(admin: Admin, identity: Identity) -> Iterator[Driver]:
+    """Another session of the same user."""
+    with Driver.logged_in(admin, identity) as session:
+        yield session
