@@ -26,7 +26,7 @@ RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
         test-core test-protocol test-standin test-client test-regress test-e2e
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
 
 deps: ## install what is missing: system packages, Rust, Python environments
 	@.ci/deps.sh
