@@ -32,7 +32,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--state-dir", type=Path, required=True, help="where ready.json and scratch files go")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; a free one by default")
     parser.add_argument("--accounts", type=Path, help="JSON file with the accounts to start with")
-    parser.add_argument("--exit-with-parent", action="store_true", help="stop when the process that started this one dies")
+    parser.add_argument(
+        "--exit-with-parent", action="store_true", help="stop when the process that started this one dies"
+    )
     return parser.parse_args()
 
 

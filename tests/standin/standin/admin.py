@@ -100,7 +100,10 @@ def _sql(services: Services, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _privileges(services: Services, request: dict[str, Any]) -> dict[str, Any]:
-    """`{"account","role","privilege","on","name","withhold"}`, for example CREATE TABLE on SCHEMA ANALYTICS_DB.REPORTS."""
+    """`{"account", "role", "privilege", "on", "name", "withhold"}`.
+
+    For example the privilege CREATE TABLE, on SCHEMA, named ANALYTICS_DB.REPORTS.
+    """
     account = _account(services, request)
     entry = (
         fold(request["role"]),
@@ -137,14 +140,22 @@ def _stage(services: Services, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sessions(services: Services, method: str, request: dict[str, Any]) -> tuple[int, Any]:
-    """GET lists the open sessions; DELETE `{"id": n}` kills one, as its idle limit would."""
-    if method == "DELETE":
+    """GET lists the open sessions, DELETE `{"id": n}` kills one, as its idle limit would.
+
+    POST `{"id": n, "expire": "session"}` (or `"master"`) lets its tokens run out now.
+    """
+    if method in {"DELETE", "POST"}:
         session = services.sessions.find(int(request["id"]))
         if session is None:
             return 404, {"error": "no such session"}
-        services.sessions.end(session)
+        if method == "DELETE":
+            services.sessions.end(session)
+        else:
+            session.expires = 0.0
+            if request["expire"] == "master":
+                session.master_expires = 0.0
     elif method != "GET":
-        return 405, {"error": "GET or DELETE"}
+        return 405, {"error": "GET, POST or DELETE"}
     return 200, {
         "sessions": [
             {

@@ -17,9 +17,7 @@ class Audit:
         self._changed = threading.Condition()
         self._records: list[dict[str, Any]] = []
 
-    def open(
-        self, kind: str, method: str, path: str, query: dict[str, str], headers: dict[str, str]
-    ) -> dict[str, Any]:
+    def open(self, kind: str, method: str, path: str, query: dict[str, str], headers: dict[str, str]) -> dict[str, Any]:
         """Record a request as soon as its head is read; `close` adds the answer."""
         record: dict[str, Any] = {
             "kind": kind,
@@ -27,9 +25,7 @@ class Audit:
             "time": time.time(),
             "method": method,
             "path": path,
-            "query": {
-                name: REDACTED if name.lower() in _SECRET_PARAMETERS else value for name, value in query.items()
-            },
+            "query": {name: REDACTED if name.lower() in _SECRET_PARAMETERS else value for name, value in query.items()},
             "headers": {
                 name: REDACTED if name.lower() in _SECRET_HEADERS else value for name, value in headers.items()
             },

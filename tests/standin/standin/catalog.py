@@ -54,9 +54,7 @@ class Catalog:
         return [name for (name,) in rows if name not in HIDDEN_DATABASES]
 
     def schemas(self, database: str) -> list[str]:
-        rows = self._rows(
-            "SELECT schema_name FROM duckdb_schemas() WHERE database_name = ? ORDER BY 1", [database]
-        )
+        rows = self._rows("SELECT schema_name FROM duckdb_schemas() WHERE database_name = ? ORDER BY 1", [database])
         return [name for (name,) in rows if name not in HIDDEN_SCHEMAS]
 
     def has_schema(self, database: str, schema: str) -> bool:
@@ -75,12 +73,11 @@ class Catalog:
     def tables(self, database: str | None = None, schema: str | None = None) -> list[TableName]:
         rows = self._rows(
             "SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE NOT temporary "
-            "AND database_name = coalesce(?, database_name) AND schema_name = coalesce(?, schema_name) ORDER BY 1, 2, 3",
+            "AND database_name = coalesce(?, database_name) AND schema_name = coalesce(?, schema_name) "
+            "ORDER BY 1, 2, 3",
             [database, schema],  # type: ignore[list-item]
         )
-        return [
-            TableName(*row) for row in rows if row[0] not in HIDDEN_DATABASES and row[1] not in HIDDEN_SCHEMAS
-        ]
+        return [TableName(*row) for row in rows if row[0] not in HIDDEN_DATABASES and row[1] not in HIDDEN_SCHEMAS]
 
     def info(self, name: TableName) -> TableInfo:
         with self._lock:
@@ -106,9 +103,7 @@ class Catalog:
         )
         info = self.info(name)
         return [
-            ColumnInfo(
-                column, self._declared(info, column, kind), nullable, default, info.column_comments.get(column)
-            )
+            ColumnInfo(column, self._declared(info, column, kind), nullable, default, info.column_comments.get(column))
             for column, kind, nullable, default in rows
         ]
 

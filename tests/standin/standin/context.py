@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 DONE = "Statement executed successfully."
 _BEGIN = re.compile(
-    r"(?:BEGIN(?:\s+(?:WORK|TRANSACTION))?|START\s+TRANSACTION)(?:\s+NAME\s+(?P<name>\"(?:[^\"]|\"\")+\"|[\w$]+))?\s*;?\s*\Z",
+    r"(?:BEGIN(?:\s+(?:WORK|TRANSACTION))?|START\s+TRANSACTION)"
+    r"(?:\s+NAME\s+(?P<name>\"(?:[^\"]|\"\")+\"|[\w$]+))?\s*;?\s*\Z",
     re.IGNORECASE,
 )
 _USE = re.compile(

@@ -22,8 +22,8 @@ from standin.errors import SnowflakeError, cancelled, invalid_identifier, unsupp
 from standin.load_history import LoadEntry
 from standin.names import TableName, literal, quote
 from standin.resolve import complete, existing_table
-from standin.stages import Location, locate
 from standin.staged_file import StagedFile, fetch
+from standin.stages import Location, locate
 from standin.transactions import write
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _CONTINUE_HINT = (
     "\n  If you would like to continue loading when an error is encountered, use other values such as 'SKIP_FILE' or "
-    "'CONTINUE' for the ON_ERROR option. For more information on loading options, please run 'info loading_data' in a SQL client."
+    "'CONTINUE' for the ON_ERROR option. For more information on loading options, please run 'info loading_data' in a "
+    "SQL client."
 )
 
 
@@ -181,7 +182,9 @@ def _convert(
     except duckdb.InvalidInputException as error:
         if "parquet" in str(error).lower() or "PAR1" in str(error):
             raise SnowflakeError(
-                "100152", "22000", f"Error parsing the parquet file: {str(error).splitlines()[0]}\n  File '{staged.name}'"
+                "100152",
+                "22000",
+                f"Error parsing the parquet file: {str(error).splitlines()[0]}\n  File '{staged.name}'",
             ) from None
         raise _load_error(error, staged.name, stored) from None
     except duckdb.Error as error:
@@ -266,9 +269,7 @@ def _report(files: list[Loaded]) -> Result:
     rows: list[tuple[Any, ...]] = []
     for file in files:
         if file.rows is None:
-            rows.append(
-                (file.name, "LOAD_SKIPPED", 0, 0, 1, 1, "File was loaded before.", None, None, None)
-            )
+            rows.append((file.name, "LOAD_SKIPPED", 0, 0, 1, 1, "File was loaded before.", None, None, None))
         else:
             count = file.count()
             rows.append((file.name, "LOADED", count, count, 1, 0, None, None, None, None))

@@ -111,14 +111,14 @@ def parse(sql: str) -> CopyStatement:
     if reader.is_type(TokenType.L_PAREN):
         reader.next()
         projections = _projections(reader)
-        location = _location(reader, "")
+        location = _location(reader)
         while not reader.is_type(TokenType.R_PAREN):
             if reader.peek() and reader.peek().text.upper() in {"WHERE", "ORDER", "LIMIT", "JOIN", "GROUP"}:
                 raise unsupported(f"{reader.peek().text.upper()} in a COPY transformation")
             reader.next()  # an alias of the stage
         reader.expect(TokenType.R_PAREN)
     else:
-        location = _location(reader, "")
+        location = _location(reader)
     statement = CopyStatement(table, columns, projections, location)
     while reader.peek() is not None:
         name = reader.next().text.upper()
@@ -152,7 +152,7 @@ def _projections(reader: _Reader) -> list[Expr]:
     return list(sqlglot.parse_one(text, read="snowflake").expressions)
 
 
-def _location(reader: _Reader, stop: str) -> str:
+def _location(reader: _Reader) -> str:
     """A quoted location, or everything that stands together without a space."""
     first = reader.next()
     if first.token_type == TokenType.STRING:

@@ -95,7 +95,9 @@ class Transform:
         """`$1:"name"` is the Parquet column of exactly that name, or NULL where the file has none."""
         if node.this.name != "1":
             raise SnowflakeError("000904", "42000", f"SQL compilation error: invalid identifier '${node.this.name}'")
-        keys = [part for part in node.expression.expressions if isinstance(part, (exp.JSONPathKey, exp.JSONPathSubscript))]
+        keys = [
+            part for part in node.expression.expressions if isinstance(part, (exp.JSONPathKey, exp.JSONPathSubscript))
+        ]
         name = str(keys[0].this)
         kind = self._columns.get(name)
         if kind is None:
@@ -128,7 +130,5 @@ def _is_nested(duck_type: str) -> bool:
 
 def _as_array(json: str) -> str:
     """A VARIANT that is no array becomes an array of that one value; JSON null stays null."""
-    return (
-        f"CASE WHEN {json} IS NULL THEN NULL WHEN json_type({json}) IN ('ARRAY', 'NULL') THEN {json} "
-        f"ELSE json_array({json}) END"
-    )
+    whole = f"json_type({json}) IN ('ARRAY', 'NULL')"
+    return f"CASE WHEN {json} IS NULL THEN NULL WHEN {whole} THEN {json} ELSE json_array({json}) END"

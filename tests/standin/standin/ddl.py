@@ -1,4 +1,7 @@
-"""CREATE, ALTER, DROP and TRUNCATE of tables, and the other DDL, which fakesnow does. Every DDL commits the open transaction first."""
+"""CREATE, ALTER, DROP and TRUNCATE of tables, and the other DDL, which fakesnow does.
+
+Every DDL commits the open transaction first and is a transaction of its own.
+"""
 
 from __future__ import annotations
 
@@ -146,9 +149,7 @@ def _column(session: Session, item: exp.ColumnDef, info: TableInfo) -> str:
     return " ".join(pieces)
 
 
-def _copy_definition(
-    session: Session, source: TableName, stored: TableName, info: TableInfo, with_rows: bool
-) -> None:
+def _copy_definition(session: Session, source: TableName, stored: TableName, info: TableInfo, with_rows: bool) -> None:
     columns = session.engine.catalog.columns(source)
     original = session.engine.catalog.info(source)
     parts = []
@@ -222,17 +223,16 @@ def _alter(session: Session, name: TableName, stored: TableName, action: Expr) -
         raise unsupported(f"ALTER TABLE … {action.sql(dialect='snowflake')}")
 
 
-def _alter_column(
-    session: Session, stored: TableName, info: TableInfo, present: dict, action: exp.AlterColumn
-) -> None:
+def _alter_column(session: Session, stored: TableName, info: TableInfo, present: dict, action: exp.AlterColumn) -> None:
     column = _fold(action.this)
     _require_column(present, column)
     if action.args.get("dtype") is not None:
         old: SqlType = present[column].type
-        has_rows = session.engine.catalog.row_count(stored) > 0
-        new = sqltypes.change(column, old, sqltypes.from_expression(action.args["dtype"]), has_rows)
+        new = sqltypes.change(column, old, sqltypes.from_expression(action.args["dtype"]))
         if new.duckdb() != old.duckdb():
-            session.duck.execute(f"ALTER TABLE {stored.sql()} ALTER COLUMN {quote(column)} SET DATA TYPE {new.duckdb()}")
+            session.duck.execute(
+                f"ALTER TABLE {stored.sql()} ALTER COLUMN {quote(column)} SET DATA TYPE {new.duckdb()}"
+            )
         info.types[column] = new
     elif action.args.get("allow_null") is not None:
         verb = "DROP" if action.args.get("drop") or action.args["allow_null"] else "SET"

@@ -67,8 +67,7 @@ def no_warehouse() -> SnowflakeError:
     return SnowflakeError(
         "000606",
         "57P03",
-        "No active warehouse selected in the current session.  Select an active warehouse with the "
-        "'use warehouse' command.\n",
+        "No active warehouse selected in the current session.  Select an active warehouse with the 'use warehouse' command.\n",
     )
 
 

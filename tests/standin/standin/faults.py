@@ -1,7 +1,8 @@
 """Faults on demand: what a test asks to go wrong, for which requests, how often.
 
-A fault is `{"match": {...}, "times": n, "skip": k, "action": {...}}`. `match` holds regular expressions for `path`, `sql`, `kind`, `method`, `host`, all of
-which must be found; `skip` lets that many matching requests pass first; `times` is how many are then spoiled (default 1).
+A fault is `{"match": {...}, "times": n, "skip": k, "action": {...}}`. `match` holds regular expressions for `path`, `sql`,
+`kind`, `method` and `host`, all of which must be found; `skip` lets that many matching requests pass first; `times` is how
+many are then spoiled (default 1).
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ class Faults:
     def add(self, spec: dict[str, Any]) -> None:
         match = spec.get("match", {})
         action = spec.get("action", {})
-        unknown = (set(match) - _MATCHABLE) | (set(action) - _ACTIONS) | (set(spec) - {"match", "action", "times", "skip"})
+        unknown = (
+            (set(match) - _MATCHABLE) | (set(action) - _ACTIONS) | (set(spec) - {"match", "action", "times", "skip"})
+        )
         if unknown or not action:
             raise ValueError(f"not a fault: {sorted(unknown) or 'no action'}")
         patterns = {name: re.compile(text, re.IGNORECASE | re.DOTALL) for name, text in match.items()}

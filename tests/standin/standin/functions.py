@@ -1,4 +1,7 @@
-"""Functions that only the session can answer: CURRENT_…, SYSTEM$…. They are evaluated here and stand as literals in what DuckDB runs."""
+"""Functions that only the session can answer: CURRENT_…, SYSTEM$….
+
+They are evaluated here and stand as literals in what DuckDB runs.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +70,7 @@ def _system(session: Session, sessions: Sessions, name: str, arguments: list[str
         return abort_transaction(session, sessions, arguments[0])
     if name == "SYSTEM$CANCEL_QUERY" and len(arguments) == 1:
         return cancel_query(session, sessions, arguments[0])
-    raise SnowflakeError(
-        "002140", "42601", f"SQL compilation error:\nUnknown function {name}"
-    )
+    raise SnowflakeError("002140", "42601", f"SQL compilation error:\nUnknown function {name}")
 
 
 def abort_transaction(session: Session, sessions: Sessions, text: str) -> str:
@@ -96,7 +97,7 @@ def abort_transaction(session: Session, sessions: Sessions, text: str) -> str:
 
 def cancel_query(session: Session, sessions: Sessions, query_id: str) -> str:
     for other in sessions.all():
-        same_user = other.account is session.account and other.user is session.user
+        same_user = other.account is session.account and other.user.name == session.user.name
         if same_user and other is not session and other.cancel(query_id):
             return f"query [{query_id}] terminated."
     raise SnowflakeError("000605", None, "Identified SQL statement is not currently executing.")

@@ -29,7 +29,10 @@ from standin.sessions import MASTER_LIFE_SECONDS, SESSION_LIFE_SECONDS, Session,
 from standin.statements import Statements
 from standin.uploads import Uploads
 
-_FORBIDDEN_PAGE = b"<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n</body>\r\n</html>\r\n"
+_FORBIDDEN_PAGE = (
+    b"<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
+    b"</body>\r\n</html>\r\n"
+)
 _TOKEN = 'Snowflake Token="'
 _KINDS = {
     "/session/v1/login-request": "login",
@@ -270,7 +273,9 @@ class Handler(BaseHTTPRequestHandler):
             return envelope(data, error.code, error.message, False)
         parameters = request.get("parameters") or {}
         asked_json = self.headers.get("Accept", "") == "application/json"
-        return envelope(_query_data(session, result, query_id, parameters, asked_json, bool(request.get("describeOnly"))))
+        return envelope(
+            _query_data(session, result, query_id, parameters, asked_json, bool(request.get("describeOnly")))
+        )
 
 
 def _query_data(

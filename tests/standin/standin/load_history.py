@@ -1,7 +1,8 @@
 """Load history: which file, with which ETag, each table has already loaded.
 
-docs.snowflake.com "COPY INTO <table>", option FORCE, and "Load metadata": kept with the target table, by path and ETag; gone with the table and
-after TRUNCATE. Entries of a rolled-back transaction are never recorded, since the rows are not there either.
+docs.snowflake.com "COPY INTO <table>", option FORCE, and "Load metadata": kept with the target table, by path and ETag;
+gone with the table and after TRUNCATE. Entries of a rolled-back transaction are never recorded, since the rows are not
+there either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Table locks, as Snowflake takes them: appends run side by side, everything that changes rows waits its turn.
 
-docs.snowflake.com "Transactions", section on resource locking: UPDATE, DELETE and MERGE block one another; INSERT and COPY mostly do not.
-DDL waits for open transactions that wrote the table. DuckDB has no locks and would answer with a conflict at COMMIT instead.
+docs.snowflake.com "Transactions", section on resource locking: UPDATE, DELETE and MERGE block one another; INSERT and COPY
+mostly do not. DDL waits for open transactions that wrote the table. DuckDB has no locks and would answer with a conflict
+at COMMIT instead.
 """
 
 from __future__ import annotations

@@ -93,7 +93,8 @@ def _jwt_error(code: str) -> SnowflakeError:
 def _context(account: Account, user: User, query: dict[str, str], validate: bool) -> dict[str, str | None]:
     """Role, warehouse, database and schema of the new session.
 
-    A name that does not exist, or is not granted, is silently left out, unless CLIENT_VALIDATE_DEFAULT_PARAMETERS is set.
+    A name that does not exist, or is not granted, is silently left out, unless CLIENT_VALIDATE_DEFAULT_PARAMETERS is
+    set.
     """
     role = fold(query["roleName"]) if query.get("roleName") else None
     if role is not None and role not in user.roles:
@@ -109,9 +110,7 @@ def _context(account: Account, user: User, query: dict[str, str], validate: bool
     catalog = account.engine.catalog
     warehouse = fold(query["warehouse"]) if query.get("warehouse") else user.default_warehouse
     usage = ("USAGE", "WAREHOUSE", warehouse or "")
-    if warehouse is not None and (
-        warehouse not in account.warehouses or (role, *usage) in account.withheld
-    ):
+    if warehouse is not None and (warehouse not in account.warehouses or (role, *usage) in account.withheld):
         warehouse = _absent("warehouse", validate)
     database = fold(query["databaseName"]) if query.get("databaseName") else None
     if database is not None and (

@@ -1,7 +1,13 @@
-"""The object store behind the stages: moto's S3 server on loopback, in front of it a check of credentials, faults and the audit."""
+"""The object store behind the stages: moto's S3 server on loopback.
+
+In front of it stand a check of credentials and signatures, the faults and the audit.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import re
 import secrets
 import threading
 import time
@@ -60,9 +66,7 @@ class ObjectStore:
 
     def start(self) -> None:
         self._thread.start()
-        self._client().create_bucket(
-            Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
-        )
+        self._client().create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -145,7 +149,7 @@ class ObjectStore:
             if fault is not None and fault.before(environ["werkzeug.socket"]):
                 answered["status"] = fault.status or 0
                 return fault.wsgi_answer(note)
-            refusal = self._refusal(environ, headers, access_key)
+            refusal = self._refusal(environ, headers, access_key) or _body_mismatch(environ, headers)
             if refusal is not None:
                 return _error(note, *refusal)
             body = self._moto(environ, note)
@@ -158,13 +162,19 @@ class ObjectStore:
         finally:
             self._audit.close(record, answered.get("status", 0))
 
-    def _refusal(self, environ: Environ, headers: dict[str, str], access_key: str | None) -> tuple[str, str, str] | None:
+    def _refusal(
+        self, environ: Environ, headers: dict[str, str], access_key: str | None
+    ) -> tuple[str, str, str] | None:
         if access_key is None:
             return "403 Forbidden", "AccessDenied", "Access Denied"
         with self._lock:
             grant = self._grants.get(access_key)
         if grant is None:
-            return "403 Forbidden", "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."
+            return (
+                "403 Forbidden",
+                "InvalidAccessKeyId",
+                "The AWS Access Key Id you provided does not exist in our records.",
+            )
         if headers.get("x-amz-security-token") != grant.token:
             return "400 Bad Request", "InvalidToken", "The provided token is malformed or otherwise invalid."
         if time.time() >= grant.expires:
@@ -185,6 +195,22 @@ class ObjectStore:
         with self._lock:
             for key, grant in self._grants.items():
                 self._grants[key] = Grant(grant.access_key, grant.secret_key, grant.token, grant.prefix, 0.0)
+
+
+def _body_mismatch(environ: Environ, headers: dict[str, str]) -> tuple[str, str, str] | None:
+    """The signature covers a digest of the body; whether the body has it is for the store to check."""
+    promised = headers.get("x-amz-content-sha256", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", promised):
+        return None  # UNSIGNED-PAYLOAD and the streaming forms promise nothing here
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    if hashlib.sha256(body).hexdigest() == promised:
+        return None
+    return (
+        "400 Bad Request",
+        "XAmzContentSHA256Mismatch",
+        "The provided 'x-amz-content-sha256' header does not match what was computed.",
+    )
 
 
 def _error(start_response: StartResponse, status: str, code: str, message: str) -> list[bytes]:

@@ -27,15 +27,13 @@ def complete(session: Session, parts: list[str]) -> TableName:
         raise SnowflakeError(
             "090105",
             "22000",
-            "Cannot perform operation. This session does not have a current database. Call 'USE DATABASE', or use a "
-            "qualified name.",
+            "Cannot perform operation. This session does not have a current database. Call 'USE DATABASE', or use a qualified name.",
         )
     if schema is None:
         raise SnowflakeError(
             "090106",
             "22000",
-            "Cannot perform operation. This session does not have a current schema. Call 'USE SCHEMA', or use a "
-            "qualified name.",
+            "Cannot perform operation. This session does not have a current schema. Call 'USE SCHEMA', or use a qualified name.",
         )
     return TableName(database, schema, parts[-1])
 
@@ -112,7 +110,9 @@ def _check_columns(session: Session, expression: Expr, tables: list[TableName]) 
         known |= {column.name for column in session.engine.catalog.columns(stored)}
     folded = {name.upper() for name in known}
     aliases = {_part(node.args["alias"]) for node in expression.find_all(exp.Alias)}
-    aliases |= {_part(column) for node in expression.find_all(exp.TableAlias) for column in node.args.get("columns") or []}
+    aliases |= {
+        _part(column) for node in expression.find_all(exp.TableAlias) for column in node.args.get("columns") or []
+    }
     used = [node.this for node in expression.find_all(exp.Column)]
     used += [part for node in expression.find_all(exp.Schema) for part in node.expressions]
     for identifier in used:

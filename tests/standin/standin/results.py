@@ -237,6 +237,4 @@ def _timestamp_struct(array: pa.Array, with_zone: bool) -> pa.Array:
     if with_zone:
         arrays.append(pa.array([UTC_OFFSET_MINUTES] * len(array), type=pa.int32()))
         fields.append(pa.field("timezone", pa.int32(), nullable=False))
-    return pa.StructArray.from_arrays(
-        [pc.fill_null(part, 0) for part in arrays], fields=fields, mask=pc.is_null(array)
-    )
+    return pa.StructArray.from_arrays([pc.fill_null(part, 0) for part in arrays], fields=fields, mask=pc.is_null(array))

@@ -221,7 +221,8 @@ class Sessions:
             raise SnowflakeError("390111", None, "Session no longer exists.  New login required to access the service.")
         if session is None:
             raise SnowflakeError("390104", None, "User must login again to access the service.")
-        if time.time() >= session.expires:
+        # A token that renewal replaced is expired, not unknown: a late request with it is told to renew.
+        if token != session.token or time.time() >= session.expires:
             raise SnowflakeError("390112", None, "Your session has expired. Please login again.")
         return session
 
@@ -232,14 +233,15 @@ class Sessions:
             if session is None or session.closed:
                 raise SnowflakeError("390115", None, "Master token is invalid. Must login again to access the service.")
             if time.time() >= session.master_expires:
-                raise SnowflakeError("390114", None, "Authentication token has expired.  The user must authenticate again.")
+                raise SnowflakeError(
+                    "390114", None, "Authentication token has expired.  The user must authenticate again."
+                )
             if old_token not in self._by_token:
                 raise SnowflakeError("390104", None, "User must login again to access the service.")
             del self._by_master[session.master_token]
             session.token, session.master_token = secrets.token_urlsafe(64), secrets.token_urlsafe(64)
             session.expires = time.time() + SESSION_LIFE_SECONDS
             session.master_expires = time.time() + MASTER_LIFE_SECONDS
-            # The old session token stays known, expired: a late request with it is told to renew, not to log in.
             self._by_token[session.token] = session
             self._by_master[session.master_token] = session
             return session

@@ -18,10 +18,11 @@ from standin.results import Column, Result
 if TYPE_CHECKING:
     from standin.sessions import Session
 
+_NAME = r"(?:\"(?:[^\"]|\"\")+\"|[\w$]+)"
 _SHOW = re.compile(
     r"SHOW\s+(?:TERSE\s+)?(?P<kind>TABLES|SCHEMAS|DATABASES|WAREHOUSES|STAGES)(?:\s+HISTORY)?"
     r"(?:\s+LIKE\s+'(?P<like>(?:[^'\\]|\\.|'')*)')?"
-    r"(?:\s+IN\s+(?P<scope>ACCOUNT|DATABASE|SCHEMA)?\s*(?P<name>(?:\"(?:[^\"]|\"\")+\"|[\w$]+)(?:\.(?:\"(?:[^\"]|\"\")+\"|[\w$]+))?)?)?"
+    r"(?:\s+IN\s+(?P<scope>ACCOUNT|DATABASE|SCHEMA)?\s*(?P<name>" + _NAME + r"(?:\." + _NAME + r")?)?)?"
     r"(?:\s+STARTS\s+WITH\s+'(?P<starts>(?:[^'\\]|\\.|'')*)')?"
     r"(?:\s+LIMIT\s+(?P<limit>\d+)(?:\s+FROM\s+'(?P<from>(?:[^'\\]|\\.|'')*)')?)?\s*;?\s*\Z",
     re.IGNORECASE | re.DOTALL,
@@ -151,9 +152,7 @@ def _hidden(session: Session, database: str, schema: str) -> bool:
 def _databases(session: Session) -> list[str]:
     withheld = session.account.withheld
     return [
-        name
-        for name in session.engine.catalog.databases()
-        if (session.role, "USAGE", "DATABASE", name) not in withheld
+        name for name in session.engine.catalog.databases() if (session.role, "USAGE", "DATABASE", name) not in withheld
     ]
 
 
@@ -236,4 +235,3 @@ def show_transactions(session: Session) -> Result:
         if item.state == "running" and item.user == session.user.name
     ]
     return results.from_rows(columns, rows, results.SHOW)
-

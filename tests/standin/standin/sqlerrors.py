@@ -1,4 +1,7 @@
-"""DuckDB's errors, told as Snowflake would tell them. The texts follow Snowflake's wording; only code and SQLSTATE are meant to be exact."""
+"""DuckDB's errors, told as Snowflake would tell them.
+
+The texts follow Snowflake's wording; only code and SQLSTATE are meant to be exact.
+"""
 
 from __future__ import annotations
 

@@ -123,11 +123,11 @@ def from_duckdb(duck_type: str) -> SqlType:
     return SqlType(simple.get(upper, "VARIANT"))
 
 
-def change(name: str, old: SqlType, new: SqlType, has_rows: bool) -> SqlType:
+def change(name: str, old: SqlType, new: SqlType) -> SqlType:
     """ALTER COLUMN SET DATA TYPE: what Snowflake allows, else its refusal.
 
-    docs.snowflake.com, "ALTER TABLE … ALTER COLUMN": a VARCHAR may be enlarged or shortened when the data fits, a NUMBER's precision
-    may change, its scale may not, nothing else changes its kind.
+    docs.snowflake.com, "ALTER TABLE … ALTER COLUMN": a VARCHAR may be enlarged, a NUMBER's precision may grow, its scale
+    may not change, nothing changes its kind. Narrowing, which Snowflake allows where the data fits, is refused here.
     """
     refusal = SnowflakeError(
         "002108",
@@ -139,7 +139,7 @@ def change(name: str, old: SqlType, new: SqlType, has_rows: bool) -> SqlType:
     if old.base == "NUMBER":
         if old.scale != new.scale:
             raise refusal
-        if (new.precision or 0) < (old.precision or 0) and has_rows:
+        if (new.precision or 0) < (old.precision or 0):
             raise refusal
         return new
     if old.base == "VARCHAR":

@@ -23,14 +23,17 @@ if TYPE_CHECKING:
 MULTIPART_THRESHOLD = 209_715_200  # `threshold` of recorded PUT answers
 
 _QUOTED = r"'(?:[^'\\]|\\.|'')*'"
-_PUT = re.compile(rf"PUT\s+({_QUOTED}|\S+)\s+({_QUOTED}|@(?:\"(?:[^\"]|\"\")+\"|\S)+)\s*(.*)\Z", re.IGNORECASE | re.DOTALL)
+_PUT = re.compile(
+    rf"PUT\s+({_QUOTED}|\S+)\s+({_QUOTED}|@(?:\"(?:[^\"]|\"\")+\"|\S)+)\s*(.*)\Z", re.IGNORECASE | re.DOTALL
+)
 _OPTION = re.compile(r"(\w+)\s*=\s*('[^']*'|\w+)")
 _LOCATION_STATEMENT = re.compile(
     rf"(?:LIST|LS|REMOVE|RM)\s+({_QUOTED}|@(?:\"(?:[^\"]|\"\")+\"|\S)+)\s*(?:PATTERN\s*=\s*({_QUOTED}))?\s*;?\s*\Z",
     re.IGNORECASE | re.DOTALL,
 )
 _CREATE = re.compile(
-    r"CREATE\s+(?P<replace>OR\s+REPLACE\s+)?(?P<temporary>(?:SCOPED\s+)?TEMP(?:ORARY)?\s+)?STAGE\s+(?P<exists>IF\s+NOT\s+EXISTS\s+)?"
+    r"CREATE\s+(?P<replace>OR\s+REPLACE\s+)?(?P<temporary>(?:SCOPED\s+)?TEMP(?:ORARY)?\s+)?STAGE\s+"
+    r"(?P<exists>IF\s+NOT\s+EXISTS\s+)?"
     r"(?P<rest>.*)\Z",
     re.IGNORECASE | re.DOTALL,
 )
@@ -99,7 +102,7 @@ def put(session: Session, sql: str, query_id: str, store: ObjectStore, uploads: 
     if session.official:
         info = _presigned_info(location, directory + posixpath.basename(path), uploads)
         if material is not None:
-            # Connector 5.2 reads the id as text only, 4.x as either; recordings show an integer, which other clients get.
+            # Connector 5.2 reads the id as text only, 4.x as either; recordings of answers show an integer.
             material["smkId"] = str(material["smkId"])
     else:
         info = _s3_info(location, directory, store)

@@ -75,7 +75,9 @@ class Statements:
             session.commit()
         return results.counts([("number of rows inserted", total)], results.INSERT)
 
-    def _run(self, session: Session, sql: str, query_id: str, cancelled: threading.Event, describe_only: bool) -> Result:
+    def _run(
+        self, session: Session, sql: str, query_id: str, cancelled: threading.Event, describe_only: bool
+    ) -> Result:
         _require_single(sql)
         sql = _IDENTIFIER_CALL.sub(lambda match: unescape(match[1]), sql).strip()
         for pattern, handler in self._by_text:
@@ -174,7 +176,10 @@ class Statements:
                 lambda self, session, sql, q, c: stages.create(session, sql),
             ),
             (r"DROP\s+STAGE\b", _drop_stage),
-            (r"DESC(?:RIBE)?\s+TRANSACTION\b", lambda self, session, sql, q, c: show.describe_transaction(session, sql)),
+            (
+                r"DESC(?:RIBE)?\s+TRANSACTION\b",
+                lambda self, session, sql, q, c: show.describe_transaction(session, sql),
+            ),
             (r"SHOW\s+TRANSACTIONS\b", lambda self, session, sql, q, c: show.show_transactions(session)),
             (r"USE\b", lambda self, session, sql, q, c: context.use(session, sql)),
         )
@@ -253,5 +258,3 @@ def _declared_columns(session: Session, expression: exp.Expr, tables: list[Any])
                 found = by_name[source_name]
                 chosen[name] = found.type.column(name, found.nullable)
     return chosen
-
-

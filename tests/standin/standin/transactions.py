@@ -1,8 +1,9 @@
 """Snowflake's transactions over DuckDB's.
 
-A failed statement undoes only itself in Snowflake and leaves the transaction open, where DuckDB aborts the whole transaction. So every
-successful write of a transaction is kept as a repeatable piece of work; after a failure the DuckDB transaction is rolled back and the
-pieces run again, in order. Each must come to the outcome it had before, else the transaction is given up loudly.
+A failed statement undoes only itself in Snowflake and leaves the transaction open, where DuckDB aborts the whole
+transaction. So every successful write of a transaction is kept as a repeatable piece of work; after a failure the DuckDB
+transaction is rolled back and the pieces run again, in order. Each must come to the outcome it had before, else the
+transaction is given up loudly.
 """
 
 from __future__ import annotations
@@ -57,9 +58,7 @@ class Transactions:
     def open(self, name: str | None, user: str, session_id: int) -> Transaction:
         with self._lock:
             self._last_id = max(self._last_id + 1, time.time_ns())
-            transaction = Transaction(
-                self._last_id, name or str(self._last_id), user, session_id, datetime.now(UTC)
-            )
+            transaction = Transaction(self._last_id, name or str(self._last_id), user, session_id, datetime.now(UTC))
             self._by_id[transaction.id] = transaction
             return transaction
 

@@ -1,4 +1,7 @@
-"""Starts the stand-in once for all tests; every test gets an account of its own, so that no test sees another's tables."""
+"""Starts the stand-in once for all tests.
+
+Every test gets an account of its own, so that no test sees another's tables.
+"""
 
 from __future__ import annotations
 
@@ -64,9 +67,11 @@ def private_key() -> rsa.RSAPrivateKey:
 
 @pytest.fixture(scope="session")
 def public_pem(private_key: rsa.RSAPrivateKey) -> str:
-    return private_key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    ).decode()
+    return (
+        private_key.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode()
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""What a user of the official Python connector does, run by the interpreter whose connector is under test. Prints one JSON object.
+"""What a user of the official Python connector does, run by the interpreter whose connector is under test.
+
+Prints one JSON object.
 
 Arguments: port, account, user, password, path of a PKCS#8 key. Works with the connector's versions 4 and 5.
 """
@@ -43,7 +45,9 @@ with snowflake.connector.connect(password=password, **common) as connection:
     def rows(sql: str) -> list[Any]:
         return [list(row) for row in cursor.execute(sql).fetchall()]
 
-    rows('CREATE TABLE "FROM_CLIENT" ("ID" NUMBER(38,0), "DOC" VARIANT, "NAME" VARCHAR(134217728), "AT" TIMESTAMP_TZ(6))')
+    rows(
+        'CREATE TABLE "FROM_CLIENT" ("ID" NUMBER(38,0), "DOC" VARIANT, "NAME" VARCHAR(134217728), "AT" TIMESTAMP_TZ(6))'
+    )
     told["described"] = [row[:2] for row in rows('DESCRIBE TABLE "FROM_CLIENT"')]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "part-00000.parquet"

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import time
 import uuid
 from dataclasses import dataclass
 from types import TracebackType
@@ -52,9 +53,7 @@ class Admin:
         self._headers = {"X-Admin-Token": ready["admin_token"]}
 
     def _call(self, method: str, what: str, **options: Any) -> Any:
-        answer = requests.request(
-            method, f"{self.url}/admin/{what}", headers=self._headers, timeout=TIMEOUT, **options
-        )
+        answer = requests.request(method, f"{self.url}/admin/{what}", headers=self._headers, timeout=TIMEOUT, **options)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -100,7 +99,9 @@ class Driver:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.token:
             self.post("/session", {}, delete="true")
         self.http.close()
@@ -213,3 +214,10 @@ def parquet(columns: dict[str, Any]) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.table(columns), out, compression="zstd")
     return out.getvalue()
+
+
+def wait_for_query(admin: Admin, mark: int, sql: str) -> None:
+    """Until the stand-in has received the statement."""
+    deadline = time.monotonic() + TIMEOUT
+    while not any(record["sql"] == sql for record in admin.audit(mark)):
+        assert time.monotonic() < deadline, f"the stand-in never saw {sql}"

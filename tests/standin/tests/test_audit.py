@@ -30,7 +30,7 @@ def test_requests_in_order_with_what_they_asked(admin: Admin, identity: Identity
     assert login["monotonic"] <= login["finished"] <= query["monotonic"]
 
 
-def test_no_secret_appears(admin: Admin, driver: Driver, identity: Identity) -> None:
+def test_no_secret_appears(admin: Admin, identity: Identity) -> None:
     mark = admin.last()
     with Driver.logged_in(admin, identity) as other:
         answer = other.run("PUT 'file:///x' '@~/d/'")

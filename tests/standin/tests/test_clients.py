@@ -1,4 +1,7 @@
-"""The official clients, unmodified, each in its own interpreter: they log in, create, PUT, COPY, SELECT, and read what another wrote."""
+"""The official clients, unmodified, each in its own interpreter.
+
+They log in, create, PUT, COPY, SELECT, and read what another client wrote.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,8 @@ def prepared(driver: Driver) -> Driver:
     driver.run(
         'COPY INTO "PREPARED" FROM (SELECT $1:"ID"::NUMBER(38,0), $1:"AMOUNT"::NUMBER(38,10), PARSE_JSON($1:"DOC"), '
         'PARSE_JSON($1:"TAGS")::ARRAY, TO_BINARY($1:"RAW"), $1:"AT"::TIMESTAMP_TZ(6), $1:"DAY"::DATE, $1:"RATE"::FLOAT, '
-        "$1:\"OK\"::BOOLEAN, $1:\"NAME\"::VARCHAR(134217728) FROM '@~/prepared/1/') FILES=('part-00000.parquet') " + PARQUET
+        "$1:\"OK\"::BOOLEAN, $1:\"NAME\"::VARCHAR(134217728) FROM '@~/prepared/1/') FILES=('part-00000.parquet') "
+        + PARQUET
     )
     return driver
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import threading
 import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -27,7 +28,7 @@ def copy(table: str, pairs: dict[str, str], files: list[str], stage: str = STAGE
     )
 
 
-def one_column(driver: Driver, force: bool = False, files: tuple[str, ...] = ("part-00000.parquet",)) -> str:
+def one_column(force: bool = False, files: tuple[str, ...] = ("part-00000.parquet",)) -> str:
     return copy('"T"', {"A": '$1:"A"::NUMBER(38,0)'}, list(files), force=force)
 
 
@@ -61,7 +62,7 @@ def test_put_answer_has_the_recorded_shape(driver: Driver, admin: Admin) -> None
     assert all(info["creds"][name] for name in ("AWS_KEY_ID", "AWS_SECRET_KEY", "AWS_TOKEN"))
 
 
-def test_credentials_open_one_directory_only(driver: Driver, second: Driver) -> None:
+def test_credentials_open_one_directory_only(driver: Driver) -> None:
     info = driver.run(f"PUT 'file:///x' '{STAGE}'")["stageInfo"]
     client, bucket, prefix = store(info)
     client.put_object(Bucket=bucket, Key=prefix + "x", Body=b"")
@@ -98,7 +99,10 @@ def test_values_arrive_exactly(driver: Driver, admin: Admin, identity: Any) -> N
     content = parquet(
         {
             "I": pa.array([big, -big, None], pa.decimal128(38, 0)),
-            "D": pa.array([Decimal("1234567890123456789012345678.0123456789"), Decimal("-0.0000000001"), None], pa.decimal128(38, 10)),
+            "D": pa.array(
+                [Decimal("1234567890123456789012345678.0123456789"), Decimal("-0.0000000001"), None],
+                pa.decimal128(38, 10),
+            ),
             "TS": pa.array([stamp, early, None], pa.timestamp("us", tz="UTC")),
             "N": pa.array([stamp.replace(tzinfo=None), early.replace(tzinfo=None), None], pa.timestamp("us")),
             "DT": pa.array([date(1, 1, 1), date(9999, 12, 31), None], pa.date32()),
@@ -121,7 +125,12 @@ def test_values_arrive_exactly(driver: Driver, admin: Admin, identity: Any) -> N
     }  # fmt: skip
     (loaded,) = driver.table(copy('"ANALYTICS_DB"."REPORTS"."V"', pairs, ["part-00000.parquet"]))
     assert (loaded["file"], loaded["status"]) == ("snowflake_bridge/0b7c/91aa/1/part-00000.parquet", "LOADED")
-    assert (loaded["rows_parsed"], loaded["rows_loaded"], loaded["errors_seen"], loaded["first_error"]) == ("3", "3", "0", None)
+    assert (loaded["rows_parsed"], loaded["rows_loaded"], loaded["errors_seen"], loaded["first_error"]) == (
+        "3",
+        "3",
+        "0",
+        None,
+    )
     data = driver.run('SELECT * FROM "V"')
     assert [column["type"] for column in data["rowtype"]] == [
         "fixed", "fixed", "timestamp_tz", "timestamp_ntz", "date", "time", "variant", "array", "object", "binary", "text", "real",
@@ -140,7 +149,7 @@ def test_values_arrive_exactly(driver: Driver, admin: Admin, identity: Any) -> N
     assert empty == [None] * 13
     # JSON null is a value; VARIANTs are objects, not text.
     assert driver.one("SELECT COUNT(*) FROM V WHERE J IS NULL") == "1"
-    assert driver.one("SELECT J:a[1]:\"ü\" FROM V WHERE I > 0") == "null"
+    assert driver.one('SELECT J:a[1]:"ü" FROM V WHERE I > 0') == "null"
     assert driver.one("SELECT J:s::VARCHAR FROM V WHERE I > 0") == document["s"]
     assert admin.sql(identity.account, "SELECT SUM(I) FROM V") == [["0"]]
 
@@ -197,7 +206,7 @@ def test_a_hundred_thousand_rows_in_seconds(driver: Driver) -> None:
 )
 def test_what_cannot_be_decrypted_is_not_loaded(table: Driver, spoil: dict[str, Any], cause: str) -> None:
     table.upload(STAGE, "part-00000.parquet", numbers(3), **spoil)
-    error = refused(table, one_column(table))
+    error = refused(table, one_column())
     assert error.code == "091003"
     assert any(part in error.message for part in cause.split("|")), error.message
     assert table.one("SELECT COUNT(*) FROM T") == "0"
@@ -209,57 +218,57 @@ def test_a_big_id_read_as_a_double_is_found_out(table: Driver) -> None:
     body, metadata = sealed(material | {"smkId": int(float(material["smkId"]))}, numbers(1))
     client, bucket, prefix = store(answer["stageInfo"])
     client.put_object(Bucket=bucket, Key=prefix + "part-00000.parquet", Body=body, Metadata=metadata)
-    assert "no key that was issued" in refused(table, one_column(table)).message
+    assert "no key that was issued" in refused(table, one_column()).message
 
 
 def test_history_by_path_and_etag(table: Driver) -> None:
     table.upload(STAGE, "part-00000.parquet", numbers(3))
-    assert table.table(one_column(table))[0]["status"] == "LOADED"
-    assert table.table(one_column(table))[0]["status"] == "LOAD_SKIPPED"
-    everything = one_column(table).replace("FILES=('part-00000.parquet')", "")
+    assert table.table(one_column())[0]["status"] == "LOADED"
+    assert table.table(one_column())[0]["status"] == "LOAD_SKIPPED"
+    everything = one_column().replace("FILES=('part-00000.parquet')", "")
     assert table.rows(everything) == [["Copy executed with 0 files processed."]]
     assert table.one("SELECT COUNT(*) FROM T") == "3"
     table.upload(STAGE, "part-00000.parquet", numbers(3))  # encrypted anew, hence another ETag
-    assert table.table(one_column(table))[0]["status"] == "LOADED"
-    assert table.table(one_column(table, force=True))[0]["status"] == "LOADED"
+    assert table.table(one_column())[0]["status"] == "LOADED"
+    assert table.table(one_column(force=True))[0]["status"] == "LOADED"
     assert table.one("SELECT COUNT(*) FROM T") == "9"
     table.run("ALTER TABLE T RENAME TO U")
     table.run("ALTER TABLE U RENAME TO T")
-    assert table.table(one_column(table))[0]["status"] == "LOAD_SKIPPED"
+    assert table.table(one_column())[0]["status"] == "LOAD_SKIPPED"
     table.run("TRUNCATE TABLE T")
-    assert table.table(one_column(table))[0]["status"] == "LOADED"
+    assert table.table(one_column())[0]["status"] == "LOADED"
     table.run("CREATE OR REPLACE TABLE T (A NUMBER(38,0))")
-    assert table.table(one_column(table))[0]["status"] == "LOADED"
+    assert table.table(one_column())[0]["status"] == "LOADED"
 
 
 def test_history_rolls_back_with_its_transaction(table: Driver) -> None:
     table.upload(STAGE, "part-00000.parquet", numbers(3))
     table.run("BEGIN")
-    assert table.table(one_column(table))[0]["status"] == "LOADED"
-    assert table.table(one_column(table))[0]["status"] == "LOAD_SKIPPED"
+    assert table.table(one_column())[0]["status"] == "LOADED"
+    assert table.table(one_column())[0]["status"] == "LOAD_SKIPPED"
     table.run("ROLLBACK")
-    assert table.table(one_column(table))[0]["status"] == "LOADED"
+    assert table.table(one_column())[0]["status"] == "LOADED"
     assert table.one("SELECT COUNT(*) FROM T") == "3"
 
 
 def test_all_files_or_none(table: Driver) -> None:
     table.upload(STAGE, "part-00000.parquet", numbers(3))
     table.upload(STAGE, "part-00001.parquet", parquet({"A": ["1", "abc"]}))
-    error = refused(table, one_column(table, files=("part-00000.parquet", "part-00001.parquet")))
+    error = refused(table, one_column(files=("part-00000.parquet", "part-00001.parquet")))
     assert (error.code, error.sqlstate) == ("100038", "22018")
     assert "'abc'" in error.message and "part-00001.parquet" in error.message
-    missing = refused(table, one_column(table, files=("part-00000.parquet", "part-00009.parquet")))
+    missing = refused(table, one_column(files=("part-00000.parquet", "part-00009.parquet")))
     assert (missing.code, missing.sqlstate) == ("091016", "22000")
     assert table.one("SELECT COUNT(*) FROM T") == "0"
-    assert table.table(one_column(table))[0]["status"] == "LOADED"
+    assert table.table(one_column())[0]["status"] == "LOADED"
 
 
 def test_a_failed_copy_leaves_its_transaction_usable(table: Driver) -> None:
     table.upload(STAGE, "good.parquet", numbers(3))
     table.upload(STAGE, "bad.parquet", parquet({"A": ["abc"]}))
     table.run("BEGIN")
-    table.run(one_column(table, files=("good.parquet",)))
-    refused(table, one_column(table, files=("bad.parquet",)))
+    table.run(one_column(files=("good.parquet",)))
+    refused(table, one_column(files=("bad.parquet",)))
     assert table.one("SELECT COUNT(*) FROM T") == "3"
     table.run("COMMIT")
     assert table.one("SELECT COUNT(*) FROM T") == "3"
@@ -268,15 +277,15 @@ def test_a_failed_copy_leaves_its_transaction_usable(table: Driver) -> None:
 @pytest.mark.parametrize(
     ("declared", "column", "value", "code"),
     [
-        ("VARCHAR(3)", "$1:\"A\"::VARCHAR", ["abcd"], "100078"),
-        ("NUMBER(38,0) NOT NULL", "$1:\"A\"::NUMBER(38,0)", pa.array([None], pa.int64()), "100072"),
-        ("NUMBER(5,2)", "$1:\"A\"::NUMBER(5,2)", pa.array([Decimal("1000.00")], pa.decimal128(10, 2)), "100046"),
-        ("VARIANT", "PARSE_JSON($1:\"A\")", ['{"a":'], "100069"),
-        ("DATE", "$1:\"A\"::DATE", ["yesterday"], "100040"),
-        ("TIMESTAMP_TZ(6)", "$1:\"A\"::TIMESTAMP_TZ(6)", ["soon"], "100035"),
-        ("BINARY", "$1:\"A\"", ["00FF"], "002023"),
-        ("NUMBER(38,0)", "$2:\"A\"::NUMBER(38,0)", [1], "000904"),
-        ("NUMBER(38,0)", "SUM($1:\"A\")", [1], "000002"),
+        ("VARCHAR(3)", '$1:"A"::VARCHAR', ["abcd"], "100078"),
+        ("NUMBER(38,0) NOT NULL", '$1:"A"::NUMBER(38,0)', pa.array([None], pa.int64()), "100072"),
+        ("NUMBER(5,2)", '$1:"A"::NUMBER(5,2)', pa.array([Decimal("1000.00")], pa.decimal128(10, 2)), "100046"),
+        ("VARIANT", 'PARSE_JSON($1:"A")', ['{"a":'], "100069"),
+        ("DATE", '$1:"A"::DATE', ["yesterday"], "100040"),
+        ("TIMESTAMP_TZ(6)", '$1:"A"::TIMESTAMP_TZ(6)', ["soon"], "100035"),
+        ("BINARY", '$1:"A"', ["00FF"], "002023"),
+        ("NUMBER(38,0)", '$2:"A"::NUMBER(38,0)', [1], "000904"),
+        ("NUMBER(38,0)", 'SUM($1:"A")', [1], "000002"),
     ],
 )
 def test_data_that_does_not_fit(driver: Driver, declared: str, column: str, value: Any, code: str) -> None:
@@ -294,12 +303,12 @@ def test_parquet_names_are_case_sensitive(table: Driver) -> None:
 
 def test_limits_and_forms(table: Driver) -> None:
     files = tuple(f"part-{i:05}.parquet" for i in range(1001))
-    assert refused(table, one_column(table, files=files)).code == "001003"
+    assert refused(table, one_column(files=files)).code == "001003"
     plain = f"COPY INTO T FROM '{STAGE}' FILES=('x') {PARQUET}"
     table.run("ALTER TABLE T ADD COLUMN B VARCHAR")
     assert refused(table, plain).code == "002019"
-    assert refused(table, one_column(table).replace("$1:", "'x', $1:")).code == "002020"
-    assert refused(table, "COPY INTO NO_TABLE " + one_column(table)[14:]).code == "002003"
+    assert refused(table, one_column().replace("$1:", "'x', $1:")).code == "002020"
+    assert refused(table, "COPY INTO NO_TABLE " + one_column()[14:]).code == "002003"
 
 
 def test_match_by_column_name(table: Driver) -> None:
@@ -344,7 +353,9 @@ def test_user_stages_are_apart(admin: Admin, driver: Driver, identity: Any) -> N
 
 def test_multipart_upload(table: Driver) -> None:
     answer = table.run(f"PUT 'file:///part-00000.parquet' '{STAGE}'")
-    content = parquet({"A": pa.array(range(10), pa.decimal128(38, 0)), "PAD": ["x" * 1_000_000 + str(i) for i in range(10)]})
+    content = parquet(
+        {"A": pa.array(range(10), pa.decimal128(38, 0)), "PAD": ["x" * 1_000_000 + str(i) for i in range(10)]}
+    )
     body, metadata = sealed(answer["encryptionMaterial"], content + b"")
     client, bucket, prefix = store(answer["stageInfo"])
     key = prefix + "part-00000.parquet"
@@ -352,4 +363,37 @@ def test_multipart_upload(table: Driver) -> None:
     part = client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=body)
     parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
     client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload=parts)
-    assert table.table(one_column(table))[0]["rows_loaded"] == "10"
+    assert table.table(one_column())[0]["rows_loaded"] == "10"
+
+
+def test_many_sessions_load_at_once(admin: Admin, driver: Driver, identity: Any) -> None:
+    """Each does what an upload does: own table and a shared one, with DDL, PUT, transaction, COPY."""
+    driver.run("CREATE TABLE SHARED (A NUMBER(38,0), U VARCHAR)")
+    failures: list[Exception] = []
+
+    def load(worker: int) -> None:
+        try:
+            with Driver.logged_in(admin, identity) as session:
+                for turn in range(4):
+                    name = f"{worker}-{turn}"
+                    session.run(f"CREATE TABLE IF NOT EXISTS OWN{worker} (A NUMBER(38,0))")
+                    session.run(f"ALTER TABLE OWN{worker} ADD COLUMN IF NOT EXISTS U VARCHAR")
+                    session.run("ALTER TABLE SHARED ADD COLUMN IF NOT EXISTS V VARCHAR")
+                    session.upload(f"@~/{name}/", "p.parquet", numbers(100))
+                    pairs = {"A": '$1:"A"::NUMBER(38,0)', "U": f"'{name}'"}
+                    for target in (f"OWN{worker}", "SHARED"):
+                        session.run("BEGIN")
+                        session.run(f"DELETE FROM {target} WHERE U = '{name}'")
+                        session.run(copy(target, pairs, ["p.parquet"], stage=f"@~/{name}/"))
+                        assert session.one(f"SELECT COUNT(*) FROM {target} WHERE U = '{name}'") == "100"
+                        session.run("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whatever it was, the test must tell
+            failures.append(error)
+
+    threads = [threading.Thread(target=load, args=(worker,)) for worker in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert failures == []
+    assert driver.rows("SELECT COUNT(*), COUNT(DISTINCT U) FROM SHARED") == [["2400", "24"]]

@@ -17,8 +17,10 @@ from driver import Admin, Driver, Identity, Refused
 def token_for(
     identity: Identity, key: rsa.RSAPrivateKey, public_of: rsa.RSAPrivateKey | None = None, **change: Any
 ) -> str:
-    der = (public_of or key).public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    der = (
+        (public_of or key)
+        .public_key()
+        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     fingerprint = base64.b64encode(hashlib.sha256(der).digest()).decode()
     subject = f"{identity.account.upper()}.{identity.user}"
@@ -120,7 +122,12 @@ def test_wrong_defaults(admin: Admin, identity: Identity, query: dict[str, str],
 
 
 def test_names_are_folded_unless_quoted(admin: Admin, identity: Identity) -> None:
-    query = {"databaseName": "analytics_db", "schemaName": '"REPORTS"', "warehouse": "compute_wh", "roleName": "analyst"}
+    query = {
+        "databaseName": "analytics_db",
+        "schemaName": '"REPORTS"',
+        "warehouse": "compute_wh",
+        "roleName": "analyst",
+    }
     with Driver.logged_in(admin, identity, query=query) as driver:
         assert driver.login_data["sessionInfo"]["schemaName"] == "REPORTS"
         assert driver.one("SELECT CURRENT_ROLE()") == "ANALYST"

@@ -38,7 +38,15 @@ def wait_until_gone(pid: int, within: float = 20.0) -> None:
 def test_starts_with_accounts_and_ends_with_sigterm(tmp_path: Path) -> None:
     accounts = tmp_path / "accounts.json"
     accounts.write_text(json.dumps({"accounts": [{"name": "acme-demo", "users": [{"name": "U", "password": "p"}]}]}))
-    command = [interpreter("STANDIN_PYTHON"), "-m", "standin", "--state-dir", str(tmp_path), "--accounts", str(accounts)]
+    command = [
+        interpreter("STANDIN_PYTHON"),
+        "-m",
+        "standin",
+        "--state-dir",
+        str(tmp_path),
+        "--accounts",
+        str(accounts),
+    ]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)}, stderr=subprocess.DEVNULL)
     try:
         told = ready(tmp_path)
@@ -75,4 +83,8 @@ def _listening(port: int) -> list[str]:
     """Local addresses that listen on the port, from the kernel."""
     lines = Path("/proc/net/tcp").read_text().splitlines() + Path("/proc/net/tcp6").read_text().splitlines()
     sockets = [line.split() for line in lines if "local_address" not in line]
-    return [local.split(":")[0] for _, local, _, state, *_ in sockets if state == "0A" and int(local.split(":")[1], 16) == port]
+    return [
+        local.split(":")[0]
+        for _, local, _, state, *_ in sockets
+        if state == "0A" and int(local.split(":")[1], 16) == port
+    ]

@@ -6,7 +6,7 @@ import threading
 import uuid
 
 import pytest
-from driver import Admin, Driver, Identity, Refused
+from driver import Admin, Driver, Identity, Refused, wait_for_query
 
 
 def test_without_a_valid_token(driver: Driver) -> None:
@@ -26,6 +26,23 @@ def test_renewal_keeps_the_session(driver: Driver) -> None:
     assert answer["data"]["sessionId"] == driver.login_data["sessionId"]
     assert driver.one("SELECT COUNT(*) FROM KEPT") == "0"
     assert driver.post("/session/token-request", body, token=master).json()["code"] == "390115"
+    new, driver.token = driver.token, old
+    assert driver.answer("SELECT 1")["code"] == "390112"
+    driver.token = new
+
+
+def test_expiry(admin: Admin, driver: Driver) -> None:
+    session = driver.login_data["sessionId"]
+    body = {"oldSessionToken": driver.token, "requestType": "RENEW"}
+    admin.post("sessions", {"id": session, "expire": "session"})
+    request = str(uuid.uuid4())
+    assert driver.answer("SELECT 1", requestId=request)["code"] == "390112"
+    answer = driver.post("/session/token-request", body, token=driver.master_token).json()["data"]
+    driver.token, driver.master_token = answer["sessionToken"], answer["masterToken"]
+    assert driver.run("SELECT 1", requestId=request)["rowset"] == [["1"]]
+    admin.post("sessions", {"id": session, "expire": "master"})
+    body = {"oldSessionToken": driver.token, "requestType": "RENEW"}
+    assert driver.post("/session/token-request", body, token=driver.master_token).json()["code"] == "390114"
 
 
 def test_heartbeat_and_close(admin: Admin, identity: Identity) -> None:
@@ -104,7 +121,9 @@ def test_abort_by_request_id(admin: Admin, driver: Driver, second: Driver) -> No
     assert second.one("SELECT COUNT(*) FROM T") == "0"
 
 
-def test_a_waiting_statement_blocks_nobody_else(admin: Admin, identity: Identity, driver: Driver, second: Driver) -> None:
+def test_a_waiting_statement_blocks_nobody_else(
+    admin: Admin, identity: Identity, driver: Driver, second: Driver
+) -> None:
     driver.run("CREATE TABLE T (A NUMBER)")
     driver.run("BEGIN")
     driver.run("DELETE FROM T")
@@ -146,15 +165,11 @@ def test_use(driver: Driver) -> None:
     driver.run('USE SCHEMA "ANALYTICS_DB"."REPORTS"')
     driver.run("USE ROLE ANALYST")
     assert driver.rows("SELECT CURRENT_SCHEMA(), CURRENT_ROLE()") == [["REPORTS", "ANALYST"]]
-    for statement, code in {"USE WAREHOUSE NO_WH": "002043", "USE ROLE NO_ROLE": "003013", "USE DATABASE X": "002003"}.items():
+    for statement, code in {
+        "USE WAREHOUSE NO_WH": "002043",
+        "USE ROLE NO_ROLE": "003013",
+        "USE DATABASE X": "002003",
+    }.items():
         with pytest.raises(Refused) as caught:
             driver.run(statement)
         assert caught.value.code == code
-
-
-def wait_for_query(admin: Admin, mark: int, sql: str) -> None:
-    """Until the stand-in has received the statement."""
-    for _ in range(10_000):
-        if any(record["sql"] == sql for record in admin.audit(mark)):
-            return
-    raise AssertionError(f"the stand-in never saw {sql}")

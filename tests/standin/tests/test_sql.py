@@ -23,7 +23,7 @@ def test_declared_types_are_described(driver: Driver) -> None:
         'CREATE TABLE IF NOT EXISTS "ANALYTICS_DB"."REPORTS"."T" ("ID" NUMBER(38,0) NOT NULL DEFAULT 7 COMMENT \'the key\', '
         '"V" VARIANT, "A" ARRAY, "O" OBJECT, "S" VARCHAR(134217728), "D" VARCHAR, "B" BINARY(67108864), "TZ" TIMESTAMP_TZ(6), '
         '"L" TIMESTAMP_LTZ(6), "N" TIMESTAMP_NTZ, "DT" DATE, "TM" TIME(6), "F" FLOAT, "OK" BOOLEAN, "I" INT) '
-        'CLUSTER BY (TO_DATE("TZ")) COMMENT=\'results\''
+        "CLUSTER BY (TO_DATE(\"TZ\")) COMMENT='results'"
     )
     assert columns(driver, '"ANALYTICS_DB"."REPORTS"."T"') == {
         "ID": "NUMBER(38,0)", "V": "VARIANT", "A": "ARRAY", "O": "OBJECT", "S": "VARCHAR(134217728)", "D": "VARCHAR(16777216)",
@@ -34,7 +34,7 @@ def test_declared_types_are_described(driver: Driver) -> None:
     assert (first["kind"], first["null?"], first["default"], first["comment"]) == ("COLUMN", "N", "7", "the key")
     assert driver.one("CREATE TABLE IF NOT EXISTS T (A INT)") == "T already exists, statement succeeded."
     assert refused(driver, "CREATE TABLE T (A INT)").code == "002002"
-    shown = driver.table("SHOW TABLES LIKE 't' IN SCHEMA \"ANALYTICS_DB\".\"REPORTS\"")[0]
+    shown = driver.table('SHOW TABLES LIKE \'t\' IN SCHEMA "ANALYTICS_DB"."REPORTS"')[0]
     assert (shown["name"], shown["kind"], shown["rows"], shown["comment"]) == ("T", "TABLE", "0", "results")
     assert shown["owner"] == "LOADER_ROLE" and shown["cluster_by"].startswith("LINEAR(")
 
@@ -59,12 +59,12 @@ def test_missing_things(driver: Driver) -> None:
 
 def test_names_are_exact_when_quoted(driver: Driver) -> None:
     driver.run('CREATE TABLE "Mixed" ("Id" NUMBER, "a ""b" VARCHAR)')
-    driver.run('INSERT INTO "Mixed" VALUES (1, \'x\')')
+    driver.run("INSERT INTO \"Mixed\" VALUES (1, 'x')")
     assert list(columns(driver, '"Mixed"')) == ["Id", 'a "b']
     assert driver.rows('SELECT "Id", "a ""b" FROM "Mixed"') == [["1", "x"]]
     for wrong in ("SELECT * FROM MIXED", "DESCRIBE TABLE mixed"):
         assert refused(driver, wrong).code == "002003"
-    for wrong in ('SELECT "ID" FROM "Mixed"', "SELECT ID FROM \"Mixed\"", 'INSERT INTO "Mixed" ("ID") VALUES (1)'):
+    for wrong in ('SELECT "ID" FROM "Mixed"', 'SELECT ID FROM "Mixed"', 'INSERT INTO "Mixed" ("ID") VALUES (1)'):
         assert refused(driver, wrong).code == "000904"
     assert refused(driver, f"CREATE TABLE {'T' * 256} (A INT)").code == "000904"
 
@@ -165,10 +165,10 @@ def test_show_tables_by_scope_and_pattern(driver: Driver) -> None:
         return [row["name"] for row in driver.table("SHOW TABLES" + rest)]
 
     assert names("") == ["A_ONE", "A_TWO", "B"]
-    assert names(" IN DATABASE \"ANALYTICS_DB\"") == ["A_THREE", "A_ONE", "A_TWO", "B"]
+    assert names(' IN DATABASE "ANALYTICS_DB"') == ["A_THREE", "A_ONE", "A_TWO", "B"]
     assert names(" IN ACCOUNT") == ["A_THREE", "A_ONE", "A_TWO", "B"]
-    assert names(" LIKE 'a\\\\_t%' IN SCHEMA \"ANALYTICS_DB\".\"REPORTS\"") == []
-    assert names(" LIKE 'a_t%' IN SCHEMA \"ANALYTICS_DB\".\"REPORTS\"") == ["A_TWO"]
+    assert names(' LIKE \'a\\\\_t%\' IN SCHEMA "ANALYTICS_DB"."REPORTS"') == []
+    assert names(' LIKE \'a_t%\' IN SCHEMA "ANALYTICS_DB"."REPORTS"') == ["A_TWO"]
     assert names(" IN SCHEMA PUBLIC") == ["A_THREE"]
     assert names(" STARTS WITH 'A' LIMIT 1 FROM 'A_ONE'") == ["A_TWO"]
     shown = driver.table("SHOW TABLES LIKE 'A_TWO'")[0]
@@ -291,5 +291,10 @@ def test_accounts_do_not_share_data(admin: Admin, identity: Identity, driver: Dr
 
 
 def test_what_is_not_there_is_refused_in_words(driver: Driver) -> None:
-    for statement in ("GET '@~/x' 'file:///tmp/'", "GRANT SELECT ON TABLE T TO ROLE R", "CREATE SEQUENCE S", "SET X = 1"):
+    for statement in (
+        "GET '@~/x' 'file:///tmp/'",
+        "GRANT SELECT ON TABLE T TO ROLE R",
+        "CREATE SEQUENCE S",
+        "SET X = 1",
+    ):
         assert refused(driver, statement).code == "000002"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
-from driver import Admin, Driver, Identity, Refused
+from driver import Admin, Driver, Identity, Refused, wait_for_query
 
 
 @pytest.fixture
@@ -189,10 +191,6 @@ def test_appends_do_not_wait_for_each_other(table: Driver, second: Driver) -> No
 
 
 def test_two_loads_of_one_table_follow_each_other(admin: Admin, table: Driver, second: Driver) -> None:
-    import threading
-
-    from test_sessions import wait_for_query
-
     table.run("BEGIN")
     table.run("DELETE FROM T WHERE B = 'a'")
     table.run("INSERT INTO T VALUES (10, 'a')")
