@@ -44,7 +44,8 @@ def finish_all(bridge: Bridge) -> float:
         with bridge.cluster.connect("shop", "app") as watcher:
             while not settled.is_set():
                 for row in watcher.execute(executions.PROGRESS).fetchall():
-                    line = f"  {row['execution_id']:<12} {row['phase']:<10} {row['rows'] or 0:>8} rows {row['bytes'] or 0:>10} bytes"
+                    line = (f"{row['execution_id']:<8} {row['phase']:<10} {row['rows'] or 0:>8} rows read, "
+                            f"{row['staged_bytes'] or 0:>9} of {row['total_bytes'] or 0:>9} bytes staged")
                     if line != seen:
                         print(f"  {time.monotonic() - started:5.1f} s {line}", flush=True)
                         seen = line

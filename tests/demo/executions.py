@@ -28,7 +28,7 @@ insert into workflow_executions (execution_id, user_id, name, status, result_row
 values ('private', 'ada', 'Not For Snowflake', 'completed', '[{"day": "2024-01-01"}]')
 """
 
-PROGRESS = "select execution_id, phase, rows, bytes from snowflake_bridge.upload_progress()"
+PROGRESS = "select execution_id, coalesce(phase, state) as phase, rows, staged_bytes, total_bytes from snowflake_bridge.upload_progress()"
 
 STATUS = """select execution_id, status, snowflake_enabled, snowflake_status,
        snowflake_row_count, snowflake_uploaded_at, snowflake_error_message
