@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 from sqlglot import exp
 
 from standin import copy_statement, results, sqlerrors
@@ -207,18 +206,10 @@ def _matched(statement: CopyStatement, columns: list[ColumnInfo], file_columns: 
 
 
 def _check_values(table: pa.Table, column: ColumnInfo) -> None:
-    """What DuckDB's types do not check: NOT NULL, and the declared length of text."""
+    """What the conversion does not check."""
     values = table.column(column.name)
     if not column.nullable and values.null_count:
         raise SnowflakeError("100072", "22000", f"NULL result in a non-nullable column\n  Column {column.name}")
-    if column.type.base == "VARCHAR" and column.type.length is not None and values.length():
-        longest = pc.max(pc.utf8_length(values)).as_py() or 0
-        if longest > column.type.length:
-            raise SnowflakeError(
-                "100078",
-                "22000",
-                f"String of {longest} characters is too long and would be truncated\n  Column {column.name}",
-            )
 
 
 def _load_error(error: duckdb.Error, file: str, stored: TableName) -> SnowflakeError:

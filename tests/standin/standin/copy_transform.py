@@ -6,6 +6,8 @@ from sqlglot import Expr, exp
 
 from standin.errors import SnowflakeError, unsupported
 from standin.names import literal, quote
+from standin.results import DEFAULT_TEXT_LENGTH
+from standin.sqlerrors import too_long
 from standin.sqltypes import SqlType, from_expression
 
 _FORBIDDEN = (exp.AggFunc, exp.Subquery, exp.Select, exp.Window)
@@ -33,8 +35,8 @@ class Transform:
             if target.base == "ARRAY" and kind == "JSON":
                 return _as_array(sql)
             return sql if kind == "JSON" else f"to_json({sql})"
-        if kind == "JSON" and target.base == "VARCHAR":
-            return f"({sql}) ->> '$'"
+        if target.base == "VARCHAR":
+            return _text(sql, kind, target)
         return f"CAST({sql} AS {target.duckdb()})"
 
     def _translate(self, node: Expr) -> tuple[str, str]:
@@ -119,13 +121,21 @@ class Transform:
             return (_as_array(value) if target.base == "ARRAY" else value), "JSON"
         if target.base == "BINARY" and kind not in {"BLOB", "NULL"}:
             return f"unhex(CAST({sql} AS VARCHAR))", "BLOB"
-        if kind == "JSON" and target.base == "VARCHAR":
-            return f"(({sql}) ->> '$')", "VARCHAR"
+        if target.base == "VARCHAR":
+            return _text(sql, kind, target), "VARCHAR"
         return f"{word}({sql} AS {target.duckdb()})", target.duckdb()
 
 
 def _is_nested(duck_type: str) -> bool:
     return duck_type.endswith("[]") or duck_type.startswith(("STRUCT", "MAP"))
+
+
+def _text(sql: str, kind: str, target: SqlType) -> str:
+    """Text of at most the declared length. Snowflake refuses what is longer, it does not cut."""
+    text = f"(({sql}) ->> '$')" if kind == "JSON" else f"CAST({sql} AS VARCHAR)"
+    if target.length is None or target.length >= DEFAULT_TEXT_LENGTH:
+        return text
+    return f"CASE WHEN length({text}) > {target.length} THEN {too_long(text)} ELSE {text} END"
 
 
 def _as_array(json: str) -> str:

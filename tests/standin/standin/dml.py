@@ -10,9 +10,11 @@ from sqlglot import Expr, exp
 
 from standin import results
 from standin.errors import unsupported
-from standin.names import TableName
+from standin.names import TableName, quote
 from standin.privileges import require_on_table
 from standin.resolve import existing_table, name_of, resolve
+from standin.results import DEFAULT_TEXT_LENGTH
+from standin.sqlerrors import too_long
 from standin.transactions import write
 
 if TYPE_CHECKING:
@@ -55,10 +57,15 @@ def _change(session: Session, expression: Expr, query: threading.Event) -> Resul
     open_write(session, target, privilege, overwrite or privilege != "INSERT", query)
     statements = _overwrite(session, resolved) if overwrite else _translated(session, resolved)
 
+    check = _length_check(session, target)
+
     def work(connection: duckdb.DuckDBPyConnection) -> Any:
         for statement in statements:
             connection.execute(statement)
-        return connection.fetchall()[0][0]
+        count = connection.fetchall()[0][0]
+        if check:
+            connection.execute(check)
+        return count
 
     count = write(session.duck, session.transaction, work)
     if privilege == "INSERT":
@@ -106,16 +113,30 @@ def _merge(session: Session, expression: exp.Merge, query: threading.Event) -> R
     for when in translated.args["whens"].expressions:
         _drop_target_qualifiers(when)
     statement = translated.sql(dialect="duckdb") + " RETURNING merge_action"
+    check = _length_check(session, target)
 
     def work(connection: duckdb.DuckDBPyConnection) -> Any:
         # DuckDB refuses a target row met twice, as ERROR_ON_NONDETERMINISTIC_MERGE does (and for deletes too).
         actions = [action for (action,) in connection.execute(statement).fetchall()]
+        if check:
+            connection.execute(check)
         return {kind: actions.count(kind) for kind in ("INSERT", "UPDATE", "DELETE")}
 
     counted = write(session.duck, session.transaction, work)
     words = {"INSERT": "inserted", "UPDATE": "updated", "DELETE": "deleted"}
     pairs = [(f"number of rows {word}", counted[kind]) for kind, word in words.items() if kind in kinds]
     return results.counts(pairs, results.MERGE)
+
+
+def _length_check(session: Session, target: TableName) -> str | None:
+    """A query that fails when a text is longer than declared, which DuckDB does not look at."""
+    stored = session.stored(target)
+    parts = [
+        f"SELECT {too_long(quote(column.name))} FROM {stored.sql()} WHERE length({quote(column.name)}) > {column.type.length}"
+        for column in session.engine.catalog.columns(stored)
+        if column.type.base == "VARCHAR" and (column.type.length or DEFAULT_TEXT_LENGTH) < DEFAULT_TEXT_LENGTH
+    ]
+    return " UNION ALL ".join(parts) or None
 
 
 def _kind(when: exp.When) -> str:

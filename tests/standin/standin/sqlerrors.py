@@ -13,6 +13,15 @@ from sqlglot.errors import ParseError, TokenError
 
 from standin.errors import SnowflakeError, cancelled, invalid_identifier, missing_object, syntax_error
 
+PREVIEW_LENGTH = 40  # how much of a value an error message shows
+
+
+def too_long(text: str) -> str:
+    """The DuckDB expression that fails with Snowflake's words for a text beyond its declared length."""
+    return f"error('String ''' || left({text}, {PREVIEW_LENGTH}) || ''' is too long and would be truncated')"
+
+
+_TOO_LONG = re.compile(r"String '.*' is too long and would be truncated", re.DOTALL)
 _COLUMN = re.compile(r'(?:Referenced column|column named|Column with name|column) "([^"]+)"')
 _TABLE = re.compile(r"Table with name (\S+) does not exist")
 _CONVERSION = re.compile(r"""(?:string|value|Type \w+ with value) ["']?(.*?)["']? (?:to|can't be cast)""", re.DOTALL)
@@ -34,6 +43,9 @@ def translate(error: BaseException) -> SnowflakeError:
         if "NOT NULL" in message:
             return SnowflakeError("100072", "22000", f"NULL result in a non-nullable column ({message})")
         return SnowflakeError("200001", "22000", message)
+    found = _TOO_LONG.search(message)
+    if found:
+        return SnowflakeError("100078", "22000", found[0])
     if "cannot affect the same target row" in message:
         return SnowflakeError("100090", "42P18", "Duplicate row detected during DML action")
     if isinstance(error, duckdb.CatalogException):

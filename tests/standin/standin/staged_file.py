@@ -25,7 +25,7 @@ class StagedFile:
 
 
 def failure(name: str, cause: str) -> SnowflakeError:
-    return SnowflakeError("091003", "55000", f"Failure using stage area. Cause: [{cause} (file '{name}')]")
+    return SnowflakeError("091003", "22000", f"Failure using stage area. Cause: [{cause} (file '{name}')]")
 
 
 def not_found(name: str) -> SnowflakeError:

@@ -298,3 +298,45 @@ def test_what_is_not_there_is_refused_in_words(driver: Driver) -> None:
         "SET X = 1",
     ):
         assert refused(driver, statement).code == "000002"
+
+
+def test_text_longer_than_declared_is_refused(driver: Driver) -> None:
+    driver.run("CREATE TABLE T (A NUMBER, B VARCHAR(3))")
+    driver.run("BEGIN")
+    driver.run("INSERT INTO T VALUES (1, 'abc'), (2, '日本語')")
+    for statement in (
+        "INSERT INTO T VALUES (3, 'abcd')",
+        "UPDATE T SET B = 'abcd' WHERE A = 1",
+        "MERGE INTO T USING (SELECT 1 AS A, 'abcd' AS B) S ON T.A = S.A WHEN MATCHED THEN UPDATE SET B = S.B",
+    ):
+        error = refused(driver, statement)
+        assert (error.code, error.message) == ("100078", "String 'abcd' is too long and would be truncated")
+    driver.run("COMMIT")
+    assert driver.rows("SELECT B FROM T ORDER BY A") == [["abc"], ["日本語"]]
+
+
+def test_nullability_views_and_information_schema(driver: Driver) -> None:
+    driver.run("CREATE TABLE T (A NUMBER(38,0) NOT NULL, B VARCHAR)")
+    driver.run("ALTER TABLE T ALTER COLUMN A DROP NOT NULL")
+    driver.run("INSERT INTO T VALUES (NULL, 'x')")
+    driver.run("CREATE VIEW V AS SELECT B FROM T")
+    assert driver.rows("SELECT * FROM V") == [["x"]]
+    listed = driver.rows("SELECT TABLE_NAME FROM INFORMATION_SCHEMA.TABLES WHERE TABLE_SCHEMA = 'REPORTS'")
+    assert listed == [["T"]]
+    driver.run("DROP VIEW V")
+    assert refused(driver, "SELECT * FROM V").code == "002003"
+
+
+def test_databases_and_schemas(driver: Driver) -> None:
+    driver.run("CREATE DATABASE SECOND_DB")
+    driver.run("CREATE SCHEMA SECOND_DB.MARTS")
+    assert [row["name"] for row in driver.table("SHOW DATABASES")] == ["ANALYTICS_DB", "SECOND_DB"]
+    assert [row["name"] for row in driver.table("SHOW SCHEMAS IN DATABASE SECOND_DB")] == [
+        "INFORMATION_SCHEMA",
+        "MARTS",
+        "PUBLIC",
+    ]
+    driver.run("CREATE TABLE SECOND_DB.MARTS.T (A NUMBER)")
+    driver.run("INSERT INTO SECOND_DB.MARTS.T VALUES (1)")
+    assert driver.one("SELECT COUNT(*) FROM SECOND_DB.MARTS.T") == "1"
+    assert [row["name"] for row in driver.table("SHOW WAREHOUSES")] == ["COMPUTE_WH"]
