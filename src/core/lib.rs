@@ -12,9 +12,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod batch;
+pub mod calendar;
 pub mod config;
 pub mod crypto;
+pub mod decimal;
 pub mod error;
+pub mod evolve;
 pub mod json;
 pub mod keyring;
 pub mod names;

@@ -1,6 +1,19 @@
 //! The one table of types: how a value's type is called in Arrow, in a Snowflake table, and in COPY's SELECT.
 
+use arrow::datatypes::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+pub use crate::evolve::Fit;
+
+/// Snowflake's widest NUMBER, and as it happens the widest decimal that 128 bits hold.
+pub const MAX_PRECISION: u8 = 38;
+
+/// The longest VARCHAR in bytes. A VARCHAR declared without a length gets an eighth of this, so it is always declared.
+pub const MAX_TEXT_BYTES: usize = 134_217_728;
+
+/// The longest BINARY in bytes, declared always for the same reason.
+pub const MAX_BINARY_BYTES: usize = 67_108_864;
 
 /// The type of a column on its way to Snowflake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,12 +48,179 @@ pub enum ColumnType {
     Array,
 }
 
+impl ColumnType {
+    /// A `NUMBER` that Snowflake accepts.
+    ///
+    /// # Errors
+    /// `Data` unless 1 ≤ precision ≤ 38 and scale ≤ precision.
+    pub fn number(precision: u8, scale: u8) -> Result<Self> {
+        if precision == 0 || precision > MAX_PRECISION || scale > precision {
+            return Err(Error::new(
+                ErrorKind::Data,
+                format!("Snowflake has no NUMBER({precision},{scale})"),
+            )
+            .with_hint(format!(
+                "A NUMBER has 1 to {MAX_PRECISION} digits, of which the scale is a part. Declare the column as text to keep more."
+            )));
+        }
+        Ok(Self::Number { precision, scale })
+    }
+
+    /// The Arrow type of the column in memory and, by way of its logical type, in the Parquet file.
+    #[must_use]
+    pub fn arrow(self) -> DataType {
+        match self {
+            Self::Boolean => DataType::Boolean,
+            // The cast cannot wrap: a scale is at most 38.
+            Self::Number { precision, scale } => DataType::Decimal128(precision, scale as i8),
+            Self::Float => DataType::Float64,
+            Self::Text | Self::Variant | Self::Array => DataType::Utf8,
+            Self::Binary => DataType::Binary,
+            Self::Date => DataType::Date32,
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
+            Self::TimestampNtz => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        }
+    }
+
+    /// The type as CREATE TABLE and ALTER TABLE spell it.
+    #[must_use]
+    pub fn snowflake(self) -> String {
+        match self {
+            Self::Boolean => "BOOLEAN".into(),
+            Self::Number { precision, scale } => format!("NUMBER({precision},{scale})"),
+            Self::Float => "FLOAT".into(),
+            Self::Text => format!("VARCHAR({MAX_TEXT_BYTES})"),
+            Self::Binary => format!("BINARY({MAX_BINARY_BYTES})"),
+            Self::Date => "DATE".into(),
+            Self::Time => "TIME(6)".into(),
+            Self::TimestampNtz => "TIMESTAMP_NTZ(6)".into(),
+            Self::TimestampTz => "TIMESTAMP_TZ(6)".into(),
+            Self::Variant => "VARIANT".into(),
+            Self::Array => "ARRAY".into(),
+        }
+    }
+
+    /// What COPY's SELECT says to read the Parquet field `field` as a value of this type.
+    ///
+    /// The cast is always written: without it the expression is a VARIANT, which COPY refuses for some targets.
+    #[must_use]
+    pub fn copy_expression(self, field: &str) -> String {
+        let path = format!("$1:\"{}\"", field.replace('"', "\"\""));
+        match self {
+            Self::Variant => format!("PARSE_JSON({path})"),
+            Self::Array => format!("PARSE_JSON({path})::ARRAY"),
+            _ => format!("{path}::{}", self.snowflake()),
+        }
+    }
+}
+
 /// A column of a result: its name in Snowflake, exactly as it will be quoted, and its type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     /// The name in Snowflake and in the Parquet file.
     pub name: String,
     /// The type.
-    #[serde(flatten)]
+    // Not flattened: serde buffers a flattened value, and a buffered number does not survive serde_json's
+    // `arbitrary_precision`, which another crate of the tree may switch on.
+    #[serde(rename = "type")]
     pub column_type: ColumnType,
+}
+
+impl Column {
+    /// A column of that name and type.
+    pub fn new(name: impl Into<String>, column_type: ColumnType) -> Self {
+        Self {
+            name: name.into(),
+            column_type,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every type once, with what it is called everywhere.
+    #[test]
+    fn every_type_has_its_names() {
+        let cases = [
+            (ColumnType::Boolean, "BOOLEAN", "$1:\"A\"::BOOLEAN"),
+            (
+                ColumnType::Number {
+                    precision: 38,
+                    scale: 2,
+                },
+                "NUMBER(38,2)",
+                "$1:\"A\"::NUMBER(38,2)",
+            ),
+            (ColumnType::Float, "FLOAT", "$1:\"A\"::FLOAT"),
+            (
+                ColumnType::Text,
+                "VARCHAR(134217728)",
+                "$1:\"A\"::VARCHAR(134217728)",
+            ),
+            (
+                ColumnType::Binary,
+                "BINARY(67108864)",
+                "$1:\"A\"::BINARY(67108864)",
+            ),
+            (ColumnType::Date, "DATE", "$1:\"A\"::DATE"),
+            (ColumnType::Time, "TIME(6)", "$1:\"A\"::TIME(6)"),
+            (
+                ColumnType::TimestampNtz,
+                "TIMESTAMP_NTZ(6)",
+                "$1:\"A\"::TIMESTAMP_NTZ(6)",
+            ),
+            (
+                ColumnType::TimestampTz,
+                "TIMESTAMP_TZ(6)",
+                "$1:\"A\"::TIMESTAMP_TZ(6)",
+            ),
+            (ColumnType::Variant, "VARIANT", "PARSE_JSON($1:\"A\")"),
+            (ColumnType::Array, "ARRAY", "PARSE_JSON($1:\"A\")::ARRAY"),
+        ];
+        for (column_type, sql, copy) in cases {
+            assert_eq!(column_type.snowflake(), sql);
+            assert_eq!(column_type.copy_expression("A"), copy);
+        }
+    }
+
+    #[test]
+    fn a_quote_in_a_field_name_is_doubled() {
+        assert_eq!(
+            ColumnType::Date.copy_expression("a\"b"),
+            "$1:\"a\"\"b\"::DATE"
+        );
+    }
+
+    #[test]
+    fn numbers_outside_of_snowflakes_range_are_refused() {
+        for (precision, scale) in [(0, 0), (39, 0), (5, 6)] {
+            assert_eq!(
+                ColumnType::number(precision, scale).unwrap_err().kind(),
+                ErrorKind::Data
+            );
+        }
+        assert!(ColumnType::number(38, 38).is_ok());
+    }
+
+    #[test]
+    fn a_column_survives_json_in_both_ways_of_reading_it() {
+        let column = Column::new(
+            "A",
+            ColumnType::Number {
+                precision: 38,
+                scale: 10,
+            },
+        );
+        let text = serde_json::to_string(&column).unwrap();
+        assert_eq!(
+            text,
+            r#"{"name":"A","type":{"number":{"precision":38,"scale":10}}}"#
+        );
+        assert_eq!(serde_json::from_str::<Column>(&text).unwrap(), column);
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::from_value::<Column>(value).unwrap(), column);
+    }
 }

@@ -1,0 +1,330 @@
+//! Exact decimal numbers, read from their text without a detour over binary fractions.
+
+use crate::types::MAX_PRECISION;
+
+/// 10^0 … 10^38, the last power of ten that 128 bits hold.
+const POWERS_OF_TEN: [u128; MAX_PRECISION as usize + 1] = {
+    let mut powers = [1u128; MAX_PRECISION as usize + 1];
+    let mut i = 1;
+    while i < powers.len() {
+        powers[i] = powers[i - 1] * 10;
+        i += 1;
+    }
+    powers
+};
+
+/// Exponents are cut here, on either side. Far beyond what any type holds, and near enough that sums cannot wrap.
+const EXPONENT_BOUND: i64 = 1 << 40;
+
+fn power_of_ten(exponent: i64) -> Option<u128> {
+    POWERS_OF_TEN.get(usize::try_from(exponent).ok()?).copied()
+}
+
+/// A decimal number: `significand` × 10^`exponent`, where the significand has no trailing zero.
+///
+/// Equal numbers are equal here however they were written: `1e3`, `1000` and `1000.0` are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decimal {
+    negative: bool,
+    /// `None` when there are more than 38 significant digits: those are only counted.
+    significand: Option<u128>,
+    digits: i64,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// Reads `[+-]digits[.digits][e[+-]digits]`; leading zeros do no harm, and one side of the point may be empty.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut rest = text.as_bytes();
+        let mut negative = false;
+        if let [sign @ (b'+' | b'-'), after @ ..] = rest {
+            negative = *sign == b'-';
+            rest = after;
+        }
+        let mut significand = 0u128;
+        let mut digits = 0i64;
+        let mut zeros = 0i64; // read since the last digit that was not zero
+        let mut exponent = 0i64;
+        let mut any = false;
+        let mut point = false;
+        while let [byte, after @ ..] = rest {
+            match byte {
+                b'0'..=b'9' => {
+                    any = true;
+                    exponent -= i64::from(point);
+                    if *byte != b'0' {
+                        digits += zeros + 1;
+                        if let (true, Some(power)) =
+                            (digits <= i64::from(MAX_PRECISION), power_of_ten(zeros + 1))
+                        {
+                            significand = significand * power + u128::from(byte - b'0');
+                        }
+                        zeros = 0;
+                    } else if digits > 0 {
+                        zeros += 1;
+                    }
+                }
+                b'.' if !point => point = true,
+                _ => break,
+            }
+            rest = after;
+        }
+        if !any {
+            return None;
+        }
+        match rest {
+            [] => {}
+            [b'e' | b'E', after @ ..] => exponent += parse_exponent(after)?,
+            _ => return None,
+        }
+        if digits == 0 {
+            return Some(Self {
+                negative: false,
+                significand: Some(0),
+                digits: 0,
+                exponent: 0,
+            });
+        }
+        Some(Self {
+            negative,
+            significand: (digits <= i64::from(MAX_PRECISION)).then_some(significand),
+            digits,
+            exponent: exponent + zeros,
+        })
+    }
+
+    /// Digits before the point; none for a number below one.
+    #[must_use]
+    pub fn integer_digits(&self) -> i64 {
+        (self.digits + self.exponent).max(0)
+    }
+
+    /// Digits after the point.
+    #[must_use]
+    pub fn scale(&self) -> i64 {
+        (-self.exponent).max(0)
+    }
+
+    /// The number × 10^`scale`, if that is an integer of at most `precision` digits.
+    #[must_use]
+    pub fn unscaled(&self, precision: u8, scale: u8) -> Option<i128> {
+        let significand = self.significand?;
+        if significand == 0 {
+            return Some(0);
+        }
+        let shift = self.exponent + i64::from(scale);
+        if shift < 0 || self.digits + shift > i64::from(precision.min(MAX_PRECISION)) {
+            return None;
+        }
+        let magnitude = i128::try_from(significand.checked_mul(power_of_ten(shift)?)?).ok()?;
+        Some(if self.negative { -magnitude } else { magnitude })
+    }
+
+    /// Whether `NUMBER(38, s)` holds the number exactly for some scale `s`.
+    #[must_use]
+    pub fn fits_number(&self) -> bool {
+        self.significand.is_some()
+            && self.integer_digits() + self.scale() <= i64::from(MAX_PRECISION)
+    }
+
+    /// Whether a double is this number: the shortest text that names that double is this number's.
+    #[must_use]
+    pub fn is_double(text: &str) -> bool {
+        let Some(number) = Self::parse(text) else {
+            return false;
+        };
+        let Ok(double) = text.parse::<f64>() else {
+            return false;
+        };
+        double.is_finite() && Self::parse(&format!("{double:e}")) == Some(number)
+    }
+}
+
+/// The digits after the `e`, cut at [`EXPONENT_BOUND`].
+fn parse_exponent(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let mut exponent = 0i64;
+    for byte in digits {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        exponent = (exponent * 10 + i64::from(byte - b'0')).min(EXPONENT_BOUND);
+    }
+    Some(if negative { -exponent } else { exponent })
+}
+
+/// `unscaled` at scale `from`, brought to scale `to` if it then has at most `precision` digits and loses none.
+#[must_use]
+pub fn rescale(unscaled: i128, from: u8, to: u8, precision: u8) -> Option<i128> {
+    let rescaled = if to >= from {
+        unscaled.checked_mul(i128::try_from(power_of_ten(i64::from(to - from))?).ok()?)?
+    } else {
+        let divisor = i128::try_from(power_of_ten(i64::from(from - to))?).ok()?;
+        if unscaled % divisor != 0 {
+            return None;
+        }
+        unscaled / divisor
+    };
+    (rescaled.unsigned_abs() < power_of_ten(i64::from(precision))?).then_some(rescaled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use num_bigint::BigInt;
+    use proptest::prelude::*;
+
+    fn unscaled(text: &str, precision: u8, scale: u8) -> Option<i128> {
+        Decimal::parse(text).unwrap().unscaled(precision, scale)
+    }
+
+    #[test]
+    fn numbers_are_read_exactly() {
+        let nines = "9".repeat(38);
+        let all = i128::from_str_radix(&nines, 10).unwrap();
+        for (text, precision, scale, expected) in [
+            ("0", 1, 0, Some(0)),
+            ("-0", 1, 0, Some(0)),
+            ("0.000", 38, 0, Some(0)),
+            ("0e999999999999999999999", 38, 0, Some(0)),
+            ("1e3", 38, 0, Some(1000)),
+            ("1.5e1", 38, 0, Some(15)),
+            ("150e-1", 38, 0, Some(15)),
+            ("1000.0", 38, 0, Some(1000)),
+            ("007", 38, 0, Some(7)),
+            ("+7", 1, 0, Some(7)),
+            (".5", 38, 1, Some(5)),
+            ("5.", 38, 0, Some(5)),
+            ("1.10", 38, 1, Some(11)),
+            ("1.11", 38, 1, None),
+            ("-12.345", 5, 3, Some(-12345)),
+            ("-12.345", 4, 3, None),
+            ("1e37", 38, 0, Some(10i128.pow(37))),
+            ("1e38", 38, 0, None),
+            ("1e-38", 38, 38, Some(1)),
+            ("1e-39", 38, 38, None),
+            ("1e999999999999999999999", 38, 0, None),
+            ("1e-999999999999999999999", 38, 38, None),
+            (nines.as_str(), 38, 0, Some(all)),
+            (&format!("-{nines}"), 38, 0, Some(-all)),
+            (&format!("{nines}.0"), 38, 0, Some(all)),
+            (&format!("{nines}0"), 38, 0, None),
+            (&format!("{nines}0e-1"), 38, 0, Some(all)),
+            (&format!("{nines}9e-1"), 38, 0, None),
+            (&format!("0.{nines}"), 38, 38, Some(all)),
+        ] {
+            assert_eq!(
+                unscaled(text, precision, scale),
+                expected,
+                "{text} as NUMBER({precision},{scale})"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_read() {
+        for text in [
+            "", "-", "+", ".", "e5", "1e", "1e+", "1.2.3", " 1", "1 ", "0x10", "NaN", "Infinity",
+            "1_000", "١",
+        ] {
+            assert_eq!(Decimal::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn one_number_has_one_form() {
+        for (a, b) in [
+            ("1e3", "1000"),
+            ("1.50", "15e-1"),
+            ("-0.0", "0"),
+            ("00012e0", "12"),
+        ] {
+            assert_eq!(Decimal::parse(a), Decimal::parse(b));
+        }
+    }
+
+    #[test]
+    fn doubles_are_told_from_what_only_resembles_them() {
+        for text in [
+            "1e300",
+            "0.1",
+            "0.30000000000000004",
+            "5e-324",
+            "1.7976931348623157e308",
+            "-0",
+            "123456789012345670000000000000000000000000000",
+        ] {
+            assert!(Decimal::is_double(text), "{text}");
+        }
+        for text in [
+            "1e400",
+            "0.1000000000000000000000000000000000000000000001",
+            "123456789012345678901234567890123456789012345",
+            "1e-400",
+            "x",
+        ] {
+            assert!(!Decimal::is_double(text), "{text}");
+        }
+    }
+
+    proptest! {
+        /// Digits, point and exponent against arithmetic on big integers that knows nothing of this file.
+        #[test]
+        fn reading_agrees_with_big_integers(
+            negative: bool, before in "[0-9]{1,42}", after in "[0-9]{0,42}", exponent in -60i64..60, precision in 1u8..=38, scale in 0u8..=38,
+        ) {
+            let text = format!("{}{before}.{after}e{exponent}", if negative { "-" } else { "" });
+            // value × 10^scale = digits × 10^(exponent - after.len() + scale)
+            let mut expected: BigInt = format!("{before}{after}").parse().unwrap();
+            let shift = exponent - after.len() as i64 + i64::from(scale);
+            let power = BigInt::from(10).pow(shift.unsigned_abs() as u32);
+            let exact = if shift >= 0 {
+                expected *= power;
+                true
+            } else {
+                let exact = (&expected % &power) == BigInt::from(0);
+                expected /= power;
+                exact
+            };
+            let fits = exact && expected < BigInt::from(10).pow(u32::from(precision));
+            let expected = if negative { -expected } else { expected };
+            let read = unscaled(&text, precision, scale);
+            prop_assert_eq!(read.is_some(), fits);
+            if let Some(read) = read {
+                prop_assert_eq!(BigInt::from(read), expected);
+            }
+        }
+
+        #[test]
+        fn digit_counts_are_what_the_number_needs(unscaled_value in -(10i128.pow(38) - 1)..10i128.pow(38), scale in 0u8..=38) {
+            let text = format!("{unscaled_value}e-{scale}");
+            let number = Decimal::parse(&text).unwrap();
+            prop_assert!(number.scale() <= i64::from(scale));
+            prop_assert_eq!(number.unscaled(38, scale), Some(unscaled_value));
+            if unscaled_value != 0 && number.scale() > 0 {
+                prop_assert_eq!(number.unscaled(38, number.scale() as u8 - 1), None);
+            }
+        }
+
+        #[test]
+        fn rescaling_agrees_with_reading(value: i64, from in 0u8..=10, to in 0u8..=20, precision in 1u8..=38) {
+            let text = format!("{value}e-{from}");
+            prop_assert_eq!(rescale(i128::from(value), from, to, precision), unscaled(&text, precision, to));
+        }
+
+        #[test]
+        fn every_double_is_one(double in proptest::num::f64::NORMAL | proptest::num::f64::SUBNORMAL) {
+            let (scientific, plain) = (format!("{double:e}"), format!("{double}"));
+            prop_assert!(Decimal::is_double(&scientific));
+            prop_assert!(Decimal::is_double(&plain));
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! What happens when a column of a result meets a column that the table already has.
+
+use std::fmt;
+
+use crate::types::{ColumnType, MAX_PRECISION, MAX_TEXT_BYTES};
+
+/// The type of a column that a table already has, as far as we know its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExistingType {
+    /// `BOOLEAN`
+    Boolean,
+    /// `NUMBER(precision, scale)`
+    Number {
+        /// Decimal digits in all.
+        precision: u8,
+        /// Decimal digits after the point.
+        scale: u8,
+    },
+    /// `FLOAT`
+    Float,
+    /// `VARCHAR(length)`, in characters.
+    Text {
+        /// The longest string.
+        length: u32,
+    },
+    /// `BINARY(length)`, in bytes.
+    Binary {
+        /// The longest value.
+        length: u32,
+    },
+    /// `DATE`
+    Date,
+    /// `TIME(precision)`
+    Time {
+        /// Digits of a second's fraction.
+        precision: u8,
+    },
+    /// `TIMESTAMP_NTZ(precision)`
+    TimestampNtz {
+        /// Digits of a second's fraction.
+        precision: u8,
+    },
+    /// `TIMESTAMP_LTZ(precision)`
+    TimestampLtz {
+        /// Digits of a second's fraction.
+        precision: u8,
+    },
+    /// `TIMESTAMP_TZ(precision)`
+    TimestampTz {
+        /// Digits of a second's fraction.
+        precision: u8,
+    },
+    /// `VARIANT`
+    Variant,
+    /// `ARRAY`
+    Array,
+    /// `OBJECT`
+    Object,
+}
+
+impl ExistingType {
+    /// Reads a type as DESCRIBE TABLE writes it. `None` for types that the bridge has no values for.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (name, arguments) = match text.split_once('(') {
+            None => (text, None),
+            Some((name, rest)) => (name, Some(rest.strip_suffix(')')?)),
+        };
+        let first = |default: u32| match arguments {
+            None => Some(default),
+            Some(text) => text.split(',').next()?.trim().parse().ok(),
+        };
+        // Nine is what Snowflake takes where no precision is stated.
+        let precision = || u8::try_from(first(9)?).ok();
+        Some(match name.trim() {
+            "BOOLEAN" => Self::Boolean,
+            "NUMBER" => {
+                let scale = arguments
+                    .and_then(|text| text.split_once(','))
+                    .map_or(Some(0), |(_, scale)| scale.trim().parse().ok());
+                Self::Number {
+                    precision: u8::try_from(first(MAX_PRECISION.into())?).ok()?,
+                    scale: scale?,
+                }
+            }
+            "FLOAT" | "DOUBLE" | "REAL" => Self::Float,
+            "VARCHAR" | "TEXT" | "STRING" => Self::Text {
+                length: first(16_777_216)?,
+            },
+            "BINARY" => Self::Binary {
+                length: first(8_388_608)?,
+            },
+            "DATE" => Self::Date,
+            "TIME" => Self::Time {
+                precision: precision()?,
+            },
+            "TIMESTAMP_NTZ" => Self::TimestampNtz {
+                precision: precision()?,
+            },
+            "TIMESTAMP_LTZ" => Self::TimestampLtz {
+                precision: precision()?,
+            },
+            "TIMESTAMP_TZ" => Self::TimestampTz {
+                precision: precision()?,
+            },
+            "VARIANT" => Self::Variant,
+            // A structured ARRAY or OBJECT has arguments, and takes only what has its structure.
+            "ARRAY" if arguments.is_none() => Self::Array,
+            "OBJECT" if arguments.is_none() => Self::Object,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for ExistingType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean => f.write_str("BOOLEAN"),
+            Self::Number { precision, scale } => write!(f, "NUMBER({precision},{scale})"),
+            Self::Float => f.write_str("FLOAT"),
+            Self::Text { length } => write!(f, "VARCHAR({length})"),
+            Self::Binary { length } => write!(f, "BINARY({length})"),
+            Self::Date => f.write_str("DATE"),
+            Self::Time { precision } => write!(f, "TIME({precision})"),
+            Self::TimestampNtz { precision } => write!(f, "TIMESTAMP_NTZ({precision})"),
+            Self::TimestampLtz { precision } => write!(f, "TIMESTAMP_LTZ({precision})"),
+            Self::TimestampTz { precision } => write!(f, "TIMESTAMP_TZ({precision})"),
+            Self::Variant => f.write_str("VARIANT"),
+            Self::Array => f.write_str("ARRAY"),
+            Self::Object => f.write_str("OBJECT"),
+        }
+    }
+}
+
+/// Whether a table's column takes a result's values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fit {
+    /// It holds every value of the type. What it cannot hold because of its size, Snowflake refuses; nothing is cut.
+    AsIs,
+    /// It does once it has this type, to which ALTER COLUMN … SET DATA TYPE can bring it without touching a value.
+    Widen(String),
+    /// It does not, and no ALTER can make it.
+    Refused,
+}
+
+/// Digits of a second that the bridge's times and timestamps have.
+const FRACTION_DIGITS: u8 = 6;
+
+/// A double holds every integer of up to 15 decimal digits.
+const EXACT_DOUBLE_DIGITS: u8 = 15;
+
+/// Whether a column of type `existing` takes values of type `wanted`.
+#[must_use]
+pub fn fit(existing: ExistingType, wanted: ColumnType) -> Fit {
+    use ExistingType as Has;
+    let fits = match (existing, wanted) {
+        (Has::Text { length }, ColumnType::Text) => {
+            return if usize::try_from(length).is_ok_and(|length| length >= MAX_TEXT_BYTES) {
+                Fit::AsIs
+            } else {
+                Fit::Widen(wanted.snowflake())
+            };
+        }
+        (Has::Number { precision, scale }, ColumnType::Number { precision: wanted_precision, scale: wanted_scale }) => {
+            if wanted_scale > scale {
+                return Fit::Refused;
+            }
+            // Keeping the scale, which cannot change, and all digits before the point as far as there are any more.
+            let needed = (wanted_precision - wanted_scale).saturating_add(scale).min(MAX_PRECISION);
+            return if needed <= precision { Fit::AsIs } else { Fit::Widen(format!("NUMBER({needed},{scale})")) };
+        }
+        (Has::Float, ColumnType::Number { precision, scale }) => scale == 0 && precision <= EXACT_DOUBLE_DIGITS,
+        // These have one text each, whatever the session's output formats are.
+        (Has::Text { .. }, ColumnType::Number { .. } | ColumnType::Boolean) => true,
+        (Has::Boolean, ColumnType::Boolean)
+        | (Has::Float, ColumnType::Float)
+        | (Has::Binary { .. }, ColumnType::Binary)
+        | (Has::Date, ColumnType::Date)
+        | (Has::Array, ColumnType::Array)
+        | (Has::Variant, _) => true,
+        (Has::Time { precision }, ColumnType::Time)
+        | (Has::TimestampNtz { precision }, ColumnType::TimestampNtz)
+        // Both keep the instant, which is all that the value has: its offset is always zero.
+        | (Has::TimestampLtz { precision } | Has::TimestampTz { precision }, ColumnType::TimestampTz) => {
+            precision >= FRACTION_DIGITS
+        }
+        _ => false,
+    };
+    if fits { Fit::AsIs } else { Fit::Refused }
+}
+
+impl ColumnType {
+    /// Whether a column whose type DESCRIBE TABLE calls `existing` takes values of this type.
+    #[must_use]
+    pub fn fit(self, existing: &str) -> Fit {
+        ExistingType::parse(existing).map_or(Fit::Refused, |existing| fit(existing, self))
+    }
+}
+
+/// What COPY's SELECT says to bring the Parquet field `field` of type `wanted` into a column of type `existing`.
+///
+/// COPY converts few types on its own: text, for one, is not made a VARIANT unless asked.
+#[must_use]
+pub fn copy_expression_into(existing: ExistingType, wanted: ColumnType, field: &str) -> String {
+    let expression = wanted.copy_expression(field);
+    match (existing, wanted) {
+        (ExistingType::Variant, ColumnType::Variant) => expression,
+        (ExistingType::Variant, _) => format!("TO_VARIANT({expression})"),
+        (ExistingType::Text { .. }, ColumnType::Number { .. } | ColumnType::Boolean) => {
+            format!("{expression}::VARCHAR")
+        }
+        _ => expression,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: ColumnType = ColumnType::Text;
+
+    fn number(precision: u8, scale: u8) -> ColumnType {
+        ColumnType::Number { precision, scale }
+    }
+
+    #[test]
+    fn types_as_describe_table_writes_them() {
+        for text in [
+            "BOOLEAN",
+            "NUMBER(38,0)",
+            "NUMBER(10,2)",
+            "FLOAT",
+            "VARCHAR(16777216)",
+            "BINARY(8388608)",
+            "DATE",
+            "TIME(9)",
+            "TIMESTAMP_NTZ(9)",
+            "TIMESTAMP_LTZ(6)",
+            "TIMESTAMP_TZ(0)",
+            "VARIANT",
+            "ARRAY",
+            "OBJECT",
+        ] {
+            assert_eq!(ExistingType::parse(text).unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "GEOGRAPHY",
+            "VECTOR(FLOAT, 3)",
+            "ARRAY(NUMBER(38,0))",
+            "MAP(VARCHAR, NUMBER)",
+            "NUMBER(38",
+            "NUMBER(x,0)",
+            "NUMBER(300,0)",
+            "DECFLOAT(38)",
+        ] {
+            assert_eq!(ExistingType::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_bridge_creates_it_fits_into() {
+        for wanted in [
+            ColumnType::Boolean,
+            number(38, 0),
+            number(38, 10),
+            number(5, 0),
+            ColumnType::Float,
+            TEXT,
+            ColumnType::Binary,
+            ColumnType::Date,
+            ColumnType::Time,
+            ColumnType::TimestampNtz,
+            ColumnType::TimestampTz,
+            ColumnType::Variant,
+            ColumnType::Array,
+        ] {
+            let existing = ExistingType::parse(&wanted.snowflake()).unwrap();
+            assert_eq!(fit(existing, wanted), Fit::AsIs, "{existing}");
+            assert_eq!(
+                copy_expression_into(existing, wanted, "A"),
+                wanted.copy_expression("A")
+            );
+        }
+    }
+
+    #[test]
+    fn columns_widen_where_snowflake_can_and_else_refuse() {
+        let widen = |text: &str| Fit::Widen(text.to_owned());
+        for (existing, wanted, expected) in [
+            ("VARCHAR(20)", TEXT, widen("VARCHAR(134217728)")),
+            ("NUMBER(5,0)", number(38, 0), widen("NUMBER(38,0)")),
+            ("NUMBER(10,2)", number(10, 0), widen("NUMBER(12,2)")),
+            ("NUMBER(10,2)", number(38, 0), widen("NUMBER(38,2)")),
+            ("NUMBER(38,10)", number(38, 0), Fit::AsIs),
+            ("NUMBER(38,10)", number(38, 2), Fit::AsIs),
+            ("NUMBER(19,0)", number(10, 0), Fit::AsIs),
+            ("NUMBER(38,0)", number(38, 10), Fit::Refused),
+            ("NUMBER(38,0)", TEXT, Fit::Refused),
+            ("NUMBER(38,0)", ColumnType::Float, Fit::Refused),
+            ("FLOAT", number(10, 0), Fit::AsIs),
+            ("FLOAT", number(19, 0), Fit::Refused),
+            ("VARCHAR(20)", number(38, 0), Fit::AsIs),
+            ("VARCHAR(20)", ColumnType::Date, Fit::Refused),
+            ("VARCHAR(20)", ColumnType::Variant, Fit::Refused),
+            ("VARIANT", TEXT, Fit::AsIs),
+            ("ARRAY", ColumnType::Variant, Fit::Refused),
+            ("BINARY(8388608)", ColumnType::Binary, Fit::AsIs),
+            ("TIME(3)", ColumnType::Time, Fit::Refused),
+            ("TIMESTAMP_NTZ(9)", ColumnType::TimestampNtz, Fit::AsIs),
+            ("TIMESTAMP_LTZ(9)", ColumnType::TimestampTz, Fit::AsIs),
+            ("TIMESTAMP_NTZ(9)", ColumnType::TimestampTz, Fit::Refused),
+            ("TIMESTAMP_TZ(3)", ColumnType::TimestampTz, Fit::Refused),
+            ("DATE", ColumnType::TimestampNtz, Fit::Refused),
+            ("BOOLEAN", number(1, 0), Fit::Refused),
+            ("OBJECT", ColumnType::Variant, Fit::Refused),
+        ] {
+            assert_eq!(
+                fit(ExistingType::parse(existing).unwrap(), wanted),
+                expected,
+                "{existing} ← {wanted:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn copy_converts_explicitly_what_it_would_not_convert_itself() {
+        let variant = ExistingType::Variant;
+        assert_eq!(
+            copy_expression_into(variant, TEXT, "A"),
+            "TO_VARIANT($1:\"A\"::VARCHAR(134217728))"
+        );
+        assert_eq!(
+            copy_expression_into(variant, ColumnType::Array, "A"),
+            "TO_VARIANT(PARSE_JSON($1:\"A\")::ARRAY)"
+        );
+        let text = ExistingType::Text { length: 20 };
+        assert_eq!(
+            copy_expression_into(text, number(38, 0), "A"),
+            "$1:\"A\"::NUMBER(38,0)::VARCHAR"
+        );
+    }
+}

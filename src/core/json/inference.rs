@@ -1,0 +1,378 @@
+//! The first walk over a result: which columns it has, and the narrowest type that holds every value of each exactly.
+
+use std::str::FromStr;
+
+use super::declared::{Declared, DeclaredType};
+use super::key_index::KeyIndex;
+use super::reading::Reading;
+use super::walker::{RowShape, Step, Walker};
+use super::{Token, TokenSink};
+use crate::decimal::Decimal;
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::{
+    ColumnCase, MAX_COLUMNS, MAX_NAME_CHARACTERS, column_name, column_names, shown,
+    too_many_columns,
+};
+use crate::types::{Column, ColumnType, MAX_PRECISION};
+
+/// The scale that decimals get where their digits leave room. A NUMBER's scale cannot be changed later, so that a column
+/// made for today's two digits would not take tomorrow's four.
+const USUAL_SCALE: i64 = 10;
+
+/// What becomes of numbers that are no integers of up to 38 digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Numeric {
+    /// They become NUMBER(38, s); what does not fit exactly is refused.
+    #[default]
+    Number,
+    /// The whole column becomes VARCHAR, each number in its own digits.
+    Varchar,
+}
+
+impl FromStr for Numeric {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "number" => Ok(Self::Number),
+            "varchar" => Ok(Self::Varchar),
+            _ => Err(Error::new(
+                ErrorKind::Configuration,
+                "numeric is neither number nor varchar",
+            )
+            .with_hint("Set numeric to number, or to varchar to load decimals as text.")),
+        }
+    }
+}
+
+/// The user's choices about columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PlanOptions {
+    /// What becomes of lower-case letters in names.
+    pub column_case: ColumnCase,
+    /// What becomes of decimal numbers.
+    pub numeric: Numeric,
+}
+
+/// Where in a row the value of a column is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceKey {
+    /// Under that key of an object.
+    Key(String),
+    /// At that position of an array, from 0.
+    Position(usize),
+}
+
+/// A column of the result that the table gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedColumn {
+    /// Where its values are.
+    pub source: SourceKey,
+    /// What the user calls it.
+    pub source_name: String,
+    /// What it is in Snowflake.
+    pub column: Column,
+    pub(super) reading: Reading,
+}
+
+/// How to read a result: what [`Inference`] found out and [`Rows`](super::Rows) goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The columns of the result, without those of the stamp.
+    pub columns: Vec<PlannedColumn>,
+    /// How many rows there are.
+    pub rows: u64,
+}
+
+impl Plan {
+    /// The columns as [`SpoolWriter::create`](crate::spool::SpoolWriter::create) wants them.
+    #[must_use]
+    pub fn result_columns(&self) -> Vec<Column> {
+        self.columns
+            .iter()
+            .map(|planned| planned.column.clone())
+            .collect()
+    }
+}
+
+/// Looks at every value of a result.
+pub struct Inference {
+    walker: Walker,
+    index: KeyIndex,
+    columns: Vec<Seen>,
+    /// How many of the columns were declared; they are the first.
+    declared: usize,
+    current: usize,
+    options: PlanOptions,
+}
+
+impl Inference {
+    /// Begins with what the application declared, if anything.
+    #[must_use]
+    pub fn new(declared: Option<&[Declared]>, options: PlanOptions) -> Self {
+        let declared = declared.unwrap_or_default();
+        Self {
+            walker: Walker::default(),
+            index: KeyIndex::new(declared.iter().map(|column| column.name.as_str())),
+            columns: declared
+                .iter()
+                .map(|column| Seen::new(&column.name, column.declared_type))
+                .collect(),
+            declared: declared.len(),
+            current: 0,
+            options,
+        }
+    }
+
+    /// Makes the plan. Columns come in the order of their declaration, then in the order of their first value.
+    ///
+    /// # Errors
+    /// `Data` when a column's numbers have more digits than Snowflake holds, or names cannot stand beside each other;
+    /// `Internal` when the tokens were not those of a whole document.
+    pub fn finish(self) -> Result<Plan> {
+        self.walker.finish()?;
+        let mut kept = Vec::new();
+        for (position, seen) in self.columns.iter().enumerate() {
+            if let Some(reading) = seen.decide(self.options.numeric)? {
+                kept.push((position, seen.name.as_str(), reading));
+            }
+        }
+        let names = column_names(
+            kept.iter().map(|(_, name, _)| *name),
+            self.options.column_case,
+        )?;
+        let by_position = self.walker.shape() == Some(RowShape::Array);
+        let columns =
+            kept.into_iter()
+                .zip(names)
+                .map(|((position, source_name, reading), name)| PlannedColumn {
+                    source: if by_position {
+                        SourceKey::Position(position)
+                    } else {
+                        SourceKey::Key(source_name.to_owned())
+                    },
+                    source_name: source_name.to_owned(),
+                    column: Column::new(name, reading.column_type()),
+                    reading,
+                });
+        Ok(Plan {
+            columns: columns.collect(),
+            rows: self.walker.row(),
+        })
+    }
+
+    /// The column of a key, a new one if need be.
+    fn column_of_key(&mut self, key: &str) -> Result<usize> {
+        if let Some(column) = self.index.find(key) {
+            return Ok(column);
+        }
+        // Refused here already, so that absurd names do not pile up in memory; a character has at most four bytes.
+        if key.len() > 4 * MAX_NAME_CHARACTERS {
+            column_name(key, ColumnCase::Preserve)?;
+        }
+        self.add_column(Seen::new(key, None))?;
+        Ok(self.index.insert(key))
+    }
+
+    /// The column of the current value of a row that is an array.
+    fn column_of_position(&mut self) -> Result<usize> {
+        let position = self.walker.values() - 1;
+        if position >= self.columns.len() {
+            if self.declared > 0 || self.walker.row() > 1 {
+                return Err(self.wrong_length());
+            }
+            self.add_column(Seen::new(&format!("COLUMN_{}", self.walker.values()), None))?;
+        }
+        Ok(position)
+    }
+
+    fn add_column(&mut self, seen: Seen) -> Result<()> {
+        if self.columns.len() == MAX_COLUMNS {
+            return Err(too_many_columns());
+        }
+        self.columns.push(seen);
+        Ok(())
+    }
+
+    fn wrong_length(&self) -> Error {
+        let columns = self.columns.len();
+        let row = self.walker.row();
+        let problem = if self.walker.values() > columns {
+            "more"
+        } else {
+            "fewer"
+        };
+        let error = Error::new(
+            ErrorKind::Data,
+            format!("malformed result: row {row} has {problem} values than the {columns} columns"),
+        );
+        if self.declared > 0 {
+            error.with_hint(
+                "Give each row one value, or null, for each entry of the result columns.",
+            )
+        } else {
+            error.with_hint(
+                "Give all rows the same number of values, with null where there is none.",
+            )
+        }
+    }
+
+    fn see(&mut self, token: Token<'_>) -> Result<()> {
+        if self.walker.shape() == Some(RowShape::Array) {
+            self.current = self.column_of_position()?;
+        }
+        let row = self.walker.row();
+        let Some(seen) = self.columns.get_mut(self.current) else {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "a value of an object came without its key",
+            ));
+        };
+        if seen.last_row == row {
+            return Err(Error::new(
+                ErrorKind::Data,
+                format!("row {row} has the key {} twice", shown(&seen.name)),
+            ));
+        }
+        seen.last_row = row;
+        seen.see(token);
+        Ok(())
+    }
+}
+
+impl TokenSink for Inference {
+    fn token(&mut self, token: Token<'_>) -> Result<()> {
+        match self.walker.step(token)? {
+            Step::Key => {
+                if let Token::Key(key) = token {
+                    self.current = self.column_of_key(key)?;
+                }
+            }
+            Step::Scalar | Step::NestedBegin => self.see(token)?,
+            Step::RowEnd => {
+                self.index.restart();
+                if token == Token::EndArray && self.walker.values() < self.columns.len() {
+                    return Err(self.wrong_length());
+                }
+            }
+            Step::Frame | Step::Nested | Step::NestedEnd => {}
+        }
+        Ok(())
+    }
+}
+
+/// What was seen of a column.
+#[derive(Debug)]
+struct Seen {
+    name: String,
+    declared_type: Option<DeclaredType>,
+    last_row: u64,
+    booleans: bool,
+    numbers: bool,
+    strings: bool,
+    nested: bool,
+    /// The most digits before and after the point, over all numbers.
+    integer_digits: i64,
+    scale: i64,
+}
+
+impl Seen {
+    fn new(name: &str, declared_type: Option<DeclaredType>) -> Self {
+        Self {
+            name: name.to_owned(),
+            declared_type,
+            last_row: 0,
+            booleans: false,
+            numbers: false,
+            strings: false,
+            nested: false,
+            integer_digits: 0,
+            scale: 0,
+        }
+    }
+
+    fn see(&mut self, token: Token<'_>) {
+        match token {
+            Token::Bool(_) => self.booleans = true,
+            Token::Number(text) => {
+                self.numbers = true;
+                self.measure(text);
+            }
+            Token::String(text) => {
+                self.strings = true;
+                if self.declared_type == Some(DeclaredType::Numeric) {
+                    self.measure(text);
+                }
+            }
+            Token::BeginArray | Token::BeginObject => self.nested = true,
+            _ => {}
+        }
+    }
+
+    fn measure(&mut self, number: &str) {
+        if let Some(number) = Decimal::parse(number) {
+            self.integer_digits = self.integer_digits.max(number.integer_digits());
+            self.scale = self.scale.max(number.scale());
+        }
+    }
+
+    /// How to read the column; nothing for one that is not created because nobody knows what it holds.
+    fn decide(&self, numeric: Numeric) -> Result<Option<Reading>> {
+        let reading = match self.declared_type {
+            Some(DeclaredType::Column(column_type)) => Reading::Plain(column_type),
+            Some(DeclaredType::Uuid) => Reading::Uuid,
+            Some(DeclaredType::Numeric) if numeric == Numeric::Varchar => Reading::NumberText,
+            Some(DeclaredType::Numeric) => Reading::Plain(self.number(USUAL_SCALE)?),
+            None => match (self.booleans, self.numbers, self.strings, self.nested) {
+                (false, false, false, false) => return Ok(None),
+                (true, false, false, false) => Reading::Plain(ColumnType::Boolean),
+                (false, false, true, false) => Reading::Plain(ColumnType::Text),
+                (false, true, false, false) => self.inferred_number(numeric)?,
+                _ => Reading::Plain(ColumnType::Variant),
+            },
+        };
+        Ok(Some(reading))
+    }
+
+    fn inferred_number(&self, numeric: Numeric) -> Result<Reading> {
+        let integers = self.scale == 0;
+        if numeric == Numeric::Varchar
+            && !(integers && self.integer_digits <= i64::from(MAX_PRECISION))
+        {
+            return Ok(Reading::NumberText);
+        }
+        Ok(Reading::Plain(self.number(if integers {
+            0
+        } else {
+            USUAL_SCALE
+        })?))
+    }
+
+    /// A NUMBER of all 38 digits with the scale that the data needs, or the usual one if that leaves the digits room.
+    fn number(&self, usual_scale: i64) -> Result<ColumnType> {
+        let room = i64::from(MAX_PRECISION) - self.integer_digits;
+        let scale = self.scale.max(usual_scale.min(room));
+        match u8::try_from(scale) {
+            Ok(scale) if i64::from(scale) <= room => ColumnType::number(MAX_PRECISION, scale),
+            _ => Err(Error::new(
+                ErrorKind::Data,
+                format!(
+                    "the numbers in column {} need more than Snowflake's {MAX_PRECISION} digits: {} before the point and {} after it",
+                    shown(&self.name),
+                    self.integer_digits,
+                    self.scale
+                ),
+            )
+            .with_hint("Pass numeric => 'varchar' to load such columns as text, or declare the column as text or double precision.")),
+        }
+    }
+}
+
+impl Reading {
+    fn column_type(self) -> ColumnType {
+        match self {
+            Self::Plain(column_type) => column_type,
+            Self::NumberText | Self::Uuid => ColumnType::Text,
+        }
+    }
+}

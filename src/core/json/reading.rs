@@ -1,0 +1,182 @@
+//! How one JSON value is read as a value of its column's type: exactly, or not at all.
+
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+use super::Token;
+use super::writer::{JsonText, variant_keeps};
+use crate::batch::Value;
+use crate::calendar::{parse_date, parse_time, parse_timestamp, parse_timestamp_with_offset};
+use crate::decimal::Decimal;
+use crate::types::ColumnType;
+
+/// How the values of a column are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// As the column's type says.
+    Plain(ColumnType),
+    /// A number, kept as its own text.
+    NumberText,
+    /// A UUID, written in its usual form.
+    Uuid,
+}
+
+/// Why a value cannot be read; the words complete "the value is not …".
+pub(super) type Expected = &'static str;
+
+/// Room for values that are not in the document as they are needed.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) json: JsonText,
+    bytes: Vec<u8>,
+}
+
+impl Scratch {
+    /// Reads a value that is neither an object nor an array.
+    pub(super) fn scalar<'a>(
+        &'a mut self,
+        reading: Reading,
+        token: Token<'a>,
+    ) -> Result<Value<'a>, Expected> {
+        if token == Token::Null {
+            return Ok(Value::Null);
+        }
+        match reading {
+            Reading::Plain(column_type) => self.plain(column_type, token),
+            Reading::NumberText => match token {
+                Token::Number(text) | Token::String(text) if Decimal::parse(text).is_some() => {
+                    Ok(Value::Text(text))
+                }
+                _ => Err("a number"),
+            },
+            Reading::Uuid => match token {
+                Token::String(text) => {
+                    let uuid = Uuid::try_parse(text).map_err(|_| "a UUID")?;
+                    self.bytes.resize(Hyphenated::LENGTH, 0);
+                    Ok(Value::Text(uuid.hyphenated().encode_lower(&mut self.bytes)))
+                }
+                _ => Err("a UUID"),
+            },
+        }
+    }
+
+    /// Reads the object or array that was written to [`Scratch::json`].
+    pub(super) fn nested(&self, reading: Reading) -> Result<Value<'_>, Expected> {
+        let json = self.json.as_str();
+        match reading {
+            Reading::Plain(ColumnType::Variant) => Ok(Value::Json(json)),
+            Reading::Plain(ColumnType::Array) if json.starts_with('[') => Ok(Value::Json(json)),
+            Reading::Plain(ColumnType::Text) => Ok(Value::Text(json)),
+            Reading::Plain(column_type) => Err(expected(column_type)),
+            Reading::NumberText => Err("a number"),
+            Reading::Uuid => Err("a UUID"),
+        }
+    }
+
+    fn plain<'a>(
+        &'a mut self,
+        column_type: ColumnType,
+        token: Token<'a>,
+    ) -> Result<Value<'a>, Expected> {
+        let value = match (column_type, token) {
+            (ColumnType::Boolean, Token::Bool(value)) => Some(Value::Bool(value)),
+            (ColumnType::Boolean, Token::String("true" | "t")) => Some(Value::Bool(true)),
+            (ColumnType::Boolean, Token::String("false" | "f")) => Some(Value::Bool(false)),
+            (
+                ColumnType::Number { precision, scale },
+                Token::Number(text) | Token::String(text),
+            ) => Decimal::parse(text)
+                .and_then(|number| number.unscaled(precision, scale))
+                .map(|unscaled| Value::Decimal { unscaled, scale }),
+            (ColumnType::Float, Token::Number(text) | Token::String(text)) => {
+                float(text).map(Value::Float)
+            }
+            (ColumnType::Text, Token::String(text) | Token::Number(text)) => {
+                Some(Value::Text(text))
+            }
+            (ColumnType::Text, Token::Bool(value)) => {
+                Some(Value::Text(if value { "true" } else { "false" }))
+            }
+            (ColumnType::Binary, Token::String(text)) => {
+                self.hex(text).then_some(Value::Bytes(&self.bytes))
+            }
+            (ColumnType::Date, Token::String(text)) => parse_date(text).map(Value::Date),
+            (ColumnType::Time, Token::String(text)) => parse_time(text).map(Value::Time),
+            (ColumnType::TimestampNtz, Token::String(text)) => {
+                parse_timestamp(text).map(Value::Timestamp)
+            }
+            (ColumnType::TimestampTz, Token::String(text)) => {
+                parse_timestamp_with_offset(text).map(Value::TimestampTz)
+            }
+            (ColumnType::Variant, Token::Number(text)) => {
+                return if variant_keeps(text) {
+                    Ok(Value::Json(text))
+                } else {
+                    Err(NUMBER_IN_VARIANT)
+                };
+            }
+            (ColumnType::Variant, token) => {
+                self.json.clear();
+                self.json.token(token);
+                Some(Value::Json(self.json.as_str()))
+            }
+            _ => None,
+        };
+        value.ok_or_else(|| expected(column_type))
+    }
+
+    /// Reads `\x` and pairs of hexadecimal digits into [`Scratch::bytes`].
+    fn hex(&mut self, text: &str) -> bool {
+        self.bytes.clear();
+        let Some(digits) = text.strip_prefix("\\x") else {
+            return false;
+        };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        for pair in digits.as_bytes().chunks(2) {
+            let [high, low] = pair else { return false };
+            let (Some(high), Some(low)) = (digit(*high), digit(*low)) else {
+                return false;
+            };
+            self.bytes.extend(u8::try_from(high * 16 + low));
+        }
+        true
+    }
+}
+
+/// What is said of a number that a VARIANT would round.
+pub(super) const NUMBER_IN_VARIANT: Expected =
+    "a number that a VARIANT keeps exactly (38 digits, or a double)";
+
+/// The nearest double, which is what whoever declares a double asked for; a number too large for any is none.
+fn float(text: &str) -> Option<f64> {
+    match text {
+        "NaN" => Some(f64::NAN),
+        "Infinity" => Some(f64::INFINITY),
+        "-Infinity" => Some(f64::NEG_INFINITY),
+        _ => {
+            Decimal::parse(text)?;
+            text.parse().ok().filter(|value: &f64| value.is_finite())
+        }
+    }
+}
+
+fn expected(column_type: ColumnType) -> Expected {
+    match column_type {
+        ColumnType::Boolean => "a boolean",
+        ColumnType::Number { scale: 0, .. } => "an integer of the declared size",
+        ColumnType::Number { .. } => "a number of the declared digits",
+        ColumnType::Float => "a double precision number",
+        ColumnType::Text => "text",
+        ColumnType::Binary => "hexadecimal bytes (\\x…)",
+        ColumnType::Date => "a date (YYYY-MM-DD, years 1 to 9999)",
+        ColumnType::Time => "a time of day (HH:MM:SS, at most microseconds)",
+        ColumnType::TimestampNtz => {
+            "a timestamp without an offset (YYYY-MM-DDTHH:MM:SS, at most microseconds)"
+        }
+        ColumnType::TimestampTz => {
+            "a timestamp with an offset (YYYY-MM-DDTHH:MM:SS+HH:MM, at most microseconds)"
+        }
+        ColumnType::Variant => "JSON",
+        ColumnType::Array => "an array",
+    }
+}
