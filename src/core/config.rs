@@ -1,1 +1,121 @@
-//! To be written.
+//! What is needed to reach Snowflake as somebody: the account, the credentials, and how to use the network.
+
+mod account;
+mod hosts;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+pub use account::Account;
+pub use hosts::{AllowedHosts, Scheme};
+pub(crate) use hosts::{bracketed, is_loopback, split_port};
+
+use crate::retry::Backoff;
+
+/// How a user proves who he is. `Debug` shows the method and never the secret.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// A password.
+    Password(SecretString),
+    /// An RSA private key whose public half is set on the Snowflake user.
+    KeyPair {
+        /// PKCS#8 in PEM, encrypted or not.
+        private_key_pem: SecretString,
+        /// Opens an encrypted key.
+        passphrase: Option<SecretString>,
+    },
+    /// A programmatic access token.
+    Token(SecretString),
+}
+
+/// Everything a login needs. Names are sent exactly as they are here: Snowflake folds those that are not quoted.
+#[derive(Debug, Clone)]
+pub struct ConnectionSettings {
+    /// Where to log in.
+    pub account: Account,
+    /// The user's `LOGIN_NAME`.
+    pub username: String,
+    /// The proof.
+    pub credentials: Credentials,
+    /// The warehouse that runs statements; the user's default if absent.
+    pub warehouse: Option<String>,
+    /// The current database of the session.
+    pub database: Option<String>,
+    /// The current schema of the session.
+    pub schema: Option<String>,
+    /// The primary role; the user's default if absent.
+    pub role: Option<String>,
+}
+
+/// How to use the network; the same for all sessions.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// Hosts beyond Snowflake's own, and loopback hosts that may be spoken to without TLS.
+    pub allowed_hosts: AllowedHosts,
+    /// Whether names may lead to private addresses, as they do with private links into a cloud.
+    pub allow_private_endpoints: bool,
+    /// Certificates in PEM that are trusted besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// For one connection, TLS included.
+    pub connect_timeout: Duration,
+    /// The longest time without any progress on a connection.
+    pub stall_timeout: Duration,
+    /// Given to Snowflake, which ends statements that take longer.
+    pub statement_timeout: Duration,
+    /// Waits between the tries of one request.
+    pub backoff: Backoff,
+    /// Tries of one request, the first included. Whoever called tries again later, so this only spans short trouble.
+    pub tries: u32,
+}
+
+impl Default for Network {
+    /// Careful values: drivers wait 1 to 16 s between tries, and an upload has its own, longer patience around this.
+    fn default() -> Self {
+        Self {
+            allowed_hosts: AllowedHosts::default(),
+            allow_private_endpoints: false,
+            ca_file: None,
+            connect_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
+            statement_timeout: Duration::from_secs(3600),
+            backoff: Backoff {
+                base: Duration::from_secs(1),
+                max: Duration::from_secs(16),
+            },
+            tries: 4,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_never_shows_a_secret() {
+        let account = Account::parse("acme-demo", &AllowedHosts::default()).unwrap();
+        let settings = |credentials| ConnectionSettings {
+            account: account.clone(),
+            username: "U".into(),
+            credentials,
+            warehouse: None,
+            database: None,
+            schema: None,
+            role: None,
+        };
+        for credentials in [
+            Credentials::Password("hunter2".into()),
+            Credentials::KeyPair {
+                private_key_pem: "hunter2".into(),
+                passphrase: Some("hunter2".into()),
+            },
+            Credentials::Token("hunter2".into()),
+        ] {
+            let shown = format!("{:?}", settings(credentials));
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert!(shown.contains("REDACTED"), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! From what a user calls his account to the host to speak to and the name to give there.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use url::Url;
+
+use super::hosts::{self, AllowedHosts, Scheme};
+use crate::{Error, ErrorKind, Result};
+
+/// The public domains of Snowflake, of which the second serves mainland China.
+const DOMAINS: [&str; 2] = ["snowflakecomputing.com", "snowflakecomputing.cn"];
+/// The oldest region, whose accounts have host names without a region.
+const HISTORICAL_REGION: &str = "us-west-2";
+/// Account, region, cloud, and `privatelink`.
+const MAX_LABELS: usize = 4;
+
+/// An account of Snowflake, and where it is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+    name: String,
+}
+
+impl Account {
+    /// Takes an account identifier in any form that Snowflake has used, a full host name of Snowflake, or a host that
+    /// `allowed` lists.
+    ///
+    /// | Identifier | Host | Name |
+    /// |---|---|---|
+    /// | `org-account` | `org-account.snowflakecomputing.com` | `org-account` |
+    /// | `xy12345.us-east-2.aws` | the same, and `.snowflakecomputing.com` | `xy12345` |
+    /// | `xy12345.us-west-2` | `xy12345.snowflakecomputing.com` | `xy12345` |
+    /// | `xy12345.cn-north-1` | `xy12345.cn-north-1.snowflakecomputing.cn` | `xy12345` |
+    ///
+    /// # Errors
+    /// `Configuration` for anything else: URLs, paths, ports, user names, addresses.
+    pub fn parse(identifier: &str, allowed: &AllowedHosts) -> Result<Self> {
+        let identifier = identifier.trim();
+        if let Some(entry) = allowed.find(identifier) {
+            let host = identifier.to_ascii_lowercase();
+            let name = match host.parse::<IpAddr>() {
+                Ok(_) => identifier,
+                Err(_) => first_label(identifier),
+            };
+            return Ok(Self {
+                scheme: entry.scheme,
+                port: entry.port,
+                name: name.to_owned(),
+                host,
+            });
+        }
+        if !hosts::is_host_name(identifier) {
+            return Err(refused(identifier));
+        }
+        let lower = identifier.to_ascii_lowercase();
+        let full_host = DOMAINS
+            .iter()
+            .find_map(|domain| lower.strip_suffix(domain)?.strip_suffix('.'));
+        let host = match full_host {
+            Some(_) => lower.clone(),
+            None => derive_host(&lower),
+        };
+        let labels: Vec<&str> = full_host.unwrap_or(&lower).split('.').collect();
+        let begins_with_letter =
+            |label: &&str| label.starts_with(|c: char| c.is_ascii_alphabetic());
+        // A network address has labels of digits; no part of an account identifier begins with one.
+        if labels.len() > MAX_LABELS || host.len() > 253 || !labels.iter().all(begins_with_letter) {
+            return Err(refused(identifier));
+        }
+        Ok(Self {
+            scheme: Scheme::Https,
+            // An account's name may hold underscores, a host in a certificate may not: Snowflake answers to both.
+            host: host.replace('_', "-"),
+            port: Scheme::Https.default_port(),
+            name: account_name(identifier),
+        })
+    }
+
+    /// How to speak to the host.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The host, lower case.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The account's name as the login gives it: without region, case as it was written.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The account's name as a key pair token gives it.
+    #[must_use]
+    pub fn jwt_name(&self) -> String {
+        self.name.to_ascii_uppercase()
+    }
+
+    /// The address of the account with an empty path.
+    ///
+    /// # Errors
+    /// `Internal`, which [`Account::parse`] rules out.
+    pub(crate) fn url(&self) -> Result<Url> {
+        Url::parse(&format!(
+            "{}://{}:{}/",
+            self.scheme.as_str(),
+            hosts::bracketed(&self.host),
+            self.port
+        ))
+        .map_err(|cause| {
+            Error::new(ErrorKind::Internal, "the account's host makes no address")
+                .with_source(cause)
+        })
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hosts::bracketed(&self.host))?;
+        if self.port != self.scheme.default_port() {
+            write!(f, ":{}", self.port)?;
+        }
+        Ok(())
+    }
+}
+
+fn first_label(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
+}
+
+fn derive_host(identifier: &str) -> String {
+    match identifier.split_once('.') {
+        Some((account, HISTORICAL_REGION)) => format!("{account}.{}", DOMAINS[0]),
+        Some((_, region)) if region.starts_with("cn-") => format!("{identifier}.{}", DOMAINS[1]),
+        _ => format!("{identifier}.{}", DOMAINS[0]),
+    }
+}
+
+/// The first label; of a `.global` address without the connection's suffix that follows the last hyphen.
+fn account_name(identifier: &str) -> String {
+    let mut labels = identifier.split('.');
+    let first = labels.next().unwrap_or(identifier);
+    let is_global = labels
+        .next()
+        .is_some_and(|label| label.eq_ignore_ascii_case("global"));
+    match first.rsplit_once('-') {
+        Some((account, _)) if is_global => account.to_owned(),
+        _ => first.to_owned(),
+    }
+}
+
+fn refused(identifier: &str) -> Error {
+    // An identifier may be hostile, and it may be a URL with a password in it: it is not repeated.
+    let what = if identifier.is_empty() {
+        "the account identifier is empty"
+    } else if identifier.contains("://") {
+        "the account identifier is a URL"
+    } else {
+        "the account identifier is not valid"
+    };
+    Error::new(ErrorKind::Configuration, what).with_hint(
+        "Write the account as in \"myorg-myaccount\", \"xy12345.eu-central-1\" or \
+         \"myorg-myaccount.snowflakecomputing.com\", without https:// and without a path.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_and_names() {
+        // identifier, host, ACCOUNT_NAME
+        for (identifier, host, name) in [
+            (
+                "myorg-myacct",
+                "myorg-myacct.snowflakecomputing.com",
+                "myorg-myacct",
+            ),
+            (
+                "MyOrg-MyAcct",
+                "myorg-myacct.snowflakecomputing.com",
+                "MyOrg-MyAcct",
+            ),
+            ("xy12345", "xy12345.snowflakecomputing.com", "xy12345"),
+            (" xy12345\n", "xy12345.snowflakecomputing.com", "xy12345"),
+            (
+                "xy12345.us-west-2",
+                "xy12345.snowflakecomputing.com",
+                "xy12345",
+            ),
+            (
+                "xy12345.US-West-2",
+                "xy12345.snowflakecomputing.com",
+                "xy12345",
+            ),
+            (
+                "xy12345.us-east-2.aws",
+                "xy12345.us-east-2.aws.snowflakecomputing.com",
+                "xy12345",
+            ),
+            (
+                "xy12345.west-us-2.azure",
+                "xy12345.west-us-2.azure.snowflakecomputing.com",
+                "xy12345",
+            ),
+            (
+                "xy12345.us-central1.gcp",
+                "xy12345.us-central1.gcp.snowflakecomputing.com",
+                "xy12345",
+            ),
+            (
+                "xy12345.cn-north-1",
+                "xy12345.cn-north-1.snowflakecomputing.cn",
+                "xy12345",
+            ),
+            (
+                "xy12345.CN-northwest-1.aws",
+                "xy12345.cn-northwest-1.aws.snowflakecomputing.cn",
+                "xy12345",
+            ),
+            (
+                "xy12345.eu-west-1.privatelink",
+                "xy12345.eu-west-1.privatelink.snowflakecomputing.com",
+                "xy12345",
+            ),
+            (
+                "org-acct.privatelink",
+                "org-acct.privatelink.snowflakecomputing.com",
+                "org-acct",
+            ),
+            (
+                "acct-ext123.global",
+                "acct-ext123.global.snowflakecomputing.com",
+                "acct",
+            ),
+            (
+                "my-acct-ext123.GLOBAL",
+                "my-acct-ext123.global.snowflakecomputing.com",
+                "my-acct",
+            ),
+            (
+                "myorg-my_acct",
+                "myorg-my-acct.snowflakecomputing.com",
+                "myorg-my_acct",
+            ),
+            (
+                "myaccount.snowflakecomputing.com",
+                "myaccount.snowflakecomputing.com",
+                "myaccount",
+            ),
+            (
+                "xy12345.us-west-2.snowflakecomputing.com",
+                "xy12345.us-west-2.snowflakecomputing.com",
+                "xy12345",
+            ),
+            (
+                "My_Acct.eu-west-1.snowflakecomputing.com",
+                "my-acct.eu-west-1.snowflakecomputing.com",
+                "My_Acct",
+            ),
+            (
+                "xy12345.cn-north-1.snowflakecomputing.cn",
+                "xy12345.cn-north-1.snowflakecomputing.cn",
+                "xy12345",
+            ),
+            (
+                "acct-ext123.global.snowflakecomputing.com",
+                "acct-ext123.global.snowflakecomputing.com",
+                "acct",
+            ),
+        ] {
+            let account = Account::parse(identifier, &AllowedHosts::default()).expect(identifier);
+            assert_eq!(
+                (account.host(), account.name()),
+                (host, name),
+                "{identifier}"
+            );
+            assert_eq!(
+                (account.scheme(), account.port()),
+                (Scheme::Https, 443),
+                "{identifier}"
+            );
+            assert_eq!(account.jwt_name(), name.to_uppercase(), "{identifier}");
+            assert_eq!(
+                account.url().unwrap().as_str(),
+                format!("https://{host}/"),
+                "{identifier}"
+            );
+        }
+    }
+
+    #[test]
+    fn hostile_identifiers_are_refused() {
+        let long_label = "a".repeat(64);
+        let long_name = vec!["a".repeat(60); 4].join(".");
+        for identifier in [
+            "",
+            ".",
+            "..",
+            "-",
+            "https://xy12345.snowflakecomputing.com",
+            "http://xy12345",
+            "attacker.example/foo",
+            "attacker.example?x=",
+            "attacker.example#",
+            "169.254.169.254#",
+            "169.254.169.254",
+            "127.0.0.1:8443/x",
+            "127.0.0.1",
+            "127.0.0.1.snowflakecomputing.com",
+            "[::1]",
+            "::1",
+            "2130706433",
+            "0x7f.1",
+            "user@host",
+            "user:pass@xy12345",
+            "xy12345:443",
+            "xy 12345",
+            "xy12345\\..",
+            "xy12345%2f",
+            "xy12345\0",
+            "xy12345\r\nHost: x",
+            "xÿ12345",
+            "xy12345..aws",
+            ".xy12345",
+            "xy12345.",
+            "-xy12345",
+            "xy12345-",
+            "a.b.c.d.e",
+            ".snowflakecomputing.com",
+            "a.b.c.d.e.snowflakecomputing.com",
+            &long_label,
+            &long_name,
+        ] {
+            let error = Account::parse(identifier, &AllowedHosts::default()).expect_err(identifier);
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{identifier}");
+            assert!(error.hint().is_some());
+            if identifier.len() > 1 {
+                assert!(
+                    !error.message().contains(identifier),
+                    "{identifier} is repeated"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_only_ends_like_snowflake_stays_below_snowflake() {
+        let account =
+            Account::parse("evilsnowflakecomputing.com", &AllowedHosts::default()).unwrap();
+        assert_eq!(
+            account.host(),
+            "evilsnowflakecomputing.com.snowflakecomputing.com"
+        );
+    }
+
+    #[test]
+    fn listed_hosts_bring_scheme_and_port() {
+        let allowed = AllowedHosts::parse(
+            "http://acme-demo.localhost:8084, http://127.0.0.1:9000, snow.corp:8443",
+        )
+        .unwrap();
+        let account = Account::parse("Acme-Demo.localhost", &allowed).unwrap();
+        assert_eq!(
+            account.url().unwrap().as_str(),
+            "http://acme-demo.localhost:8084/"
+        );
+        assert_eq!(account.name(), "Acme-Demo");
+        assert_eq!(account.jwt_name(), "ACME-DEMO");
+        assert_eq!(account.to_string(), "acme-demo.localhost:8084");
+        let address = Account::parse("127.0.0.1", &allowed).unwrap();
+        assert_eq!(address.url().unwrap().as_str(), "http://127.0.0.1:9000/");
+        let corporate = Account::parse("snow.corp", &allowed).unwrap();
+        assert_eq!(corporate.url().unwrap().as_str(), "https://snow.corp:8443/");
+        // Not listed, so it is a region of Snowflake's own, whatever it is called.
+        let other = Account::parse("other.localhost", &allowed).unwrap();
+        assert_eq!(other.host(), "other.localhost.snowflakecomputing.com");
+    }
+}
