@@ -1,1 +1,76 @@
-//! To be written.
+//! Snowflake as a client sees it: log in, run statements, put files into a stage.
+//!
+//! From the bottom: `resolver` and `http` decide where connections may go; `route` and `transport` carry one
+//! request; `auth` proves the user; `session` runs statements; `stage` puts files; `pool` keeps sessions.
+//! `wire` holds the shapes of messages, `errors` what refusals mean, and [`sql`] the texts of statements.
+
+mod abort;
+mod auth;
+mod chunks;
+mod encryption;
+mod errors;
+mod http;
+mod key_pair;
+mod pem;
+mod pool;
+mod resolver;
+mod result;
+mod route;
+mod session;
+pub mod sql;
+mod stage;
+mod storage;
+mod storage_client;
+mod text;
+mod transport;
+mod wire;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+
+pub use key_pair::public_key_statement;
+pub use pool::{Pool, PoolKey, PooledSession};
+pub use result::QueryResult;
+pub use session::{Session, SessionInfo, SessionOptions, Statement};
+
+use crate::Result;
+
+/// What an upload needs of Snowflake.
+#[async_trait]
+pub trait Warehouse: Send {
+    /// Runs a statement; see [`Session::execute`].
+    ///
+    /// # Errors
+    /// See [`Session::execute`].
+    async fn execute(&mut self, statement: &Statement) -> Result<QueryResult>;
+
+    /// Puts a file into the user's stage; see [`Session::put`].
+    ///
+    /// # Errors
+    /// See [`Session::put`].
+    async fn put(
+        &mut self,
+        local: &Path,
+        stage_dir: &str,
+        file_name: &str,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<()>;
+}
+
+#[async_trait]
+impl Warehouse for Session {
+    async fn execute(&mut self, statement: &Statement) -> Result<QueryResult> {
+        Session::execute(self, statement).await
+    }
+
+    async fn put(
+        &mut self,
+        local: &Path,
+        stage_dir: &str,
+        file_name: &str,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<()> {
+        Session::put(self, local, stage_dir, file_name, progress).await
+    }
+}

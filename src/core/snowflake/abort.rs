@@ -1,0 +1,72 @@
+//! Ending a statement in Snowflake that nobody waits for any more.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use tokio::runtime::Handle;
+use uuid::Uuid;
+
+use super::errors::NOT_EXECUTING;
+use super::session::Tokens;
+use super::transport::{Call, Purpose, Transport, lock};
+
+/// The server says "not executing" also of a statement that it has not begun; drivers ask so often.
+const TRIES: u32 = 5;
+
+/// Aborts a statement when it is dropped, unless [`AbortOnDrop::disarm`] came first.
+pub(crate) struct AbortOnDrop(Option<Running>);
+
+struct Running {
+    transport: Arc<Transport>,
+    tokens: Arc<Mutex<Tokens>>,
+    request_id: Uuid,
+}
+
+impl AbortOnDrop {
+    pub(crate) fn new(
+        transport: &Arc<Transport>,
+        tokens: &Arc<Mutex<Tokens>>,
+        request_id: Uuid,
+    ) -> Self {
+        Self(Some(Running {
+            transport: Arc::clone(transport),
+            tokens: Arc::clone(tokens),
+            request_id,
+        }))
+    }
+
+    /// The statement has been answered.
+    pub(crate) fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending, and the server notices by itself that the client is gone.
+        if let (Some(running), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(running.abort());
+        }
+    }
+}
+
+impl Running {
+    /// Best effort: whoever dropped the statement does not wait for this, and learns nothing of its failure.
+    async fn abort(self) {
+        let mut wait = self.transport.http.network.backoff.base;
+        for _ in 0..TRIES {
+            let token = lock(&self.tokens).session.clone();
+            let call = Call::new(Purpose::Abort, Some(&token));
+            let body = || Ok(json!({"requestId": self.request_id.to_string()}));
+            match self.transport.call(&call, body).await {
+                Ok(envelope) if envelope.has_code(&[NOT_EXECUTING]) => {
+                    tokio::time::sleep(wait).await;
+                    wait = wait
+                        .saturating_mul(2)
+                        .min(self.transport.http.network.backoff.max);
+                }
+                _ => return,
+            }
+        }
+    }
+}

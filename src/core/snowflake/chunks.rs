@@ -1,0 +1,208 @@
+//! The parts of a large result that lie in cloud storage.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use flate2::read::GzDecoder;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+use url::Url;
+
+use super::http::{self as client, Http};
+use super::route::MAX_ANSWER;
+use super::wire::{Cell, Chunk};
+use super::{errors, storage};
+use crate::{Error, ErrorKind, Result};
+
+/// The bytes with which gzip begins; storage may or may not say that a part is compressed.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// Fetches the rows of one part. Its address is its own proof: Snowflake's token is never sent there.
+///
+/// # Errors
+/// `Configuration` for an address outside of the clouds; `Transient` if it cannot be fetched.
+pub(crate) async fn fetch(
+    http: &Http,
+    chunk: &Chunk,
+    headers: Option<&HashMap<String, String>>,
+    key: Option<&SecretString>,
+) -> Result<Vec<Vec<Cell>>> {
+    let damaged = || {
+        Error::new(
+            ErrorKind::Internal,
+            "Snowflake describes a part of a result that cannot be fetched",
+        )
+    };
+    let url = Url::parse(chunk.url.expose_secret()).map_err(|_| damaged())?;
+    storage::check_address(&http.network.allowed_hosts, &url)?;
+    let headers = request_headers(headers, key).ok_or_else(damaged)?;
+    let mut wait = Duration::ZERO;
+    let mut attempt = 1;
+    loop {
+        match fetch_once(http, &url, &headers)
+            .await
+            .and_then(|body| rows(&body))
+        {
+            Err(error) if error.kind().is_retryable() && attempt < http.network.tries => {
+                attempt += 1;
+                wait = http.network.backoff.delay(wait, &mut rand::thread_rng());
+                tokio::time::sleep(wait).await;
+            }
+            settled => return settled,
+        }
+    }
+}
+
+/// What the server wants to be sent along; in its absence the key with which storage decrypts the part.
+fn request_headers(
+    given: Option<&HashMap<String, String>>,
+    key: Option<&SecretString>,
+) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    let mut set = |name: &str, value: &str| {
+        let mut value = HeaderValue::from_str(value).ok()?;
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, value);
+        Some(())
+    };
+    match (given, key) {
+        (Some(given), _) => {
+            for (name, value) in given {
+                set(name, value)?;
+            }
+        }
+        (None, Some(key)) => {
+            set("x-amz-server-side-encryption-customer-algorithm", "AES256")?;
+            set(
+                "x-amz-server-side-encryption-customer-key",
+                key.expose_secret(),
+            )?;
+        }
+        (None, None) => {}
+    }
+    Some(headers)
+}
+
+async fn fetch_once(http: &Http, url: &Url, headers: &HeaderMap) -> Result<BytesMut> {
+    let host = url.host_str().unwrap_or_default();
+    let stall = http.network.stall_timeout;
+    let late = |_| {
+        Error::new(
+            ErrorKind::Transient,
+            format!("no answer from {host} in time"),
+        )
+    };
+    let lost = |cause| client::failure(cause, host);
+    let request = http.client.get(url.clone()).headers(headers.clone());
+    let mut answer = timeout(stall, request.send())
+        .await
+        .map_err(late)?
+        .map_err(lost)?;
+    if !answer.status().is_success() {
+        return Err(errors::http_status(answer.status(), host));
+    }
+    let mut body = BytesMut::new();
+    while let Some(piece) = timeout(stall, answer.chunk())
+        .await
+        .map_err(late)?
+        .map_err(lost)?
+    {
+        if body.len() + piece.len() > MAX_ANSWER {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+/// A part is rows separated by commas, without the brackets around them.
+fn rows(body: &[u8]) -> Result<Vec<Vec<Cell>>> {
+    let mut text = vec![b'['];
+    if body.starts_with(&GZIP) {
+        let limit = MAX_ANSWER as u64;
+        let read = GzDecoder::new(body).take(limit + 1).read_to_end(&mut text);
+        if read.map_err(|_| damaged())? as u64 > limit {
+            return Err(too_large());
+        }
+    } else {
+        text.extend_from_slice(body);
+    }
+    text.push(b']');
+    serde_json::from_slice(&text).map_err(|_| damaged())
+}
+
+fn damaged() -> Error {
+    Error::new(ErrorKind::Transient, "a part of a result arrived damaged")
+}
+
+fn too_large() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        format!("a part of a result is larger than {MAX_ANSWER} bytes"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write;
+
+    fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(plain).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn parts_are_rows_without_brackets() {
+        let plain = br#"["1",null],["2","b"]"#;
+        for body in [plain.to_vec(), gzip(plain)] {
+            let rows = rows(&body).unwrap();
+            let cells: Vec<Vec<_>> = rows
+                .into_iter()
+                .map(|row| row.into_iter().map(|cell| cell.0).collect())
+                .collect();
+            assert_eq!(
+                cells,
+                [
+                    [Some("1".to_owned()), None],
+                    [Some("2".into()), Some("b".into())]
+                ]
+            );
+        }
+        let cut = gzip(plain);
+        assert!(
+            rows(&cut[..cut.len() - 9])
+                .err()
+                .unwrap()
+                .kind()
+                .is_retryable()
+        );
+    }
+
+    #[test]
+    fn a_bomb_is_not_unpacked() {
+        let error = rows(&gzip(&vec![b' '; MAX_ANSWER + 1])).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn headers_of_parts() {
+        let key: SecretString = "k".into();
+        assert_eq!(request_headers(None, Some(&key)).unwrap().len(), 2);
+        assert_eq!(
+            request_headers(Some(&HashMap::new()), Some(&key))
+                .unwrap()
+                .len(),
+            0
+        );
+        assert_eq!(request_headers(None, None).unwrap().len(), 0);
+        let bad = HashMap::from([("a b".to_owned(), "c\r\nd".to_owned())]);
+        assert!(request_headers(Some(&bad), None).is_none());
+    }
+}

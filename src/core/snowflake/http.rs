@@ -1,0 +1,139 @@
+//! The HTTP client below everything that goes out: where it may connect, whom it trusts, and what its failures mean.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::redirect;
+use reqwest::tls::{Certificate, Version};
+
+use super::resolver::FilteringResolver;
+use crate::config::Network;
+use crate::{Error, ErrorKind, Result};
+
+/// What this program calls itself; not the name of a driver, whose special treatment by the server would not fit.
+pub(crate) const APPLICATION: &str = "snowflake_bridge";
+/// The version that goes with it.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Connections that nobody used for so long are closed before a firewall forgets them.
+const IDLE_CONNECTION: Duration = Duration::from_secs(60);
+
+/// A client for all hosts, with the rules it was made from. Cheap to clone; clones share their connections.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    pub(crate) client: reqwest::Client,
+    pub(crate) network: Arc<Network>,
+}
+
+impl Http {
+    /// # Errors
+    /// `Configuration` if the file of trusted certificates cannot be used.
+    pub(crate) fn new(network: &Network) -> Result<Self> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(format!("{APPLICATION}/{VERSION}"))
+            .dns_resolver(Arc::new(FilteringResolver::new(network)))
+            // A redirect would carry the session's token to an address that nobody chose.
+            .redirect(redirect::Policy::none())
+            // The server process's environment is not a setting of this program.
+            .no_proxy()
+            .referer(false)
+            .min_tls_version(Version::TLS_1_2)
+            .connect_timeout(network.connect_timeout)
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .gzip(true);
+        for certificate in trusted_certificates(network)? {
+            builder = builder.add_root_certificate(certificate);
+        }
+        let client = builder.build().map_err(|cause| {
+            Error::new(ErrorKind::Internal, "cannot set up the network client").with_source(cause)
+        })?;
+        Ok(Self {
+            client,
+            network: Arc::new(network.clone()),
+        })
+    }
+}
+
+fn trusted_certificates(network: &Network) -> Result<Vec<Certificate>> {
+    let Some(path) = &network.ca_file else {
+        return Ok(Vec::new());
+    };
+    let unusable = |cause: Box<dyn StdError + Send + Sync>| {
+        Error::new(
+            ErrorKind::Configuration,
+            format!("cannot use the certificates in {}", path.display()),
+        )
+        .with_hint("Set snowflake_bridge.ca_file to a readable file of certificates in PEM.")
+        .with_source(cause)
+    };
+    let pem = std::fs::read(path).map_err(|cause| unusable(cause.into()))?;
+    let certificates =
+        Certificate::from_pem_bundle(&pem).map_err(|cause| unusable(cause.into()))?;
+    if certificates.is_empty() {
+        return Err(unusable("no certificate found".into()));
+    }
+    Ok(certificates)
+}
+
+/// What it means that a request to `host` got no answer.
+pub(crate) fn failure(cause: reqwest::Error, host: &str) -> Error {
+    let cause = cause.without_url();
+    for inner in causes(&cause) {
+        if let Some(error) = inner.downcast_ref::<Error>() {
+            let copy = Error::new(error.kind(), error.message());
+            return match error.hint() {
+                Some(hint) => copy.with_hint(hint),
+                None => copy,
+            };
+        }
+        if let Some(error) = inner.downcast_ref::<rustls::Error>() {
+            return tls_failure(error, host);
+        }
+    }
+    let what = if cause.is_connect() && cause.is_timeout() {
+        format!("no connection to {host} in time")
+    } else if cause.is_connect() {
+        format!("cannot connect to {host}")
+    } else if cause.is_timeout() {
+        format!("no answer from {host} in time")
+    } else {
+        format!("the connection to {host} was lost")
+    };
+    Error::new(ErrorKind::Transient, what).with_source(cause)
+}
+
+fn tls_failure(cause: &rustls::Error, host: &str) -> Error {
+    let (kind, what) = match cause {
+        rustls::Error::InvalidCertificate(_) => (
+            ErrorKind::Configuration,
+            "does not have a valid certificate",
+        ),
+        rustls::Error::PeerIncompatible(_) => {
+            (ErrorKind::Configuration, "does not speak TLS 1.2 or later")
+        }
+        _ => (ErrorKind::Transient, "broke off the TLS handshake"),
+    };
+    Error::new(kind, format!("{host} {what}"))
+        .with_hint(
+            "Check the account identifier; a certificate that your organisation signed belongs in snowflake_bridge.ca_file.",
+        )
+        .with_source(cause.clone())
+}
+
+/// All causes of an error. An I/O error hides the one it was made from, which is where TLS errors sit.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    fn cause<'a>(error: &&'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+        match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
+            Some(inner) => Some(inner),
+            None => (*error).source(),
+        }
+    }
+    std::iter::successors(Some(error), cause)
+}

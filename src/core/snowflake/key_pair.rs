@@ -1,0 +1,139 @@
+//! RSA key pairs: reading the private half, naming the public half, and the short-lived token that proves a user.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rand::rngs::OsRng;
+use rsa::RsaPrivateKey;
+use rsa::pkcs1v15::SigningKey;
+use rsa::signature::{RandomizedSigner, SignatureEncoding};
+use rsa::traits::PublicKeyParts;
+use secrecy::SecretString;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{pem, sql};
+use crate::{Error, ErrorKind, Result};
+
+/// Snowflake accepts a token for 60 seconds after its `iat`, however long it says it lives.
+const LIFETIME: Duration = Duration::from_secs(60);
+/// Snowflake refuses shorter keys.
+const MIN_BITS: usize = 2048;
+/// Longer keys serve nobody and make each signature take seconds.
+const MAX_BITS: usize = 8192;
+
+/// A private key with the name of its public half. `Debug` shows the name only.
+pub(crate) struct KeyPair {
+    key: RsaPrivateKey,
+    public_der: Vec<u8>,
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyPair").field(&self.fingerprint()).finish()
+    }
+}
+
+impl KeyPair {
+    /// Reads PKCS#8 in PEM, encrypted or not.
+    ///
+    /// # Errors
+    /// `Credentials`, with what the user has instead of a usable key and how to make one of it.
+    pub(crate) fn from_pem(
+        private_key: &SecretString,
+        passphrase: Option<&SecretString>,
+    ) -> Result<Self> {
+        let key = pem::read_private_key(private_key, passphrase)?;
+        let bits = key.n().bits();
+        if !(MIN_BITS..=MAX_BITS).contains(&bits) {
+            return Err(Error::new(
+                ErrorKind::Credentials,
+                format!("the private key has {bits} bits, not {MIN_BITS} to {MAX_BITS}"),
+            )
+            .with_hint("Make a key with: openssl genrsa 2048 | openssl pkcs8 -topk8 -nocrypt -out rsa_key.p8"));
+        }
+        let public_der = pem::public_key_der(&key)?;
+        Ok(Self { key, public_der })
+    }
+
+    /// `SHA256:` and the digest of the public key, as DESCRIBE USER shows it in `RSA_PUBLIC_KEY_FP`.
+    pub(crate) fn fingerprint(&self) -> String {
+        format!(
+            "SHA256:{}",
+            STANDARD.encode(Sha256::digest(&self.public_der))
+        )
+    }
+
+    /// A token with which `user` of `account`, both in upper case, can log in within a minute of `now`.
+    ///
+    /// # Errors
+    /// `Internal` if signing fails.
+    pub(crate) fn login_token(
+        &self,
+        account: &str,
+        user: &str,
+        now: SystemTime,
+    ) -> Result<SecretString> {
+        #[derive(Serialize)]
+        struct Header {
+            typ: &'static str,
+            alg: &'static str,
+        }
+        #[derive(Serialize)]
+        struct Claims<'a> {
+            exp: u64,
+            iat: u64,
+            iss: &'a str,
+            sub: &'a str,
+        }
+        let failed = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::new(
+                ErrorKind::Internal,
+                "cannot sign a login with the private key",
+            )
+            .with_source(cause)
+        };
+        let since_1970 = now
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let subject = format!("{account}.{user}");
+        let header = serde_json::to_vec(&Header {
+            typ: "JWT",
+            alg: "RS256",
+        });
+        let claims = serde_json::to_vec(&Claims {
+            exp: (since_1970 + LIFETIME).as_secs(),
+            iat: since_1970.as_secs(),
+            iss: &format!("{subject}.{}", self.fingerprint()),
+            sub: &subject,
+        });
+        let header = URL_SAFE_NO_PAD.encode(header.map_err(|cause| failed(cause.into()))?);
+        let claims = URL_SAFE_NO_PAD.encode(claims.map_err(|cause| failed(cause.into()))?);
+        let signed = format!("{header}.{claims}");
+        // The random number blinds the computation against timing; the signature is the same each time.
+        let signature = SigningKey::<Sha256>::new(self.key.clone())
+            .try_sign_with_rng(&mut OsRng, signed.as_bytes())
+            .map_err(|cause| failed(cause.into()))?;
+        Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes())).into())
+    }
+}
+
+/// The statement that tells Snowflake the public half of a user's key, on one line.
+///
+/// # Errors
+/// `Credentials` if the private key cannot be read.
+pub fn public_key_statement(
+    username: &str,
+    private_key_pem: &SecretString,
+    passphrase: Option<&SecretString>,
+) -> Result<String> {
+    let key = KeyPair::from_pem(private_key_pem, passphrase)?;
+    Ok(format!(
+        "ALTER USER {} SET RSA_PUBLIC_KEY='{}';",
+        // A login names the user in upper case, so this is the user that the login will look for.
+        sql::quote_ident(&username.to_uppercase()),
+        STANDARD.encode(&key.public_der)
+    ))
+}

@@ -1,0 +1,142 @@
+//! The result of a statement, its inline rows and those that lie in cloud storage.
+
+use super::chunks;
+use super::http::Http;
+use super::wire::{Cell, QueryData};
+use crate::{Error, ErrorKind, Result};
+
+/// A result is what a loader reads: counts, descriptions, lists of tables. More than this is not such a thing.
+pub(crate) const MAX_ROWS: usize = 200_000;
+
+/// The result of a statement: text or NULL in every cell, as Snowflake's JSON format writes its types.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct QueryResult {
+    /// The id under which Snowflake's query history knows the statement.
+    pub query_id: String,
+    /// The names of the columns.
+    pub columns: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+impl QueryResult {
+    /// The value of a row in the column of this name, whatever its case; `None` also where there is no such thing.
+    #[must_use]
+    pub fn value(&self, row: usize, column: &str) -> Option<&str> {
+        let index = self
+            .columns
+            .iter()
+            .position(|name| name.eq_ignore_ascii_case(column))?;
+        self.rows.get(row)?.get(index)?.as_deref()
+    }
+
+    /// The value in the first row and column.
+    #[must_use]
+    pub fn first_value(&self) -> Option<&str> {
+        self.rows.first()?.first()?.as_deref()
+    }
+
+    /// The rows that an INSERT, UPDATE, DELETE or MERGE changed; `None` for other statements.
+    #[must_use]
+    pub fn rows_changed(&self) -> Option<u64> {
+        let counts: Vec<&str> = self
+            .columns
+            .iter()
+            .filter(|name| name.starts_with("number of rows "))
+            .filter_map(|name| self.value(0, name))
+            .collect();
+        if counts.is_empty() {
+            return None;
+        }
+        counts.iter().map(|count| count.parse::<u64>().ok()).sum()
+    }
+}
+
+/// # Errors
+/// `Internal` if the result is not in JSON or too large.
+pub(crate) async fn collect(http: &Http, data: QueryData) -> Result<QueryResult> {
+    if data
+        .query_result_format
+        .as_deref()
+        .is_some_and(|format| !format.eq_ignore_ascii_case("json"))
+    {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "Snowflake sent a result in another format than JSON",
+        ));
+    }
+    let columns = data
+        .rowtype
+        .unwrap_or_default()
+        .into_iter()
+        .map(|column| column.name)
+        .collect();
+    let mut rows = Vec::new();
+    append(&mut rows, data.rowset.unwrap_or_default())?;
+    for chunk in data.chunks.unwrap_or_default() {
+        append(
+            &mut rows,
+            chunks::fetch(
+                http,
+                &chunk,
+                data.chunk_headers.as_ref(),
+                data.qrmk.as_ref(),
+            )
+            .await?,
+        )?;
+    }
+    Ok(QueryResult {
+        query_id: data.query_id.unwrap_or_default(),
+        columns,
+        rows,
+    })
+}
+
+fn append(rows: &mut Vec<Vec<Option<String>>>, more: Vec<Vec<Cell>>) -> Result<()> {
+    if rows.len() + more.len() > MAX_ROWS {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            format!("Snowflake sent a result of more than {MAX_ROWS} rows"),
+        ));
+    }
+    rows.extend(
+        more.into_iter()
+            .map(|row| row.into_iter().map(|cell| cell.0).collect()),
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_by_name() {
+        let result = QueryResult {
+            query_id: "q".into(),
+            columns: vec!["file".into(), "ROWS_LOADED".into()],
+            rows: vec![vec![Some("a".into()), None], vec![Some("b".into())]],
+        };
+        assert_eq!(result.first_value(), Some("a"));
+        assert_eq!(QueryResult::default().first_value(), None);
+        assert_eq!(result.value(0, "FILE"), Some("a"));
+        assert_eq!(result.value(0, "rows_loaded"), None);
+        assert_eq!(result.value(1, "rows_loaded"), None);
+        assert_eq!(result.value(2, "file"), None);
+        assert_eq!(result.value(0, "other"), None);
+        assert_eq!(result.rows_changed(), None);
+    }
+
+    #[test]
+    fn changes_are_summed() {
+        let result = QueryResult {
+            query_id: String::new(),
+            columns: vec![
+                "number of rows inserted".into(),
+                "number of rows updated".into(),
+            ],
+            rows: vec![vec![Some("2".into()), Some("3".into())]],
+        };
+        assert_eq!(result.rows_changed(), Some(5));
+    }
+}

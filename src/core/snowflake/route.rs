@@ -1,0 +1,231 @@
+//! The middleware below the crate that forms requests: it sends them where they belong and lets only sound answers back.
+
+use std::fmt;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Extensions, StatusCode};
+use reqwest::{Body, Request, Response};
+use reqwest_middleware::{Middleware, Next};
+use tokio::time::timeout;
+use url::Url;
+
+use super::transport::lock;
+use super::{errors, http as client, text};
+use crate::{Error, ErrorKind};
+
+/// The largest answer that is taken, after decompression. Snowflake keeps inline results and result chunks below 16 MB
+/// or so; twice that leaves room, and no server can fill the memory.
+pub(crate) const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// The header by which the service routes a session's requests to one server.
+const AFFINITY: &str = "x-snowflake-session";
+
+/// A try that brought no answer.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// The HTTP status, or 0 if there was none; the server wants to know with the next try.
+    pub(crate) status: u16,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, status: 0 }
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+/// Where the requests of one purpose go, and how long their answers may take.
+pub(crate) struct Route {
+    /// Scheme, host, port and path; replaces those of the request.
+    pub(crate) url: Url,
+    /// For messages.
+    pub(crate) host: String,
+    /// The longest wait for the beginning of an answer.
+    pub(crate) patience: Duration,
+    /// The longest wait for the next piece of it.
+    pub(crate) stall_timeout: Duration,
+    pub(crate) affinity: Arc<Mutex<Option<HeaderValue>>>,
+}
+
+#[async_trait]
+impl Middleware for Route {
+    async fn handle(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        self.aim(&mut request);
+        compress(&mut request).map_err(reqwest_middleware::Error::middleware)?;
+        let answer = match timeout(self.patience, next.run(request, extensions)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(reqwest_middleware::Error::Reqwest(cause))) => {
+                return Err(fail(client::failure(cause, &self.host), 0));
+            }
+            Ok(Err(other)) => return Err(other),
+            Err(_) => return Err(fail(self.late(), 0)),
+        };
+        self.check(answer)
+            .await
+            .map_err(reqwest_middleware::Error::middleware)
+    }
+}
+
+fn fail(error: Error, status: u16) -> reqwest_middleware::Error {
+    reqwest_middleware::Error::middleware(Failed { error, status })
+}
+
+impl Route {
+    /// Replaces the address, and keeps of each query key only the last value, which is ours.
+    fn aim(&self, request: &mut Request) {
+        let mut pairs: Vec<(String, String)> = Vec::new();
+        for (key, value) in request.url().query_pairs() {
+            pairs.retain(|(known, _)| *known != key);
+            pairs.push((key.into_owned(), value.into_owned()));
+        }
+        let mut url = self.url.clone();
+        url.query_pairs_mut().clear().extend_pairs(pairs);
+        *request.url_mut() = url;
+        if let Some(value) = lock(&self.affinity).clone() {
+            request.headers_mut().insert(AFFINITY, value);
+        }
+    }
+
+    async fn check(&self, answer: Response) -> Result<Response, Failed> {
+        let status = answer.status();
+        let headers = answer.headers().clone();
+        let body = self.read(answer).await.map_err(|error| Failed {
+            error,
+            status: status.as_u16(),
+        })?;
+        if let Some(value) = headers.get(AFFINITY) {
+            *lock(&self.affinity) = Some(value.clone());
+        }
+        let failed = |error: Error| Failed {
+            error,
+            status: status.as_u16(),
+        };
+        // Some refusals come with a status and yet say what they mean.
+        if !status.is_success()
+            && !(status.is_client_error() && !is_throttling(status) && is_envelope(&body))
+        {
+            return Err(failed(with_retry_after(
+                errors::http_status(status, &self.host),
+                &headers,
+            )));
+        }
+        if !looks_whole(&body) {
+            return Err(failed(self.not_json(&body)));
+        }
+        Ok(Response::from(http::Response::new(body)))
+    }
+
+    async fn read(&self, mut answer: Response) -> Result<Bytes, Error> {
+        let mut body = BytesMut::new();
+        loop {
+            let piece = match timeout(self.stall_timeout, answer.chunk()).await {
+                Ok(Ok(Some(piece))) => piece,
+                Ok(Ok(None)) => return Ok(body.freeze()),
+                Ok(Err(cause)) => return Err(client::failure(cause, &self.host)),
+                Err(_) => return Err(self.late()),
+            };
+            if body.len() + piece.len() > MAX_ANSWER {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!(
+                        "{} sent an answer of more than {MAX_ANSWER} bytes",
+                        self.host
+                    ),
+                ));
+            }
+            body.extend_from_slice(&piece);
+        }
+    }
+
+    fn late(&self) -> Error {
+        Error::new(
+            ErrorKind::Transient,
+            format!("no answer from {} in time", self.host),
+        )
+    }
+
+    fn not_json(&self, body: &[u8]) -> Error {
+        let begins_well = body.trim_ascii_start().first() == Some(&b'{');
+        let what = if body.is_empty() {
+            "an empty answer".to_owned()
+        } else if begins_well {
+            "an answer that was cut off".to_owned()
+        } else {
+            // A page of some proxy; the first words tell which.
+            let begin = String::from_utf8_lossy(body.get(..200).unwrap_or(body));
+            format!(
+                "something other than Snowflake's JSON: {}",
+                text::clean(&begin)
+            )
+        };
+        Error::new(ErrorKind::Transient, format!("{} sent {what}", self.host))
+    }
+}
+
+fn compress(request: &mut Request) -> Result<(), Failed> {
+    let Some(plain) = request.body().and_then(Body::as_bytes) else {
+        return Ok(());
+    };
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let packed = encoder
+        .write_all(plain)
+        .and_then(|()| encoder.finish())
+        .map_err(|cause| {
+            Failed::from(
+                Error::new(ErrorKind::Internal, "cannot compress a request").with_source(cause),
+            )
+        })?;
+    *request.body_mut() = Some(packed.into());
+    request
+        .headers_mut()
+        .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    Ok(())
+}
+
+fn is_throttling(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
+/// Whether a body is Snowflake's own answer with a code in it.
+fn is_envelope(body: &[u8]) -> bool {
+    serde_json::from_slice::<super::wire::Envelope>(body)
+        .is_ok_and(|envelope| envelope.code.is_some())
+}
+
+/// A body that was cut off ends elsewhere, and a page begins elsewhere.
+fn looks_whole(body: &[u8]) -> bool {
+    let body = body.trim_ascii();
+    body.first() == Some(&b'{') && body.last() == Some(&b'}')
+}
+
+fn with_retry_after(error: Error, headers: &HeaderMap) -> Error {
+    let seconds = headers
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    match seconds {
+        Some(seconds) => error.with_retry_after(Duration::from_secs(seconds)),
+        None => error,
+    }
+}

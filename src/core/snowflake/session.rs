@@ -1,0 +1,486 @@
+//! A session: login, statements one after the other, and the end.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::abort::AbortOnDrop;
+use super::auth::Proof;
+use super::errors::{self, IN_PROGRESS, SESSION_EXPIRED, refusal};
+use super::http::{APPLICATION, Http, VERSION};
+use super::result::{self, QueryResult};
+use super::transport::{Call, Purpose, Transport, is_usable_token, lock, milliseconds};
+use super::wire::{Envelope, LoginData, ProgressData, QueryBody, QueryData, RenewData};
+use crate::config::{ConnectionSettings, Network};
+use crate::{Error, ErrorKind, Result};
+
+/// Waits between polls that come back at once, as drivers have them; the last repeats.
+const POLL_WAITS: [Duration; 7] = [
+    Duration::from_millis(500),
+    Duration::from_millis(500),
+    Duration::from_millis(1000),
+    Duration::from_millis(1500),
+    Duration::from_millis(2000),
+    Duration::from_millis(4000),
+    Duration::from_millis(5000),
+];
+/// A poll that took longer was parked by the server, and the next may follow at once.
+const PARKED_POLL: Duration = Duration::from_secs(1);
+/// A session that expires again right after it was renewed is not going to last.
+const MAX_RENEWALS: u32 = 2;
+
+/// A statement and the id under which Snowflake runs it once, however often it arrives.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    text: String,
+    request_id: Uuid,
+}
+
+impl Statement {
+    /// A statement with an id of its own.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            request_id: Uuid::new_v4(),
+        }
+    }
+
+    /// The SQL.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn request_id(&self) -> Uuid {
+        self.request_id
+    }
+}
+
+/// What a caller may set for a session.
+#[derive(Debug, Clone, Default)]
+pub struct SessionOptions {
+    /// Stands beside every statement in Snowflake's query history.
+    pub query_tag: Option<String>,
+}
+
+/// What a login tells about the session. Absent where Snowflake did not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The account's name as the login gave it.
+    pub account: Option<String>,
+    /// The user as the login gave it.
+    pub username: Option<String>,
+    /// The role in use.
+    pub role: Option<String>,
+    /// The warehouse in use.
+    pub warehouse: Option<String>,
+    /// The current database.
+    pub database: Option<String>,
+    /// The current schema.
+    pub schema: Option<String>,
+    /// The version of the service.
+    pub server_version: Option<String>,
+}
+
+/// The secrets of a session. Shared with the aborts that outlive a dropped statement.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    pub(crate) session: SecretString,
+    master: Option<SecretString>,
+}
+
+/// A session of one user. Statements run one after the other; a transaction belongs to its session.
+pub struct Session {
+    pub(crate) transport: Arc<Transport>,
+    pub(crate) tokens: Arc<Mutex<Tokens>>,
+    info: SessionInfo,
+    options: SessionOptions,
+    sequence: u64,
+    /// False while a statement runs, so that it stays false where one was dropped, and after the session ended.
+    usable: bool,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("info", &self.info)
+            .field("usable", &self.usable)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Logs in.
+    ///
+    /// # Errors
+    /// `Credentials` if Snowflake refuses the user; `Configuration` if the account does not exist, or the user may not
+    /// use the warehouse, database, schema or role; `Transient` if Snowflake cannot be reached.
+    pub async fn login(
+        settings: &ConnectionSettings,
+        network: &Network,
+        options: &SessionOptions,
+    ) -> Result<Self> {
+        Self::login_over(Http::new(network)?, settings, options.clone()).await
+    }
+
+    pub(crate) async fn login_over(
+        http: Http,
+        settings: &ConnectionSettings,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let statement_timeout = http.network.statement_timeout;
+        let transport = Arc::new(Transport::new(http, settings.account.clone()));
+        let proof = Proof::new(settings)?;
+        let body = || login_body(settings, &proof, statement_timeout);
+        let mut envelope = transport.call(&login_call(settings, &proof), body).await?;
+        if envelope.code.as_deref().is_some_and(errors::is_stale_jwt) {
+            envelope = transport.call(&login_call(settings, &proof), body).await?;
+        }
+        if !envelope.is_success() {
+            return Err(envelope.with_refusal(settings.role.as_deref(), refusal));
+        }
+        let data: LoginData = envelope.data()?;
+        let granted = data.session_info.unwrap_or_default();
+        Ok(Self {
+            tokens: Arc::new(Mutex::new(Tokens {
+                session: usable(data.token)?,
+                master: data.master_token.map(usable).transpose()?,
+            })),
+            info: SessionInfo {
+                account: Some(settings.account.name().to_owned()),
+                username: Some(settings.username.clone()),
+                role: granted.role_name,
+                warehouse: granted.warehouse_name,
+                database: granted.database_name,
+                schema: granted.schema_name,
+                server_version: data.server_version,
+            },
+            options,
+            transport,
+            sequence: 0,
+            usable: true,
+        })
+    }
+
+    /// What the login told.
+    #[must_use]
+    pub fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    /// Sets what differs between the users of a session; it travels with each statement.
+    pub(crate) fn set_options(&mut self, options: SessionOptions) {
+        self.options = options;
+    }
+
+    /// Whether another statement may be tried: the session has not ended, and no statement was given up half-way.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        self.usable
+    }
+
+    /// Runs a statement and waits for its result, however long it takes. Dropping the future aborts the statement in
+    /// Snowflake, as far as that can be reached, and leaves the session unusable.
+    ///
+    /// # Errors
+    /// What Snowflake says about the statement, with its code, SQLSTATE and query id; or what kept it from answering,
+    /// in which case it is not known whether the statement ran.
+    pub async fn execute(&mut self, statement: &Statement) -> Result<QueryResult> {
+        let data: QueryData = self.run(statement).await?;
+        result::collect(&self.transport.http, data).await
+    }
+
+    /// Sends a statement, waits for its end, and reads what the answer holds.
+    pub(crate) async fn run<T: DeserializeOwned>(&mut self, statement: &Statement) -> Result<T> {
+        if !self.usable {
+            return Err(Error::new(
+                ErrorKind::Transient,
+                "the Snowflake session has ended",
+            ));
+        }
+        self.usable = false;
+        let abort = AbortOnDrop::new(&self.transport, &self.tokens, statement.request_id);
+        let answer = self.answer(statement).await;
+        abort.disarm();
+        let envelope = answer?;
+        self.usable = !envelope.code.as_deref().is_some_and(errors::needs_login);
+        if envelope.is_success() {
+            return envelope.data();
+        }
+        Err(envelope.with_refusal(self.info.role.as_deref(), refusal))
+    }
+
+    /// The final answer to a statement: the request, polls while it runs, and renewals of the session as needed.
+    async fn answer(&mut self, statement: &Statement) -> Result<Envelope> {
+        self.sequence += 1;
+        let body = || query_body(&statement.text, self.sequence, &self.options);
+        let mut poll_path: Option<String> = None;
+        let mut waits = POLL_WAITS
+            .iter()
+            .chain(std::iter::repeat(&POLL_WAITS[POLL_WAITS.len() - 1]));
+        let mut renewals = 0;
+        loop {
+            let token = lock(&self.tokens).session.clone();
+            let asked = Instant::now();
+            let envelope = match &poll_path {
+                None => {
+                    let mut call = Call::new(Purpose::Query, Some(&token));
+                    call.request_id = statement.request_id;
+                    self.transport.call(&call, body).await?
+                }
+                Some(path) => {
+                    let call = Call::new(Purpose::Poll(path), Some(&token));
+                    self.transport.call(&call, || Ok(Value::Null)).await?
+                }
+            };
+            if envelope.has_code(&[SESSION_EXPIRED]) && renewals < MAX_RENEWALS {
+                renewals += 1;
+                self.renew().await?;
+                continue;
+            }
+            renewals = 0;
+            if !envelope.has_code(&IN_PROGRESS) {
+                return Ok(envelope);
+            }
+            if asked.elapsed() < PARKED_POLL && poll_path.is_some() {
+                tokio::time::sleep(*waits.next().unwrap_or(&POLL_WAITS[0])).await;
+            }
+            let progress: ProgressData = envelope.data()?;
+            if let Some(path) = result_path(progress)? {
+                poll_path = Some(path);
+            } else if poll_path.is_none() {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    "Snowflake does not say where the result of a long statement will be",
+                ));
+            }
+        }
+    }
+
+    /// Gets a new session token for the master token. Temporary objects and the open transaction live on.
+    async fn renew(&self) -> Result<()> {
+        let (session, master) = {
+            let tokens = lock(&self.tokens);
+            (tokens.session.clone(), tokens.master.clone())
+        };
+        let Some(master) = master else {
+            return Err(
+                Error::new(ErrorKind::Transient, "the Snowflake session has expired")
+                    .with_code(SESSION_EXPIRED),
+            );
+        };
+        let mut call = Call::new(Purpose::Renew, Some(&master));
+        call.secrets.push(&session);
+        let body =
+            || Ok(json!({"oldSessionToken": session.expose_secret(), "requestType": "RENEW"}));
+        let envelope = self.transport.call(&call, body).await?;
+        if !envelope.is_success() {
+            return Err(envelope.with_refusal(self.info.role.as_deref(), refusal));
+        }
+        let renewed: RenewData = envelope.data()?;
+        *lock(&self.tokens) = Tokens {
+            session: usable(renewed.session_token)?,
+            master: Some(renewed.master_token.map_or(Ok(master), usable)?),
+        };
+        Ok(())
+    }
+
+    /// Ends the session; Snowflake rolls back what is not committed and drops its temporary objects. Best effort: a
+    /// session that cannot be closed ends by itself.
+    pub async fn close(self) {
+        self.farewell().await;
+    }
+
+    /// The request that ends the session, which needs the session no more.
+    pub(crate) fn farewell(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (transport, tokens) = (Arc::clone(&self.transport), Arc::clone(&self.tokens));
+        async move {
+            let token = lock(&tokens).session.clone();
+            let mut call = Call::new(Purpose::Close, Some(&token));
+            call.parameters.push(("delete", "true"));
+            // Nothing can be done about a refusal, and nobody has to know.
+            let _ = transport.call(&call, || Ok(Value::Null)).await;
+        }
+    }
+}
+
+/// Names as the user gave them: Snowflake folds what is not quoted.
+fn login_call<'a>(settings: &'a ConnectionSettings, proof: &'a Proof) -> Call<'a> {
+    let mut call = Call::new(Purpose::Login, None);
+    for (key, name) in [
+        ("databaseName", &settings.database),
+        ("schemaName", &settings.schema),
+        ("warehouse", &settings.warehouse),
+        ("roleName", &settings.role),
+    ] {
+        if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
+            call.parameters.push((key, name));
+        }
+    }
+    call.secrets.extend(proof.secret());
+    call
+}
+
+fn login_body(
+    settings: &ConnectionSettings,
+    proof: &Proof,
+    statement_timeout: Duration,
+) -> Result<Value> {
+    let parameters = json!({
+        // Without it a wrong warehouse, database, schema or role is silently ignored.
+        "CLIENT_VALIDATE_DEFAULT_PARAMETERS": true,
+        "AUTOCOMMIT": true,
+        // TIMESTAMP_LTZ becomes TIMESTAMP_TZ with the offset of the session.
+        "TIMEZONE": "UTC",
+        // An account that folds quoted names would make "a" and "A" one column.
+        "QUOTED_IDENTIFIERS_IGNORE_CASE": false,
+        "MULTI_STATEMENT_COUNT": 1,
+        // A worker that was killed leaves no statement running for long.
+        "ABORT_DETACHED_QUERY": true,
+        "ERROR_ON_NONDETERMINISTIC_MERGE": true,
+        "STATEMENT_TIMEOUT_IN_SECONDS": statement_timeout.as_secs(),
+        "LOCK_TIMEOUT": statement_timeout.as_secs(),
+    });
+    let mut data = proof.fields(SystemTime::now())?;
+    data.extend([
+        ("CLIENT_APP_ID".to_owned(), Value::from(APPLICATION)),
+        ("CLIENT_APP_VERSION".to_owned(), Value::from(VERSION)),
+        (
+            "ACCOUNT_NAME".to_owned(),
+            Value::from(settings.account.name()),
+        ),
+        (
+            "LOGIN_NAME".to_owned(),
+            Value::from(settings.username.as_str()),
+        ),
+        ("SESSION_PARAMETERS".to_owned(), parameters),
+        (
+            "CLIENT_ENVIRONMENT".to_owned(),
+            json!({"APPLICATION": APPLICATION, "OS": std::env::consts::OS}),
+        ),
+    ]);
+    Ok(json!({ "data": data }))
+}
+
+fn query_body(text: &str, sequence: u64, options: &SessionOptions) -> Result<Value> {
+    let mut parameters = HashMap::new();
+    if let Some(tag) = options.query_tag.as_deref() {
+        parameters.insert("QUERY_TAG", tag);
+    }
+    serde_json::to_value(QueryBody {
+        sql_text: text,
+        async_exec: false,
+        sequence_id: sequence,
+        query_submission_time: milliseconds(SystemTime::now()),
+        describe_only: false,
+        is_internal: false,
+        parameters,
+    })
+    .map_err(|cause| Error::new(ErrorKind::Internal, "cannot write a request").with_source(cause))
+}
+
+/// Where the answer of a running statement will be: always on the account's own host, whatever the server wrote.
+fn result_path(progress: ProgressData) -> Result<Option<String>> {
+    let path = match (progress.get_result_url, progress.query_id) {
+        (Some(path), _) => path,
+        (None, Some(id)) => format!("/queries/{id}/result"),
+        (None, None) => return Ok(None),
+    };
+    let id = path
+        .strip_prefix("/queries/")
+        .and_then(|rest| rest.strip_suffix("/result"));
+    match id {
+        Some(id)
+            if !id.is_empty()
+                && id
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') =>
+        {
+            Ok(Some(path))
+        }
+        _ => Err(Error::new(
+            ErrorKind::Internal,
+            "Snowflake names a place for a result that is not one of its paths",
+        )),
+    }
+}
+
+fn usable(token: SecretString) -> Result<SecretString> {
+    if is_usable_token(&token) {
+        Ok(token)
+    } else {
+        Err(Error::new(
+            ErrorKind::Internal,
+            "Snowflake sent a session token that cannot be one",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_fetched_from_result_paths_only() {
+        let path = |url: Option<&str>, id: Option<&str>| {
+            result_path(ProgressData {
+                get_result_url: url.map(str::to_owned),
+                query_id: id.map(str::to_owned),
+            })
+        };
+        assert_eq!(
+            path(Some("/queries/01a-b/result"), Some("x"))
+                .unwrap()
+                .as_deref(),
+            Some("/queries/01a-b/result")
+        );
+        assert_eq!(
+            path(None, Some("01a")).unwrap().as_deref(),
+            Some("/queries/01a/result")
+        );
+        assert_eq!(path(None, None).unwrap(), None);
+        for hostile in [
+            "https://attacker.example/queries/a/result",
+            "//attacker.example/queries/a/result",
+            "/queries/../session/result",
+            "/queries//result",
+            "/queries/a/b/result",
+            "/queries/a/result?x=y",
+            "/queries/a%2f..%2f/result",
+            "/session",
+        ] {
+            assert!(path(Some(hostile), None).is_err(), "{hostile}");
+        }
+        assert!(path(None, Some("a/../b")).is_err());
+    }
+
+    #[test]
+    fn tokens_must_fit_into_a_header() {
+        for (token, fits) in [
+            ("ver:1-abc==", true),
+            ("", false),
+            ("a\r\nb", false),
+            ("a\"b", false),
+            ("ä", false),
+        ] {
+            assert_eq!(usable(token.into()).is_ok(), fits, "{token:?}");
+        }
+    }
+
+    #[test]
+    fn debug_never_shows_a_token() {
+        let tokens = Tokens {
+            session: "hunter2".into(),
+            master: Some("hunter2".into()),
+        };
+        assert!(!format!("{tokens:?}").contains("hunter2"));
+    }
+}

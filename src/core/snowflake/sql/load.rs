@@ -1,0 +1,323 @@
+//! The statements of a load. What Snowflake might decide by a default is said in full, so that none can change.
+
+use uuid::Uuid;
+
+use super::{TableName, is_file_name, quote_ident, quote_literal, stage_path};
+use crate::names::UPLOAD_ID;
+use crate::types::Column;
+use crate::{Error, ErrorKind, Result};
+
+/// Creates the table unless there is one of this name.
+#[must_use]
+pub fn create_table(table: &TableName, columns: &[Column], comment: &str) -> String {
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} ({}) COMMENT = {}",
+        table.quoted(),
+        definitions(columns),
+        quote_literal(comment)
+    )
+}
+
+/// Adds columns, all nullable, so that rows already there stay as they are.
+#[must_use]
+pub fn add_columns(table: &TableName, columns: &[Column]) -> String {
+    format!(
+        "ALTER TABLE {} ADD COLUMN {}",
+        table.quoted(),
+        definitions(columns)
+    )
+}
+
+/// Gives a column a wider type, as SQL spells it.
+#[must_use]
+pub fn widen_column(table: &TableName, column: &str, wider: &str) -> String {
+    format!(
+        "ALTER TABLE {} ALTER COLUMN {} SET DATA TYPE {wider}",
+        table.quoted(),
+        quote_ident(column)
+    )
+}
+
+/// Lists the columns of a table, with `name` and `type`.
+#[must_use]
+pub fn describe_table(table: &TableName) -> String {
+    format!("DESCRIBE TABLE {}", table.quoted())
+}
+
+/// Lists tables; needs no warehouse. Without a database all of the account, without a schema all of the database.
+///
+/// # Errors
+/// `Configuration` for a schema without its database.
+pub fn show_tables(database: Option<&str>, schema: Option<&str>) -> Result<String> {
+    match (database, schema) {
+        (None, None) => Ok("SHOW TABLES IN ACCOUNT".to_owned()),
+        (Some(database), None) => Ok(format!("SHOW TABLES IN DATABASE {}", quote_ident(database))),
+        (Some(database), Some(schema)) => Ok(format!(
+            "SHOW TABLES IN SCHEMA {}.{}",
+            quote_ident(database),
+            quote_ident(schema)
+        )),
+        (None, Some(_)) => Err(Error::new(
+            ErrorKind::Configuration,
+            "a schema can only be named together with its database",
+        )),
+    }
+}
+
+/// Opens a transaction.
+#[must_use]
+pub fn begin() -> String {
+    "BEGIN".to_owned()
+}
+
+/// Keeps what the transaction did.
+#[must_use]
+pub fn commit() -> String {
+    "COMMIT".to_owned()
+}
+
+/// Undoes what the transaction did.
+#[must_use]
+pub fn rollback() -> String {
+    "ROLLBACK".to_owned()
+}
+
+/// Asks for the id of the open transaction.
+#[must_use]
+pub fn current_transaction() -> String {
+    "SELECT CURRENT_TRANSACTION()".to_owned()
+}
+
+/// Asks what became of a transaction: `state` is `running`, `committed` or `rolled back`.
+///
+/// # Errors
+/// `Internal` if the id is none.
+pub fn describe_transaction(id: &str) -> Result<String> {
+    Ok(format!("DESCRIBE TRANSACTION {}", transaction_id(id)?))
+}
+
+/// Rolls back a transaction of another session of the user.
+///
+/// # Errors
+/// `Internal` if the id is none.
+pub fn abort_transaction(id: &str) -> Result<String> {
+    Ok(format!(
+        "SELECT SYSTEM$ABORT_TRANSACTION({})",
+        transaction_id(id)?
+    ))
+}
+
+/// Ids of transactions are numbers, and stand in statements without quotes.
+fn transaction_id(id: &str) -> Result<&str> {
+    if !id.is_empty() && id.len() <= 38 && id.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(id)
+    } else {
+        Err(Error::new(
+            ErrorKind::Internal,
+            "the id of a transaction is not a number",
+        ))
+    }
+}
+
+/// Loads Parquet files, at most 1000, from a directory of the user's stage, all or none.
+///
+/// With `force` files are loaded even if Snowflake remembers them, which is right only after their rows were deleted in
+/// the same transaction.
+#[must_use]
+pub fn copy_into(
+    table: &TableName,
+    columns: &[Column],
+    directory: &str,
+    files: &[impl AsRef<str>],
+    force: bool,
+) -> String {
+    let names = join(columns, |column| quote_ident(&column.name));
+    let expressions = join(columns, |column| {
+        column.column_type.copy_expression(&column.name)
+    });
+    let files = join(files, |file| quote_literal(file.as_ref()));
+    format!(
+        "COPY INTO {} ({names}) FROM (SELECT {expressions} FROM {}) FILES = ({files}) \
+         FILE_FORMAT = (TYPE = PARQUET COMPRESSION = AUTO USE_VECTORIZED_SCANNER = TRUE USE_LOGICAL_TYPE = TRUE \
+         BINARY_AS_TEXT = FALSE TRIM_SPACE = FALSE REPLACE_INVALID_CHARACTERS = FALSE NULL_IF = ()) \
+         ON_ERROR = ABORT_STATEMENT FORCE = {}",
+        table.quoted(),
+        stage_path(directory),
+        if force { "TRUE" } else { "FALSE" }
+    )
+}
+
+/// Deletes the rows that uploads brought.
+#[must_use]
+pub fn delete_uploads(table: &TableName, uploads: &[Uuid]) -> String {
+    let ids = join(uploads, |upload| quote_literal(&upload.to_string()));
+    format!(
+        "DELETE FROM {} WHERE {} IN ({ids})",
+        table.quoted(),
+        quote_ident(UPLOAD_ID)
+    )
+}
+
+/// Counts the rows that an upload brought.
+#[must_use]
+pub fn count_upload(table: &TableName, upload: Uuid) -> String {
+    format!(
+        "SELECT COUNT(*) FROM {} WHERE {} = {}",
+        table.quoted(),
+        quote_ident(UPLOAD_ID),
+        quote_literal(&upload.to_string())
+    )
+}
+
+/// Removes everything in a directory of the user's stage.
+#[must_use]
+pub fn remove(directory: &str) -> String {
+    format!("REMOVE {}", stage_path(directory))
+}
+
+/// Asks for the means to put a file into a directory of the user's stage. The path of the file on this machine is not
+/// told: the server only echoes it.
+///
+/// # Errors
+/// `Internal` unless the name is a plain one, the same to Snowflake, to cloud storage and in SQL.
+pub fn put(directory: &str, file_name: &str) -> Result<String> {
+    if !is_file_name(file_name) {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "a file to be staged has no plain name",
+        ));
+    }
+    Ok(format!(
+        "PUT 'file:///snowflake_bridge/{file_name}' {} \
+         PARALLEL=1 AUTO_COMPRESS=FALSE SOURCE_COMPRESSION=NONE OVERWRITE=TRUE",
+        stage_path(directory)
+    ))
+}
+
+fn definitions(columns: &[Column]) -> String {
+    join(columns, |column| {
+        format!(
+            "{} {}",
+            quote_ident(&column.name),
+            column.column_type.snowflake()
+        )
+    })
+}
+
+fn join<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
+    items.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ColumnType;
+
+    fn table() -> TableName {
+        TableName {
+            database: "DB".into(),
+            schema: "S".into(),
+            table: "t\"; DROP TABLE x".into(),
+        }
+    }
+
+    fn columns() -> Vec<Column> {
+        vec![
+            Column {
+                name: "A".into(),
+                column_type: ColumnType::Number {
+                    precision: 38,
+                    scale: 2,
+                },
+            },
+            Column {
+                name: "b\"c".into(),
+                column_type: ColumnType::Variant,
+            },
+        ]
+    }
+
+    #[test]
+    fn statements() {
+        let quoted = "\"DB\".\"S\".\"t\"\"; DROP TABLE x\"";
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let first = "00000000-0000-0000-0000-000000000001";
+        let second = "00000000-0000-0000-0000-000000000002";
+        for (made, wanted) in [
+            (
+                create_table(&table(), &columns(), "it's"),
+                format!(
+                    "CREATE TABLE IF NOT EXISTS {quoted} (\"A\" NUMBER(38,2), \"b\"\"c\" VARIANT) COMMENT = 'it''s'"
+                ),
+            ),
+            (
+                add_columns(&table(), &columns()[..1]),
+                format!("ALTER TABLE {quoted} ADD COLUMN \"A\" NUMBER(38,2)"),
+            ),
+            (
+                widen_column(&table(), "A", "NUMBER(38,2)"),
+                format!("ALTER TABLE {quoted} ALTER COLUMN \"A\" SET DATA TYPE NUMBER(38,2)"),
+            ),
+            (describe_table(&table()), format!("DESCRIBE TABLE {quoted}")),
+            (
+                delete_uploads(&table(), &[a, b]),
+                format!("DELETE FROM {quoted} WHERE \"UPLOAD_ID\" IN ('{first}', '{second}')"),
+            ),
+            (
+                count_upload(&table(), a),
+                format!("SELECT COUNT(*) FROM {quoted} WHERE \"UPLOAD_ID\" = '{first}'"),
+            ),
+            (remove("~/a/1/"), "REMOVE '@~/a/1/'".to_owned()),
+            (
+                show_tables(Some("D"), Some("s")).unwrap(),
+                "SHOW TABLES IN SCHEMA \"D\".\"s\"".to_owned(),
+            ),
+            (
+                show_tables(Some("D"), None).unwrap(),
+                "SHOW TABLES IN DATABASE \"D\"".to_owned(),
+            ),
+            (
+                put("~/a/1/", "part-00000.parquet").unwrap(),
+                "PUT 'file:///snowflake_bridge/part-00000.parquet' '@~/a/1/' \
+                 PARALLEL=1 AUTO_COMPRESS=FALSE SOURCE_COMPRESSION=NONE OVERWRITE=TRUE"
+                    .to_owned(),
+            ),
+            (
+                describe_transaction("17").unwrap(),
+                "DESCRIBE TRANSACTION 17".to_owned(),
+            ),
+            (
+                abort_transaction("17").unwrap(),
+                "SELECT SYSTEM$ABORT_TRANSACTION(17)".to_owned(),
+            ),
+        ] {
+            assert_eq!(made, wanted);
+        }
+        assert!(show_tables(None, Some("s")).is_err());
+        for id in ["", "x", "1; DROP", "-1", &"1".repeat(39)] {
+            assert!(
+                describe_transaction(id).is_err() && abort_transaction(id).is_err(),
+                "{id}"
+            );
+        }
+        assert!(put("~/a/", "a'b").is_err());
+    }
+
+    #[test]
+    fn copy_reads_every_column_by_name() {
+        let files = ["part-00000.parquet", "part-00001.parquet"];
+        let copy = copy_into(&table(), &columns(), "~/a/1/", &files, true);
+        assert!(
+            copy.starts_with(
+                "COPY INTO \"DB\".\"S\".\"t\"\"; DROP TABLE x\" (\"A\", \"b\"\"c\") FROM (SELECT \
+                 $1:\"A\"::NUMBER(38,2), PARSE_JSON($1:\"b\"\"c\") FROM '@~/a/1/') \
+                 FILES = ('part-00000.parquet', 'part-00001.parquet') FILE_FORMAT = (TYPE = PARQUET "
+            ),
+            "{copy}"
+        );
+        assert!(
+            copy.ends_with("ON_ERROR = ABORT_STATEMENT FORCE = TRUE"),
+            "{copy}"
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! Words of the other side, made fit for a log line and an error message.
+
+/// Longer texts of servers are pages, not messages.
+const MAX_CHARS: usize = 300;
+/// Stands where a secret stood.
+pub(crate) const REDACTED: &str = "[REDACTED]";
+
+/// One line of at most [`MAX_CHARS`] characters, without control characters and without a final full stop.
+pub(crate) fn clean(text: &str) -> String {
+    let mut line = String::new();
+    let mut count = 0;
+    for word in text
+        .split(|c: char| c.is_whitespace() || is_unprintable(c))
+        .filter(|word| !word.is_empty())
+    {
+        if !line.is_empty() {
+            line.push(' ');
+            count += 1;
+        }
+        for c in word.chars() {
+            if count >= MAX_CHARS {
+                line.push('…');
+                return line;
+            }
+            line.push(c);
+            count += 1;
+        }
+    }
+    line.truncate(line.trim_end_matches('.').len());
+    line
+}
+
+/// Like [`clean`], and with what stands in single quotes left out: in messages about data that is a cell's value.
+pub(crate) fn without_values(text: &str) -> String {
+    let mut kept = String::with_capacity(text.len());
+    // The first and every second piece after it is outside the quotes; an open quote hides the rest.
+    for (i, piece) in text.split('\'').enumerate() {
+        if i % 2 == 0 {
+            kept.push_str(piece);
+        } else {
+            kept.push_str("'…'");
+        }
+    }
+    clean(&kept)
+}
+
+/// A code, a state or an id: what a server may put there, and nothing that could be more.
+pub(crate) fn token(text: &str) -> String {
+    text.chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_')
+        .take(64)
+        .collect()
+}
+
+/// Control characters, and those that reorder or hide the text around them.
+fn is_unprintable(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lines_stay_lines() {
+        assert_eq!(
+            clean("a\r\nERROR:  fake\tline\u{1b}[31m.\n"),
+            "a ERROR: fake line [31m"
+        );
+        assert_eq!(clean("  "), "");
+        assert_eq!(clean(&"x".repeat(1000)).chars().count(), MAX_CHARS + 1);
+        assert_eq!(clean("left\u{202e}right"), "left right");
+    }
+
+    #[test]
+    fn values_are_left_out() {
+        assert_eq!(
+            without_values("value 'a secret' in column \"A\""),
+            "value '…' in column \"A\""
+        );
+        assert_eq!(without_values("value 'it''s' is"), "value '…''…' is");
+        assert_eq!(without_values("open 'end"), "open '…'");
+    }
+
+    proptest! {
+        #[test]
+        fn never_a_control_character_or_a_page(text in "\\PC*|(?s).*") {
+            for out in [clean(&text), without_values(&text)] {
+                prop_assert!(out.chars().count() <= MAX_CHARS + 1);
+                prop_assert!(!out.chars().any(is_unprintable));
+            }
+            prop_assert!(token(&text).len() <= 64);
+        }
+    }
+}
