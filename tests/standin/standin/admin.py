@@ -83,7 +83,8 @@ def _faults(services: Services, method: str, request: dict[str, Any]) -> tuple[i
 def _admin_session(services: Services, request: dict[str, Any]) -> Session:
     """A session of the stand-in's own: every right, no token, not among the clients' sessions."""
     account = _account(services, request)
-    database = fold(request["database"]) if request.get("database") else None
+    databases = account.engine.catalog.databases()
+    database = fold(request["database"]) if request.get("database") else next(iter(databases), None)
     schema = fold(request["schema"]) if request.get("schema") else ("PUBLIC" if database else None)
     warehouse = next(iter(account.warehouses), "ADMIN")
     user = _user(account, request)

@@ -15,7 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def is_batch(bindings: dict[str, Binding] | None) -> bool:
-    return bool(bindings) and any(isinstance(binding.get("value"), list) for binding in bindings.values())
+    return bindings is not None and any(isinstance(binding.get("value"), list) for binding in bindings.values())
 
 
 def rows(bindings: dict[str, Binding]) -> list[dict[str, Binding]]:

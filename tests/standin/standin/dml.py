@@ -53,7 +53,7 @@ def _change(session: Session, expression: Expr, query: threading.Event) -> Resul
     resolved, named = resolve(session, expression)
     _require_select(session, named, target)
     overwrite = bool(expression.args.get("overwrite"))
-    privilege = {exp.Insert: "INSERT", exp.Update: "UPDATE", exp.Delete: "DELETE"}[type(expression)]
+    privilege = expression.key.upper()
     open_write(session, target, privilege, overwrite or privilege != "INSERT", query)
     statements = _overwrite(session, resolved) if overwrite else _translated(session, resolved)
 

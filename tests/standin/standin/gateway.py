@@ -93,8 +93,8 @@ class Handler(BaseHTTPRequestHandler):
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         headers = {name.lower(): value for name, value in self.headers.items()}
         if path.startswith("/admin/"):
-            status, answer = admin.handle(self.services, self.command, path, query, headers, body)
-            self._send(Answer(status, json.dumps(answer, default=str).encode()), None)
+            status, told = admin.handle(self.services, self.command, path, query, headers, body)
+            self._send(Answer(status, json.dumps(told, default=str).encode()), None)
             return
         kind = "upload" if path.startswith(uploads.PATH) else _KINDS.get(path, "other")
         shown = uploads.PATH + "…" if kind == "upload" else path

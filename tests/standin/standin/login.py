@@ -49,10 +49,16 @@ def log_in(
 
 def _by_password(account: Account, login_name: str, password: Any) -> User:
     user = account.users.get(fold(login_name)) or account.users.get(login_name.upper())
-    known = user is not None and user.password is not None and isinstance(password, str)
-    if not known or not hmac.compare_digest(user.password.encode(), password.encode()):
-        raise SnowflakeError("390100", None, "Incorrect username or password was specified.")
+    expected = user.password if user is not None else None
+    if user is None or expected is None or not isinstance(password, str):
+        raise _wrong_password()
+    if not hmac.compare_digest(expected.encode(), password.encode()):
+        raise _wrong_password()
     return user
+
+
+def _wrong_password() -> SnowflakeError:
+    return SnowflakeError("390100", None, "Incorrect username or password was specified.")
 
 
 def _by_jwt(account: Account, token: str) -> User:
@@ -111,25 +117,29 @@ def _context(account: Account, user: User, query: dict[str, str], validate: bool
     warehouse = fold(query["warehouse"]) if query.get("warehouse") else user.default_warehouse
     usage = ("USAGE", "WAREHOUSE", warehouse or "")
     if warehouse is not None and (warehouse not in account.warehouses or (role, *usage) in account.withheld):
-        warehouse = _absent("warehouse", validate)
+        _missing_default("warehouse", validate)
+        warehouse = None
     database = fold(query["databaseName"]) if query.get("databaseName") else None
     if database is not None and (
         database not in catalog.databases() or (role, "USAGE", "DATABASE", database) in account.withheld
     ):
-        database = _absent("database", validate)
+        _missing_default("database", validate)
+        database = None
     schema = fold(query["schemaName"]) if query.get("schemaName") else None
     if schema is not None and (
         database is None
         or not catalog.has_schema(database, schema)
         or (role, "USAGE", "SCHEMA", f"{database}.{schema}") in account.withheld
     ):
-        schema = _absent("schema", validate)
+        _missing_default("schema", validate)
+        schema = None
     if database is not None and schema is None and catalog.has_schema(database, "PUBLIC"):
         schema = "PUBLIC"
     return {"role": role, "warehouse": warehouse, "database": database, "schema": schema}
 
 
-def _absent(kind: str, validate: bool) -> None:
+def _missing_default(kind: str, validate: bool) -> None:
+    """Nothing, or the refusal when the client asked for validation."""
     if validate:
         raise SnowflakeError("390201", "08004", f"The requested {kind} does not exist or not authorized.")
 

@@ -68,9 +68,6 @@ class ObjectStore:
         self._thread.start()
         self._client().create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
 
-    def stop(self) -> None:
-        self._server.shutdown()
-
     def grant(self, prefix: str) -> Grant:
         """Credentials for one PUT: they may write below `prefix` and nowhere else."""
         grant = Grant(

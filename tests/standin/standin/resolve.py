@@ -118,6 +118,6 @@ def _check_columns(session: Session, expression: Expr, tables: list[TableName]) 
     for identifier in used:
         if not isinstance(identifier, exp.Identifier):
             continue
-        name = _part(identifier) or ""
-        if name not in known and name not in aliases and name.upper() in folded:
-            raise invalid_identifier(name)
+        column = _part(identifier) or ""
+        if column not in known and column not in aliases and column.upper() in folded:
+            raise invalid_identifier(column)

@@ -260,7 +260,3 @@ class Sessions:
                 self._ended.add(token)
             self._by_master.pop(session.master_token, None)
         session.close()
-
-    def end_all(self) -> None:
-        for session in self.all():
-            self.end(session)

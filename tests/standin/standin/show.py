@@ -51,6 +51,7 @@ def show(session: Session, sql: str) -> Result | None:
         return _tables(session, match)
     if kind == "SCHEMAS":
         return _schemas(session, match)
+    rows: list[tuple[Any, ...]]
     if kind == "DATABASES":
         rows = [(None, name, "N", "N", "", "ACCOUNTADMIN", "", "", "1", "STANDARD") for name in _databases(session)]
         names = ("name", "is_default", "is_current", "origin", "owner", "comment", "options", "retention_time", "kind")
