@@ -66,8 +66,12 @@ impl Error {
         match self {
             Self::Core(error) => (
                 match error.kind() {
-                    ErrorKind::Transient => PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION,
-                    ErrorKind::Credentials => PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+                    ErrorKind::Transient => {
+                        PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
+                    }
+                    ErrorKind::Credentials => {
+                        PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION
+                    }
                     ErrorKind::Configuration => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                     ErrorKind::Data => PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
                     ErrorKind::Canceled => PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
@@ -76,7 +80,9 @@ impl Error {
                 error.hint().map(str::to_owned),
             ),
             Self::Spi(_) => (PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, None),
-            Self::User { sqlstate, hint, .. } | Self::Server { sqlstate, hint, .. } => (*sqlstate, hint.clone()),
+            Self::User { sqlstate, hint, .. } | Self::Server { sqlstate, hint, .. } => {
+                (*sqlstate, hint.clone())
+            }
         }
     }
 }
@@ -86,7 +92,9 @@ impl From<CaughtError> for Error {
         let report = match &caught {
             CaughtError::PostgresError(report)
             | CaughtError::ErrorReport(report)
-            | CaughtError::RustPanic { ereport: report, .. } => report,
+            | CaughtError::RustPanic {
+                ereport: report, ..
+            } => report,
         };
         Self::Server {
             sqlstate: report.sql_error_code(),
@@ -110,7 +118,12 @@ impl From<Error> for ErrorReport {
 
 /// Writes to the server log, and to nobody's client, at LOG.
 pub fn log_message(message: &str) {
-    ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "snowflake_bridge").report(PgLogLevel::LOG);
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        message.to_owned(),
+        "snowflake_bridge",
+    )
+    .report(PgLogLevel::LOG);
 }
 
 /// Writes an error to the server log at LOG (an ERROR would end the worker), with its SQLSTATE and hint.

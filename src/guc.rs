@@ -34,13 +34,17 @@ static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>
 static ALLOW_PRIVATE_ENDPOINTS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 /// The login role of PostgREST, which alone may speak for the user that a JWT names.
-static CLAIMS_TRUSTED_ROLES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authenticator"));
+static CLAIMS_TRUSTED_ROLES: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"authenticator"));
 /// Supabase's role for a backend that acts for its users.
-static ACT_FOR_USERS_ROLES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"service_role"));
+static ACT_FOR_USERS_ROLES: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"service_role"));
 
 /// Defines every setting and reserves the prefix, so that a misspelt name is an error. Called once from `_PG_init`.
 pub fn register() {
-    let (reload, start, none) = (GucContext::Sighup, GucContext::Postmaster, GucFlags::default());
+    let reload = || GucContext::Sighup;
+    let start = || GucContext::Postmaster;
+    let none = GucFlags::default();
     let hidden = GucFlags::SUPERUSER_ONLY;
     let ms = GucFlags::UNIT_MS;
     let seconds = GucFlags::UNIT_S;
@@ -48,39 +52,127 @@ pub fn register() {
     let strings: [(_, _, _, _, _, _); 8] = [
         (c"snowflake_bridge.key_file", c"File with the keys that encrypt stored secrets.",
          c"Outside the data directory, owned by the server's user, mode 0600. Made on first use if it does not exist and nothing is encrypted yet.",
-         &KEY_FILE, reload, hidden),
+         &KEY_FILE, reload(), hidden),
         (c"snowflake_bridge.databases", c"Databases in which a worker runs.",
-         c"Comma-separated names; empty means every database that has the extension.", &DATABASES, reload, none),
+         c"Comma-separated names; empty means every database that has the extension.", &DATABASES, reload(), none),
         (c"snowflake_bridge.worker_role", c"Role as which the workers connect.",
-         c"Empty means the bootstrap superuser.", &WORKER_ROLE, start, none),
+         c"Empty means the bootstrap superuser.", &WORKER_ROLE, start(), none),
         (c"snowflake_bridge.spool_directory", c"Directory for files on their way to Snowflake.",
-         c"Made with mode 0700. Empty means snowflake_bridge_spool in the data directory.", &SPOOL_DIRECTORY, start, hidden),
+         c"Made with mode 0700. Empty means snowflake_bridge_spool in the data directory.", &SPOOL_DIRECTORY, start(), hidden),
         (c"snowflake_bridge.allowed_hosts", c"Further hosts that may be contacted, besides Snowflake's own domains and their stages.",
          c"Comma-separated host names; an entry may carry a scheme and port. Plain http is accepted for loopback hosts only.",
-         &ALLOWED_HOSTS, reload, none),
+         &ALLOWED_HOSTS, reload(), none),
         (c"snowflake_bridge.ca_file", c"PEM file with additional certificate authorities.",
-         c"For networks that inspect TLS. Empty means the built-in Mozilla roots only.", &CA_FILE, reload, none),
+         c"For networks that inspect TLS. Empty means the built-in Mozilla roots only.", &CA_FILE, reload(), none),
         (c"snowflake_bridge.claims_trusted_roles", c"Login roles whose request.jwt.claims are believed.",
-         c"Comma-separated. For every other session the owner of a configuration is the role itself.", &CLAIMS_TRUSTED_ROLES, reload, none),
+         c"Comma-separated. For every other session the owner of a configuration is the role itself.", &CLAIMS_TRUSTED_ROLES, reload(), none),
         (c"snowflake_bridge.act_for_users_roles", c"Roles that may pass user_id to act for another user.",
-         c"Comma-separated; superusers always may.", &ACT_FOR_USERS_ROLES, reload, none),
+         c"Comma-separated; superusers always may.", &ACT_FOR_USERS_ROLES, reload(), none),
     ];
     for (name, short, long, setting, context, flags) in strings {
         GucRegistry::define_string_guc(name, short, long, setting, context, flags);
     }
 
     let ints: [(_, _, _, _, _, _, _); 11] = [
-        (c"snowflake_bridge.poll_interval", c"Longest time between two looks at the queue.", &POLL_INTERVAL, 1, 3_600, reload, seconds),
-        (c"snowflake_bridge.max_concurrent_uploads", c"Uploads in flight at once, per database.", &MAX_CONCURRENT_UPLOADS, 1, 64, reload, none),
-        (c"snowflake_bridge.target_file_size", c"Size at which a Parquet file is closed and the next begun.", &TARGET_FILE_SIZE_MB, 1, 1_024, reload, GucFlags::UNIT_MB),
-        (c"snowflake_bridge.max_attempts", c"Attempts before an upload has failed.", &MAX_ATTEMPTS, 1, 1_000, reload, none),
-        (c"snowflake_bridge.max_crashes", c"Crashes of the worker during an upload before it has failed.", &MAX_CRASHES, 1, 100, reload, none),
-        (c"snowflake_bridge.crash_retry_delay", c"Wait before an upload during which the worker crashed is tried again.", &CRASH_RETRY_DELAY, 0, 86_400, reload, seconds),
-        (c"snowflake_bridge.retry_base_delay", c"Shortest wait before another attempt.", &RETRY_BASE_DELAY_MS, 10, 3_600_000, reload, ms),
-        (c"snowflake_bridge.retry_max_delay", c"Longest wait before another attempt.", &RETRY_MAX_DELAY_MS, 10, 86_400_000, reload, ms),
-        (c"snowflake_bridge.connect_timeout", c"Limit for making one connection.", &CONNECT_TIMEOUT_MS, 100, 600_000, reload, ms),
-        (c"snowflake_bridge.stall_timeout", c"Limit for a connection on which nothing moves.", &STALL_TIMEOUT_MS, 1_000, 3_600_000, reload, ms),
-        (c"snowflake_bridge.statement_timeout", c"Limit that Snowflake is given for one statement.", &STATEMENT_TIMEOUT, 1, 604_800, reload, seconds),
+        (
+            c"snowflake_bridge.poll_interval",
+            c"Longest time between two looks at the queue.",
+            &POLL_INTERVAL,
+            1,
+            3_600,
+            reload(),
+            seconds,
+        ),
+        (
+            c"snowflake_bridge.max_concurrent_uploads",
+            c"Uploads in flight at once, per database.",
+            &MAX_CONCURRENT_UPLOADS,
+            1,
+            64,
+            reload(),
+            none,
+        ),
+        (
+            c"snowflake_bridge.target_file_size",
+            c"Size at which a Parquet file is closed and the next begun.",
+            &TARGET_FILE_SIZE_MB,
+            1,
+            1_024,
+            reload(),
+            GucFlags::UNIT_MB,
+        ),
+        (
+            c"snowflake_bridge.max_attempts",
+            c"Attempts before an upload has failed.",
+            &MAX_ATTEMPTS,
+            1,
+            1_000,
+            reload(),
+            none,
+        ),
+        (
+            c"snowflake_bridge.max_crashes",
+            c"Crashes of the worker during an upload before it has failed.",
+            &MAX_CRASHES,
+            1,
+            100,
+            reload(),
+            none,
+        ),
+        (
+            c"snowflake_bridge.crash_retry_delay",
+            c"Wait before an upload during which the worker crashed is tried again.",
+            &CRASH_RETRY_DELAY,
+            0,
+            86_400,
+            reload(),
+            seconds,
+        ),
+        (
+            c"snowflake_bridge.retry_base_delay",
+            c"Shortest wait before another attempt.",
+            &RETRY_BASE_DELAY_MS,
+            10,
+            3_600_000,
+            reload(),
+            ms,
+        ),
+        (
+            c"snowflake_bridge.retry_max_delay",
+            c"Longest wait before another attempt.",
+            &RETRY_MAX_DELAY_MS,
+            10,
+            86_400_000,
+            reload(),
+            ms,
+        ),
+        (
+            c"snowflake_bridge.connect_timeout",
+            c"Limit for making one connection.",
+            &CONNECT_TIMEOUT_MS,
+            100,
+            600_000,
+            reload(),
+            ms,
+        ),
+        (
+            c"snowflake_bridge.stall_timeout",
+            c"Limit for a connection on which nothing moves.",
+            &STALL_TIMEOUT_MS,
+            1_000,
+            3_600_000,
+            reload(),
+            ms,
+        ),
+        (
+            c"snowflake_bridge.statement_timeout",
+            c"Limit that Snowflake is given for one statement.",
+            &STATEMENT_TIMEOUT,
+            1,
+            604_800,
+            reload(),
+            seconds,
+        ),
     ];
     for (name, short, setting, min, max, context, flags) in ints {
         GucRegistry::define_int_guc(name, short, c"", setting, min, max, context, flags);
@@ -91,7 +183,7 @@ pub fn register() {
         c"Allow hosts that resolve to private network addresses.",
         c"Needed for PrivateLink. Off, so that nobody can make the server contact its own network.",
         &ALLOW_PRIVATE_ENDPOINTS,
-        reload,
+        reload(),
         none,
     );
 

@@ -1,23 +1,41 @@
 //! `snowflake_bridge`: the PostgreSQL side. Everything that needs no server lives in the crate `bridge_core`.
 #![deny(unsafe_code)]
 
+mod api;
+mod configs;
+mod doctor;
 mod error;
 mod guc;
+mod keys;
 mod net;
+mod options;
 mod owner;
+mod probe;
 mod sandbox;
+mod secrets;
+mod source;
+mod tables;
 mod tx;
+mod uploads;
+mod watches;
+mod worker;
 
 use pgrx::prelude::*;
 
 ::pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
+extension_sql_file!(
+    "../sql/policies.sql",
+    name = "policies",
+    requires = [api::identity::caller]
+);
+extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Runs when the library is loaded: in the postmaster where it is preloaded, otherwise in a backend on first use.
 #[pg_guard]
 #[allow(unsafe_code, non_snake_case)] // The symbol that PostgreSQL looks for.
-#[unsafe(no_mangle)]
 pub extern "C-unwind" fn _PG_init() {
     guc::register();
+    worker::register();
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::{Duration, Instant};
 
-use bridge_core::snowflake::Network;
-use bridge_core::{ErrorKind, config::AllowedHosts};
+use bridge_core::ErrorKind;
+use bridge_core::config::{AllowedHosts, Network};
 use futures::FutureExt;
 use once_cell::sync::OnceCell;
 use pgrx::{check_for_interrupts, pg_sys};
@@ -68,21 +68,31 @@ impl EventFd {
 
 /// The thread of this process, started on first use: a thread does not survive the postmaster's fork.
 fn thread() -> Result<&'static Thread> {
-    THREAD.get_or_try_init(|| start().map_err(|error| {
-        Error::Core(bridge_core::Error::new(ErrorKind::Internal, "cannot start the network thread").with_source(error))
-    }))
+    THREAD.get_or_try_init(|| {
+        start().map_err(|error| {
+            Error::Core(
+                bridge_core::Error::new(ErrorKind::Internal, "cannot start the network thread")
+                    .with_source(error),
+            )
+        })
+    })
 }
 
 fn start() -> std::io::Result<Thread> {
     let wake = Arc::new(EventFd::new()?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let handle = runtime.handle().clone();
     with_signals_blocked(|| {
         std::thread::Builder::new()
             .name("snowflake net".to_owned())
             .spawn(move || runtime.block_on(std::future::pending::<()>()))
     })?;
-    Ok(Thread { runtime: handle, wake })
+    Ok(Thread {
+        runtime: handle,
+        wake,
+    })
 }
 
 /// A new thread inherits the mask. Signals belong to the main thread: PostgreSQL's handlers, its latch among them, may
@@ -104,7 +114,9 @@ fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<tokio::task::JoinHandle<()>> {
+pub fn spawn(
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Result<tokio::task::JoinHandle<()>> {
     Ok(thread()?.runtime.spawn(work))
 }
 
@@ -117,13 +129,18 @@ pub fn waker() -> Result<Arc<EventFd>> {
 }
 
 /// Makes of a panic the error of the one piece of work that it happened in.
-pub async fn guarded<T>(work: impl Future<Output = bridge_core::Result<T>>) -> bridge_core::Result<T> {
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-        Err(bridge_core::Error::new(
-            ErrorKind::Internal,
-            "the network thread panicked; the server log of this process has the place",
-        ))
-    })
+pub async fn guarded<T>(
+    work: impl Future<Output = bridge_core::Result<T>>,
+) -> bridge_core::Result<T> {
+    AssertUnwindSafe(work)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            Err(bridge_core::Error::new(
+                ErrorKind::Internal,
+                "the network thread panicked; the server log of this process has the place",
+            ))
+        })
 }
 
 /// Runs `work` on the network thread and waits for it here, interruptibly: a cancel, a termination or a statement
@@ -131,7 +148,9 @@ pub async fn guarded<T>(work: impl Future<Output = bridge_core::Result<T>>) -> b
 ///
 /// # Errors
 /// What `work` returns.
-pub fn wait<T: Send + 'static>(work: impl Future<Output = bridge_core::Result<T>> + Send + 'static) -> Result<T> {
+pub fn wait<T: Send + 'static>(
+    work: impl Future<Output = bridge_core::Result<T>> + Send + 'static,
+) -> Result<T> {
     let thread = thread()?;
     let (sender, receiver) = mpsc::channel();
     let wake = Arc::clone(&thread.wake);
@@ -148,7 +167,11 @@ pub fn wait<T: Send + 'static>(work: impl Future<Output = bridge_core::Result<T>
             }
             Err(TryRecvError::Empty) => sleep(TICK),
             Err(TryRecvError::Disconnected) => {
-                return Err(bridge_core::Error::new(ErrorKind::Internal, "the network thread ended").into());
+                return Err(bridge_core::Error::new(
+                    ErrorKind::Internal,
+                    "the network thread ended",
+                )
+                .into());
             }
         }
     }
@@ -214,5 +237,6 @@ pub fn limits() -> Result<Network> {
         connect_timeout: guc::connect_timeout(),
         stall_timeout: guc::stall_timeout(),
         statement_timeout: guc::statement_timeout(),
+        ..Network::default()
     })
 }

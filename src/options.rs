@@ -1,5 +1,6 @@
 //! Target options, the same everywhere: keys of `snowflake_options`, checked once, before anything is read.
 
+use bridge_core::json::{Numeric, PlanOptions};
 use bridge_core::names::{self, ColumnCase};
 use serde::Deserialize;
 
@@ -14,6 +15,11 @@ pub struct TargetOptions {
     pub database: Option<String>,
     pub config: Option<String>,
     pub column_case: Option<ColumnCase>,
+    pub numeric: Option<Numeric>,
+    #[expect(
+        dead_code,
+        reason = "there is one strategy so far; parsing refuses the others by name"
+    )]
     pub strategy: Option<Strategy>,
 }
 
@@ -33,13 +39,17 @@ impl TargetOptions {
         }
         serde_json::from_value(options.clone()).map_err(|error| {
             Error::invalid(format!("snowflake_options: {error}")).hint(
-                "Known options are table_name, schema_name, database, config, column_case ('upper', 'preserve') and strategy ('append').",
+                "Known options are table_name, schema_name, database, config, column_case ('upper', 'preserve'), numeric ('number', 'varchar') and strategy ('append').",
             )
         })
     }
 
-    pub fn column_case(&self) -> ColumnCase {
-        self.column_case.unwrap_or(ColumnCase::Upper)
+    /// How the result's columns are named and typed.
+    pub fn plan(&self) -> PlanOptions {
+        PlanOptions {
+            column_case: self.column_case.unwrap_or(ColumnCase::Upper),
+            numeric: self.numeric.unwrap_or(Numeric::Number),
+        }
     }
 
     /// The configuration to use.
@@ -54,7 +64,11 @@ impl TargetOptions {
     /// For a name that Snowflake cannot hold.
     pub fn target(&self, default_table: &str) -> Result<(String, Option<String>, Option<String>)> {
         let case = ColumnCase::Upper;
-        let table = self.table_name.as_deref().filter(|name| !name.is_empty()).unwrap_or(default_table);
+        let table = self
+            .table_name
+            .as_deref()
+            .filter(|name| !name.is_empty())
+            .unwrap_or(default_table);
         let optional = |name: &Option<String>| -> Result<Option<String>> {
             Ok(name
                 .as_deref()
@@ -62,6 +76,10 @@ impl TargetOptions {
                 .map(|name| names::object_name(name, case))
                 .transpose()?)
         };
-        Ok((names::object_name(table, case)?, optional(&self.schema_name)?, optional(&self.database)?))
+        Ok((
+            names::object_name(table, case)?,
+            optional(&self.schema_name)?,
+            optional(&self.database)?,
+        ))
     }
 }

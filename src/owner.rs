@@ -111,7 +111,9 @@ pub fn role_name(oid: pg_sys::Oid) -> Result<String> {
     unsafe {
         let name = pg_sys::GetUserNameFromId(oid, true);
         if name.is_null() {
-            return Err(Error::missing(format!("role with OID {oid} does not exist")));
+            return Err(Error::missing(format!(
+                "role with OID {oid} does not exist"
+            )));
         }
         Ok(CStr::from_ptr(name).to_string_lossy().into_owned())
     }
@@ -119,12 +121,13 @@ pub fn role_name(oid: pg_sys::Oid) -> Result<String> {
 
 /// `sub` of PostgREST's `request.jwt.claims`, if there are claims with a subject.
 fn jwt_subject() -> Result<Option<String>> {
-    let claims: Option<String> = Spi::get_one("select nullif(pg_catalog.current_setting('request.jwt.claims', true), '')")?;
+    let claims: Option<String> =
+        Spi::get_one("select nullif(pg_catalog.current_setting('request.jwt.claims', true), '')")?;
     let Some(claims) = claims else {
         return Ok(None);
     };
-    let claims: serde_json::Value =
-        serde_json::from_str(&claims).map_err(|_| Error::denied("request.jwt.claims is not valid JSON"))?;
+    let claims: serde_json::Value = serde_json::from_str(&claims)
+        .map_err(|_| Error::denied("request.jwt.claims is not valid JSON"))?;
     Ok(claims
         .get("sub")
         .and_then(serde_json::Value::as_str)

@@ -38,7 +38,9 @@ pub fn as_table_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T>) -
 pub fn require_unrestricted() -> Result<()> {
     // SAFETY: reads a backend-local variable.
     if unsafe { pg_sys::InSecurityRestrictedOperation() } {
-        return Err(Error::denied("snowflake_bridge cannot be used within a security-restricted operation"));
+        return Err(Error::denied(
+            "snowflake_bridge cannot be used within a security-restricted operation",
+        ));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bridge_core::spool::Manifest;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::{JsonB, Uuid as PgUuid, pg_sys};
+use pgrx::{JsonB, Uuid as PgUuid};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
@@ -19,7 +19,6 @@ pub struct Claimed {
     pub upload_id: Uuid,
     pub watch_id: Option<i64>,
     pub execution_id: String,
-    pub owner: Owner,
     pub row_user_id: Option<String>,
     pub options: serde_json::Value,
     pub attempt: i32,
@@ -83,32 +82,28 @@ pub fn claim(limit: usize) -> Result<Vec<Claimed>> {
                  error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
              from due where u.id = due.id \
-             returning u.id, u.upload_id, u.watch_id, u.execution_id, u.owner_kind, u.user_id, u.owner_oid, \
-                 u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_attempt, u.transaction_id",
+             returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_attempt, u.transaction_id",
             None,
             &[limit.into()],
         )?;
         let mut claimed = Vec::new();
         for row in rows {
             let missing = || Error::missing("a row of snowflake_bridge.uploads is incomplete");
-            let manifest: Option<JsonB> = row.get(11)?;
+            let manifest: Option<JsonB> = row.get(8)?;
             claimed.push(Claimed {
                 id: row.get(1)?.ok_or_else(missing)?,
                 upload_id: from_pg_uuid(row.get(2)?.ok_or_else(missing)?),
                 watch_id: row.get(3)?,
                 execution_id: row.get(4)?.ok_or_else(missing)?,
-                owner: Owner::from_columns(
-                    &row.get::<String>(5)?.ok_or_else(missing)?,
-                    row.get(6)?.ok_or_else(missing)?,
-                    row.get(7)?.unwrap_or(pg_sys::InvalidOid),
-                ),
-                row_user_id: row.get(8)?,
-                options: row.get::<JsonB>(9)?.map_or(serde_json::Value::Null, |options| options.0),
-                attempt: row.get(10)?.ok_or_else(missing)?,
+                row_user_id: row.get(5)?,
+                options: row
+                    .get::<JsonB>(6)?
+                    .map_or(serde_json::Value::Null, |options| options.0),
+                attempt: row.get(7)?.ok_or_else(missing)?,
                 // A manifest that a newer version wrote is read anew.
                 manifest: manifest.and_then(|manifest| serde_json::from_value(manifest.0).ok()),
-                staged_attempt: row.get(12)?,
-                transaction: row.get(13)?,
+                staged_attempt: row.get(9)?,
+                transaction: row.get(10)?,
             });
         }
         claimed.sort_by_key(|upload| upload.id);
@@ -135,11 +130,19 @@ pub fn next_due() -> Result<Option<Duration>> {
 /// If the statement fails.
 pub fn record_read(id: i64, config_id: Uuid, manifest: &Manifest) -> Result<()> {
     let manifest = serde_json::to_value(manifest).map_err(|error| {
-        bridge_core::Error::new(bridge_core::ErrorKind::Internal, "cannot write the manifest").with_source(error)
+        bridge_core::Error::new(
+            bridge_core::ErrorKind::Internal,
+            "cannot write the manifest",
+        )
+        .with_source(error)
     })?;
     run(
         "update snowflake_bridge.uploads set config_id = $2, manifest = $3, staged_attempt = null where id = $1",
-        &[id.into(), to_pg_uuid(config_id).into(), JsonB(manifest).into()],
+        &[
+            id.into(),
+            to_pg_uuid(config_id).into(),
+            JsonB(manifest).into(),
+        ],
     )
 }
 
@@ -159,7 +162,10 @@ pub fn record_config(id: i64, config_id: Uuid) -> Result<()> {
 /// # Errors
 /// If the statement fails.
 pub fn record_staged(id: i64) -> Result<()> {
-    run("update snowflake_bridge.uploads set state = 'staged', staged_attempt = attempt_count where id = $1", &[id.into()])
+    run(
+        "update snowflake_bridge.uploads set state = 'staged', staged_attempt = attempt_count where id = $1",
+        &[id.into()],
+    )
 }
 
 /// The rows are about to be loaded in this Snowflake transaction.
@@ -177,7 +183,13 @@ pub fn record_copying(id: i64, transaction: &str) -> Result<()> {
 ///
 /// # Errors
 /// If the statement fails.
-pub fn record_completed(id: i64, target: &str, rows: u64, bytes: u64, query_id: Option<&str>) -> Result<()> {
+pub fn record_completed(
+    id: i64,
+    target: &str,
+    rows: u64,
+    bytes: u64,
+    query_id: Option<&str>,
+) -> Result<()> {
     run(
         "update snowflake_bridge.uploads set state = 'completed', target = $2, row_count = $3, byte_count = $4, \
              query_id = $5, error_message = null, error_hint = null, error_code = null, error_sqlstate = null, \
@@ -233,7 +245,9 @@ pub fn record_error(id: i64, next: NextState, error: &Error) -> Result<()> {
             message.into(),
             hint.into(),
             code.into(),
-            remote_sqlstate.map_or_else(|| unpack_sqlstate(sqlstate), str::to_owned).into(),
+            remote_sqlstate
+                .map_or_else(|| unpack_sqlstate(sqlstate), str::to_owned)
+                .into(),
             query_id.into(),
         ],
     )
@@ -265,7 +279,11 @@ pub fn replaced_by(upload: &Claimed) -> Result<Vec<Uuid>> {
 ///
 /// # Errors
 /// If the statement fails.
-pub fn recover(left_cleanly: bool, max_crashes: i32, crash_retry_delay: Duration) -> Result<Vec<(i64, bool)>> {
+pub fn recover(
+    left_cleanly: bool,
+    max_crashes: i32,
+    crash_retry_delay: Duration,
+) -> Result<Vec<(i64, bool)>> {
     Spi::connect_mut(|client| {
         let rows = client.update(
             "with in_flight as ( \
@@ -318,7 +336,10 @@ pub fn unfinished() -> Result<Vec<Uuid>> {
 /// # Errors
 /// If the statement fails.
 pub fn installation_id() -> Result<Uuid> {
-    Ok(from_pg_uuid(one("select id from snowflake_bridge.installation", &[])?))
+    Ok(from_pg_uuid(one(
+        "select id from snowflake_bridge.installation",
+        &[],
+    )?))
 }
 
 fn run(query: &str, args: &[DatumWithOid<'_>]) -> Result<()> {
@@ -326,7 +347,8 @@ fn run(query: &str, args: &[DatumWithOid<'_>]) -> Result<()> {
 }
 
 fn one<T: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<T> {
-    Spi::get_one_with_args(query, args)?.ok_or_else(|| Error::missing("a statement that always gives a row gave none"))
+    Spi::get_one_with_args(query, args)?
+        .ok_or_else(|| Error::missing("a statement that always gives a row gave none"))
 }
 
 pub fn to_pg_uuid(id: Uuid) -> PgUuid {

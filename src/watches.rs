@@ -38,7 +38,13 @@ impl Watch {
     /// # Errors
     /// If the query fails.
     pub fn load(id: i64) -> Result<Option<Self>> {
-        Spi::connect(|client| Self::first(client, &format!("{SELECT} where w.id operator(pg_catalog.=) $1"), &[id.into()]))
+        Spi::connect(|client| {
+            Self::first(
+                client,
+                &format!("{SELECT} where w.id operator(pg_catalog.=) $1"),
+                &[id.into()],
+            )
+        })
     }
 
     /// The watch of this relation. The caller has raised its rights.
@@ -60,9 +66,12 @@ impl Watch {
     /// # Errors
     /// If there is none, or more than one.
     pub fn only() -> Result<Self> {
-        let count = Spi::get_one::<i64>("select count(*) from snowflake_bridge.watches")?.unwrap_or(0);
+        let count =
+            Spi::get_one::<i64>("select count(*) from snowflake_bridge.watches")?.unwrap_or(0);
         if count > 1 {
-            return Err(Error::invalid(format!("{count} relations are watched")).hint("Name the relation."));
+            return Err(
+                Error::invalid(format!("{count} relations are watched")).hint("Name the relation.")
+            );
         }
         Spi::connect(|client| Self::first(client, SELECT, &[]))?.ok_or_else(|| {
             Error::missing("no relation is watched")

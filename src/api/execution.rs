@@ -33,7 +33,10 @@ struct Request {
 }
 
 #[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
-fn create_execution(request: JsonB, relation: default!(Option<&str>, "null")) -> Result<String, ErrorReport> {
+fn create_execution(
+    request: JsonB,
+    relation: default!(Option<&str>, "null"),
+) -> Result<String, ErrorReport> {
     Ok(create(request.0, relation)?)
 }
 
@@ -56,8 +59,14 @@ fn create(request: Value, relation: Option<&str>) -> Result<String> {
     let execution_id = Uuid::new_v4().to_string();
     let text = |value: Option<String>| value.map(Value::String);
     let mut row: Vec<(&str, Value)> = vec![
-        (watch.columns.execution_id.as_str(), Value::String(execution_id.clone())),
-        (watch.columns.status.as_str(), Value::String("pending".to_owned())),
+        (
+            watch.columns.execution_id.as_str(),
+            Value::String(execution_id.clone()),
+        ),
+        (
+            watch.columns.status.as_str(),
+            Value::String("pending".to_owned()),
+        ),
         ("snowflake_enabled", Value::Bool(request.snowflake_enabled)),
     ];
     if let Some(column) = &watch.columns.user_id {
@@ -84,9 +93,16 @@ fn create(request: Value, relation: Option<&str>) -> Result<String> {
             row.push((column, value));
         }
     }
-    let columns: Vec<String> = row.iter().map(|(column, _)| quote_identifier(column)).collect();
+    let columns: Vec<String> = row
+        .iter()
+        .map(|(column, _)| quote_identifier(column))
+        .collect();
     let columns = columns.join(", ");
-    let document = Value::Object(row.into_iter().map(|(column, value)| (column.to_owned(), value)).collect());
+    let document = Value::Object(
+        row.into_iter()
+            .map(|(column, value)| (column.to_owned(), value))
+            .collect(),
+    );
     // Every value is converted to its column's own type, whatever that is.
     Ok(Spi::get_one_with_args::<String>(
         &format!(

@@ -11,23 +11,40 @@ use crate::error::Result;
 use crate::sandbox;
 use crate::worker::registry::{self, Live, Wake};
 
-type Progress = (
-    name!(id, i64),
-    name!(execution_id, String),
-    name!(state, String),
-    name!(phase, Option<String>),
-    name!(attempt, i32),
-    name!(rows, Option<i64>),
-    name!(staged_bytes, Option<i64>),
-    name!(total_bytes, Option<i64>),
-    name!(running_for, Option<pgrx::datum::Interval>),
-    name!(error_message, Option<String>),
-);
-
 #[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
-fn upload_progress() -> Result<TableIterator<'static, Progress>, ErrorReport> {
+fn upload_progress() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(id, i64),
+            name!(execution_id, String),
+            name!(state, String),
+            name!(phase, Option<String>),
+            name!(attempt, i32),
+            name!(rows, Option<i64>),
+            name!(staged_bytes, Option<i64>),
+            name!(total_bytes, Option<i64>),
+            name!(running_for, Option<pgrx::datum::Interval>),
+            name!(error_message, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
     Ok(TableIterator::new(progress()?))
 }
+
+type Progress = (
+    i64,
+    String,
+    String,
+    Option<String>,
+    i32,
+    Option<i64>,
+    Option<i64>,
+    Option<i64>,
+    Option<pgrx::datum::Interval>,
+    Option<String>,
+);
 
 /// Unfinished uploads that row level security lets the caller see.
 fn progress() -> Result<Vec<Progress>> {
@@ -78,7 +95,10 @@ fn phase_name(live: &Live) -> &'static str {
 
 /// One line on an upload that somebody waits for.
 pub fn describe_progress(id: i64, state: &str) -> String {
-    match registry::live_progress().iter().find(|live| live.upload == id) {
+    match registry::live_progress()
+        .iter()
+        .find(|live| live.upload == id)
+    {
         Some(live) => format!(
             "{state}, {}: {} rows, {} of {} bytes staged",
             phase_name(live),
@@ -90,26 +110,46 @@ pub fn describe_progress(id: i64, state: &str) -> String {
     }
 }
 
-type Status = (
-    name!(database, String),
-    name!(running, bool),
-    name!(pid, Option<i32>),
-    name!(started_at, Option<TimestampWithTimeZone>),
-    name!(queued, i64),
-    name!(in_flight, i64),
-    name!(retrying, i64),
-    name!(needs_credentials, i64),
-    name!(failed, i64),
-    name!(completed, i64),
-    name!(mirrors_pending, i64),
-    name!(oldest_waiting, Option<TimestampWithTimeZone>),
-    name!(hint, Option<String>),
-);
-
 #[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
-fn worker_status() -> Result<TableIterator<'static, Status>, ErrorReport> {
+fn worker_status() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(database, String),
+            name!(running, bool),
+            name!(pid, Option<i32>),
+            name!(started_at, Option<TimestampWithTimeZone>),
+            name!(queued, i64),
+            name!(in_flight, i64),
+            name!(retrying, i64),
+            name!(needs_credentials, i64),
+            name!(failed, i64),
+            name!(completed, i64),
+            name!(mirrors_pending, i64),
+            name!(oldest_waiting, Option<TimestampWithTimeZone>),
+            name!(hint, Option<String>),
+        ),
+    >,
+    ErrorReport,
+> {
     Ok(TableIterator::once(status()?))
 }
+
+type Status = (
+    String,
+    bool,
+    Option<i32>,
+    Option<TimestampWithTimeZone>,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    i64,
+    Option<TimestampWithTimeZone>,
+    Option<String>,
+);
 
 /// Counts only, over all owners: no row of anybody's is shown.
 fn status() -> Result<Status> {
@@ -134,7 +174,9 @@ fn status() -> Result<Status> {
                      $1::timestamptz \
                  from snowflake_bridge.uploads",
                 Some(1),
-                &[worker.and_then(|worker| TimestampWithTimeZone::try_from(worker.started_at).ok()).into()],
+                &[worker
+                    .and_then(|worker| TimestampWithTimeZone::try_from(worker.started_at).ok())
+                    .into()],
             )?;
             let row = rows.first();
             let count = |ordinal| -> Result<i64> { Ok(row.get(ordinal)?.unwrap_or(0)) };

@@ -19,7 +19,9 @@ use crate::{sandbox, tx};
 create function snowflake_bridge.mark_pending() returns trigger language c as 'MODULE_PATHNAME', 'mark_pending_wrapper';
 comment on function snowflake_bridge.mark_pending() is 'API: private. BEFORE trigger of a watched relation: sets snowflake_status to pending when a result will be uploaded.';
 ")]
-fn mark_pending<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
+fn mark_pending<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
     let new = trigger.new().map(PgHeapTuple::into_owned);
     let is_news = shielded(|| is_news(&watch(trigger)?, trigger));
     Ok(new.map(|mut new| {
@@ -37,7 +39,9 @@ fn mark_pending<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a,
 create function snowflake_bridge.enqueue() returns trigger language c as 'MODULE_PATHNAME', 'enqueue_wrapper';
 comment on function snowflake_bridge.enqueue() is 'API: private. AFTER trigger of a watched relation: queues an upload in the same transaction, and wakes the worker when it commits.';
 ")]
-fn enqueue<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
+fn enqueue<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
     shielded(|| {
         let watch = watch(trigger)?;
         if is_news(&watch, trigger)? {
@@ -98,7 +102,10 @@ fn is_news(watch: &Watch, trigger: &PgTrigger<'_>) -> Result<bool> {
         return Ok(true);
     }
     let columns = &watch.columns;
-    for column in [Some(&columns.result_rows), columns.result_columns.as_ref()].into_iter().flatten() {
+    for column in [Some(&columns.result_rows), columns.result_columns.as_ref()]
+        .into_iter()
+        .flatten()
+    {
         if !new.same(&old, column)? {
             return Ok(true);
         }
@@ -134,10 +141,16 @@ impl Described {
 }
 
 fn describe(watch: &Watch, row: &Tuple) -> Result<Described> {
-    let execution_id = row
-        .text(&watch.columns.execution_id)?
-        .ok_or_else(|| Error::invalid(format!("column \"{}\" is NULL", watch.columns.execution_id)))?;
-    let user_id = watch.columns.user_id.as_ref().map(|name| row.text(name)).transpose()?.flatten();
+    let execution_id = row.text(&watch.columns.execution_id)?.ok_or_else(|| {
+        Error::invalid(format!("column \"{}\" is NULL", watch.columns.execution_id))
+    })?;
+    let user_id = watch
+        .columns
+        .user_id
+        .as_ref()
+        .map(|name| row.text(name))
+        .transpose()?
+        .flatten();
     Ok(Described {
         owner: super::upload::owner_of(watch, user_id.as_deref()),
         options: super::upload::options(

@@ -21,7 +21,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
-fn upload(execution_id: &str, relation: default!(Option<&str>, "null")) -> Result<i64, ErrorReport> {
+fn upload(
+    execution_id: &str,
+    relation: default!(Option<&str>, "null"),
+) -> Result<i64, ErrorReport> {
     Ok(queue(execution_id, relation)?)
 }
 
@@ -56,19 +59,29 @@ fn cancel_upload(id: i64) -> Result<bool, ErrorReport> {
 /// Whose upload it is: the watch's owner, or the user that the row names where a superuser allowed that.
 pub fn owner_of(watch: &Watch, row_user_id: Option<&str>) -> Owner {
     match row_user_id {
-        Some(user) if watch.act_for_users && !user.is_empty() => Owner::Jwt { subject: user.to_owned() },
+        Some(user) if watch.act_for_users && !user.is_empty() => Owner::Jwt {
+            subject: user.to_owned(),
+        },
         _ => watch.owner.clone(),
     }
 }
 
 /// The target options of a row. What is not an object is kept under a key that the worker refuses by name, so that
 /// bad options become a failed upload and not an error in the application.
-pub fn options(json: Option<&str>, table_name: Option<String>, schema_name: Option<String>) -> serde_json::Value {
+pub fn options(
+    json: Option<&str>,
+    table_name: Option<String>,
+    schema_name: Option<String>,
+) -> serde_json::Value {
     let mut options = match json.map(serde_json::from_str::<serde_json::Value>) {
         None | Some(Ok(serde_json::Value::Null)) => serde_json::Map::new(),
         Some(Ok(serde_json::Value::Object(options))) => options,
-        Some(Ok(other)) => serde_json::Map::from_iter([("snowflake_options is not an object".to_owned(), other)]),
-        Some(Err(_)) => serde_json::Map::from_iter([("snowflake_options is not JSON".to_owned(), true.into())]),
+        Some(Ok(other)) => {
+            serde_json::Map::from_iter([("snowflake_options is not an object".to_owned(), other)])
+        }
+        Some(Err(_)) => {
+            serde_json::Map::from_iter([("snowflake_options is not JSON".to_owned(), true.into())])
+        }
     };
     for (key, value) in [("table_name", table_name), ("schema_name", schema_name)] {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -84,11 +97,10 @@ fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
     let name = watch
         .qualified_name()?
         .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
-    let user = watch
-        .columns
-        .user_id
-        .as_ref()
-        .map_or_else(|| "null".to_owned(), |column| format!("{}::text", pgrx::spi::quote_identifier(column)));
+    let user = watch.columns.user_id.as_ref().map_or_else(
+        || "null".to_owned(),
+        |column| format!("{}::text", pgrx::spi::quote_identifier(column)),
+    );
     // As the caller, with the caller's rights and policies: who cannot see the row cannot upload it.
     let row = Spi::connect(|client| {
         let rows = client.select(
@@ -103,10 +115,15 @@ fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
             return Ok::<_, Error>(None);
         };
         let json = row.get::<JsonB>(2)?.map(|json| json.0.to_string());
-        Ok(Some((row.get::<String>(1)?, options(json.as_deref(), row.get(3)?, row.get(4)?))))
+        Ok(Some((
+            row.get::<String>(1)?,
+            options(json.as_deref(), row.get(3)?, row.get(4)?),
+        )))
     })?;
     let Some((user_id, options)) = row else {
-        return Err(Error::missing(format!("no execution \"{execution_id}\" in {name}")));
+        return Err(Error::missing(format!(
+            "no execution \"{execution_id}\" in {name}"
+        )));
     };
     let owner = owner_of(&watch, user_id.as_deref());
     let id = sandbox::as_extension_owner(|| {
@@ -133,15 +150,19 @@ pub fn resolve_watch(relation: Option<&str>) -> Result<Watch> {
             format!("relation \"{relation}\" does not exist"),
         )
     })?;
-    sandbox::as_extension_owner(|| Watch::of_relation(oid))?
-        .ok_or_else(|| Error::missing(format!("relation \"{relation}\" is not watched")).hint("Call snowflake_bridge.watch first."))
+    sandbox::as_extension_owner(|| Watch::of_relation(oid))?.ok_or_else(|| {
+        Error::missing(format!("relation \"{relation}\" is not watched"))
+            .hint("Call snowflake_bridge.watch first.")
+    })
 }
 
 /// Runs a statement on one upload, if the caller may see it.
 fn change(id: i64, statement: &str) -> Result<bool> {
     sandbox::require_unrestricted()?;
     require_visible(id)?;
-    let changed = sandbox::as_extension_owner(|| Ok(Spi::get_one_with_args::<bool>(statement, &[id.into()])?))?;
+    let changed = sandbox::as_extension_owner(|| {
+        Ok(Spi::get_one_with_args::<bool>(statement, &[id.into()])?)
+    })?;
     registry::wake_at_commit(Wake::Worker);
     Ok(changed == Some(true))
 }
@@ -150,7 +171,11 @@ fn change(id: i64, statement: &str) -> Result<bool> {
 fn require_visible(id: i64) -> Result<()> {
     let caller = Owner::caller()?;
     let watched_for = owns(&caller, id)?;
-    if watched_for { Ok(()) } else { Err(Error::missing(format!("upload {id} does not exist"))) }
+    if watched_for {
+        Ok(())
+    } else {
+        Err(Error::missing(format!("upload {id} does not exist")))
+    }
 }
 
 /// Whether the upload is the caller's: by its owner, by its watch's owner, or because the caller is a superuser.
@@ -164,7 +189,13 @@ fn owns(caller: &Owner, id: i64) -> Result<bool> {
                  where u.id = $1 and ($2 \
                      or (u.owner_kind = $3 and u.user_id = $4 and u.owner_oid = $5) \
                      or ($3 = 'role' and w.user_id = $4 and w.owner_oid = $5)))",
-            &[id.into(), is_superuser.into(), caller.kind().into(), caller.user_id().into(), caller.oid().into()],
+            &[
+                id.into(),
+                is_superuser.into(),
+                caller.kind().into(),
+                caller.user_id().into(),
+                caller.oid().into(),
+            ],
         )? == Some(true))
     })
 }
@@ -179,7 +210,9 @@ struct Seen {
 fn wait(id: i64, timeout: Option<Interval>) -> Result<String> {
     sandbox::require_unrestricted()?;
     require_visible(id)?;
-    let deadline = timeout.map(|timeout| Instant::now() + Duration::from_secs_f64((timeout.as_micros() as f64 / 1e6).max(0.0)));
+    let deadline = timeout.map(|timeout| {
+        Instant::now() + Duration::from_secs_f64((timeout.as_micros() as f64 / 1e6).max(0.0))
+    });
     let mut noticed = (Instant::now(), String::new());
     loop {
         let Some(seen) = look(id)? else {
@@ -192,7 +225,10 @@ fn wait(id: i64, timeout: Option<Interval>) -> Result<String> {
             )
             .hint("Commit first: the worker cannot see the upload before."));
         }
-        if matches!(seen.state.as_str(), "completed" | "failed" | "canceled" | "needs_credentials") {
+        if matches!(
+            seen.state.as_str(),
+            "completed" | "failed" | "canceled" | "needs_credentials"
+        ) {
             match (&seen.message, seen.rows) {
                 (Some(message), _) => notice!("upload {id} {}: {message}", seen.state),
                 (None, Some(rows)) => notice!("upload {id} {}: {rows} rows", seen.state),
@@ -201,7 +237,8 @@ fn wait(id: i64, timeout: Option<Interval>) -> Result<String> {
             return Ok(seen.state);
         }
         let progress = super::observe::describe_progress(id, &seen.state);
-        if progress != noticed.1 && (noticed.1.is_empty() || noticed.0.elapsed() >= NOTICE_INTERVAL) {
+        if progress != noticed.1 && (noticed.1.is_empty() || noticed.0.elapsed() >= NOTICE_INTERVAL)
+        {
             notice!("upload {id} {progress}");
             noticed = (Instant::now(), progress);
         }
@@ -244,6 +281,8 @@ fn look(id: i64) -> Result<Option<Seen>> {
 fn is_own_transaction(xmin: i64) -> bool {
     u32::try_from(xmin).is_ok_and(|xmin| {
         // SAFETY: a look at backend-local state inside a transaction.
-        unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xmin)) }
+        unsafe {
+            pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xmin))
+        }
     })
 }

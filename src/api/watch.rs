@@ -45,7 +45,13 @@ fn watch(
         result_rows: result_rows_column.to_owned(),
         result_columns: result_columns_column.map(str::to_owned),
     };
-    Ok(start(relation, create_if_missing, act_for_users, columns, finished)?)
+    Ok(start(
+        relation,
+        create_if_missing,
+        act_for_users,
+        columns,
+        finished,
+    )?)
 }
 
 #[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
@@ -53,7 +59,13 @@ fn unwatch(relation: &str) -> Result<bool, ErrorReport> {
     Ok(stop(relation)?)
 }
 
-fn start(relation: &str, create: bool, act_for_users: bool, columns: Columns, finished: Vec<String>) -> Result<i64> {
+fn start(
+    relation: &str,
+    create: bool,
+    act_for_users: bool,
+    columns: Columns,
+    finished: Vec<String>,
+) -> Result<i64> {
     sandbox::require_unrestricted()?;
     if finished.is_empty() {
         return Err(Error::invalid("finished must name at least one status"));
@@ -64,8 +76,10 @@ fn start(relation: &str, create: bool, act_for_users: bool, columns: Columns, fi
         (caller, pg_sys::superuser_arg(caller))
     };
     if act_for_users && !is_superuser {
-        return Err(Error::denied("only superusers may watch with act_for_users")
-            .hint("It lets the relation's rows choose whose Snowflake configuration is used."));
+        return Err(
+            Error::denied("only superusers may watch with act_for_users")
+                .hint("It lets the relation's rows choose whose Snowflake configuration is used."),
+        );
     }
     let oid = match find(relation)? {
         Some(oid) => oid,
@@ -142,7 +156,10 @@ fn stop(relation: &str) -> Result<bool> {
              where watch_id = $1 and state in ('queued', 'retry', 'needs_credentials')",
             &[watch.id.into()],
         )?;
-        Ok(Spi::run_with_args("delete from snowflake_bridge.watches where id = $1", &[watch.id.into()])?)
+        Ok(Spi::run_with_args(
+            "delete from snowflake_bridge.watches where id = $1",
+            &[watch.id.into()],
+        )?)
     })?;
     Ok(true)
 }
@@ -156,7 +173,12 @@ pub fn find(relation: &str) -> Result<Option<pg_sys::Oid>> {
 }
 
 /// Only an ordinary or partitioned table, and only by its owner. Returns that owner.
-fn check_relation(oid: pg_sys::Oid, name: &str, caller: pg_sys::Oid, is_superuser: bool) -> Result<Owner> {
+fn check_relation(
+    oid: pg_sys::Oid,
+    name: &str,
+    caller: pg_sys::Oid,
+    is_superuser: bool,
+) -> Result<Owner> {
     let (kind, owner) = Spi::get_two_with_args::<String, pg_sys::Oid>(
         "select c.relkind::pg_catalog.text, c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
         &[oid.into()],
@@ -173,7 +195,10 @@ fn check_relation(oid: pg_sys::Oid, name: &str, caller: pg_sys::Oid, is_superuse
     if !is_superuser && !unsafe { pg_sys::has_privs_of_role(caller, owner) } {
         return Err(Error::denied(format!("must be owner of table {name}")));
     }
-    Ok(Owner::Role { name: role_name(owner)?, oid: owner })
+    Ok(Owner::Role {
+        name: role_name(owner)?,
+        oid: owner,
+    })
 }
 
 fn create_standard_table(relation: &str, columns: &Columns) -> Result<pg_sys::Oid> {
@@ -193,10 +218,19 @@ fn create_standard_table(relation: &str, columns: &Columns) -> Result<pg_sys::Oi
         execution_id = quoted(&columns.execution_id),
         user_id = quoted(columns.user_id.as_deref().unwrap_or("user_id")),
         status = quoted(&columns.status),
-        result_columns = quoted(columns.result_columns.as_deref().unwrap_or("result_columns")),
+        result_columns = quoted(
+            columns
+                .result_columns
+                .as_deref()
+                .unwrap_or("result_columns")
+        ),
         result_rows = quoted(&columns.result_rows),
     ))?;
-    find(relation)?.ok_or_else(|| Error::missing(format!("relation \"{relation}\" was created but cannot be seen")))
+    find(relation)?.ok_or_else(|| {
+        Error::missing(format!(
+            "relation \"{relation}\" was created but cannot be seen"
+        ))
+    })
 }
 
 fn add_columns(oid: pg_sys::Oid, name: &str) -> Result<()> {
@@ -212,7 +246,13 @@ fn add_columns(oid: pg_sys::Oid, name: &str) -> Result<()> {
 }
 
 fn check_columns(oid: pg_sys::Oid, name: &str, columns: &Columns) -> Result<()> {
-    let required = [Some(&columns.execution_id), Some(&columns.status), columns.user_id.as_ref(), Some(&columns.result_rows), columns.result_columns.as_ref()];
+    let required = [
+        Some(&columns.execution_id),
+        Some(&columns.status),
+        columns.user_id.as_ref(),
+        Some(&columns.result_rows),
+        columns.result_columns.as_ref(),
+    ];
     for column in required.into_iter().flatten() {
         column_type(oid, column).map_err(|_| {
             Error::user(
@@ -222,12 +262,17 @@ fn check_columns(oid: pg_sys::Oid, name: &str, columns: &Columns) -> Result<()> 
             .hint("Name the table's own columns in the arguments of snowflake_bridge.watch.")
         })?;
     }
-    for column in [Some(&columns.result_rows), columns.result_columns.as_ref()].into_iter().flatten() {
+    for column in [Some(&columns.result_rows), columns.result_columns.as_ref()]
+        .into_iter()
+        .flatten()
+    {
         let found = column_type(oid, column)?;
         if found != "jsonb" && found != "json" {
             return Err(Error::user(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!("column \"{column}\" of table {name} is {found}, but must be jsonb or json"),
+                format!(
+                    "column \"{column}\" of table {name} is {found}, but must be jsonb or json"
+                ),
             ));
         }
     }
@@ -242,7 +287,10 @@ fn check_columns(oid: pg_sys::Oid, name: &str, columns: &Columns) -> Result<()> 
     if has_key != Some(true) {
         return Err(Error::user(
             PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
-            format!("column \"{}\" of table {name} has no unique index", columns.execution_id),
+            format!(
+                "column \"{}\" of table {name} has no unique index",
+                columns.execution_id
+            ),
         )
         .hint(format!(
             "An execution is found again by it: create unique index on {name} ({});",
@@ -254,12 +302,23 @@ fn check_columns(oid: pg_sys::Oid, name: &str, columns: &Columns) -> Result<()> 
 
 fn create_triggers(name: &str, id: i64, columns: &Columns, finished: &[String]) -> Result<()> {
     let quoted = |column: &str| quote_identifier(column);
-    let mut of = vec![quoted(&columns.status), "snowflake_enabled".to_owned(), quoted(&columns.result_rows)];
+    let mut of = vec![
+        quoted(&columns.status),
+        "snowflake_enabled".to_owned(),
+        quoted(&columns.result_rows),
+    ];
     of.extend(columns.result_columns.as_deref().map(quoted));
     let of = of.join(", ");
-    let statuses: Vec<String> = finished.iter().map(|status| quote_literal(status)).collect();
+    let statuses: Vec<String> = finished
+        .iter()
+        .map(|status| quote_literal(status))
+        .collect();
     // Evaluated for every row that such a statement touches, so it is plain SQL and cheap.
-    let when = format!("new.snowflake_enabled and new.{}::pg_catalog.text in ({})", quoted(&columns.status), statuses.join(", "));
+    let when = format!(
+        "new.snowflake_enabled and new.{}::pg_catalog.text in ({})",
+        quoted(&columns.status),
+        statuses.join(", ")
+    );
     for (trigger, moment, function) in [
         ("snowflake_bridge_pending", "before", "mark_pending"),
         ("snowflake_bridge_upload", "after", "enqueue"),

@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use bridge_core::json::{Inference, Rows, parse_result_columns};
-use bridge_core::names::ColumnCase;
+use bridge_core::json::{Inference, PlanOptions, Rows, parse_result_columns};
 use bridge_core::spool::{Manifest, SpoolOptions, SpoolWriter, Stamp};
 use chrono::Utc;
 use pgrx::prelude::*;
@@ -22,20 +21,15 @@ pub struct ReadOptions<'a> {
     pub user_id: Option<&'a str>,
     pub upload_id: Uuid,
     pub spool: &'a Path,
-    pub column_case: ColumnCase,
+    pub plan: PlanOptions,
     pub files: SpoolOptions,
-}
-
-/// An execution's result, on local disk.
-pub struct Execution {
-    pub manifest: Manifest,
 }
 
 /// Reads the result of an execution into the spool. Needs a transaction, which may be read-only.
 ///
 /// # Errors
 /// If the row is gone, or its result is malformed or cannot be held by Snowflake.
-pub fn read(watch: &Watch, options: &ReadOptions<'_>) -> Result<Execution> {
+pub fn read(watch: &Watch, options: &ReadOptions<'_>) -> Result<Manifest> {
     watch.check_owner()?;
     let query = query(watch)?;
     sandbox::as_table_owner(watch.owner.oid(), || {
@@ -43,7 +37,10 @@ pub fn read(watch: &Watch, options: &ReadOptions<'_>) -> Result<Execution> {
             let rows = client.select(&query, Some(2), &[options.execution_id.into()])?;
             let mut rows = rows.into_iter();
             let row = rows.next().ok_or_else(|| {
-                Error::missing(format!("execution \"{}\" does not exist any more", options.execution_id))
+                Error::missing(format!(
+                    "execution \"{}\" does not exist any more",
+                    options.execution_id
+                ))
             })?;
             encode(&row, options)
         })
@@ -66,7 +63,7 @@ fn query(watch: &Watch) -> Result<String> {
     ))
 }
 
-fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Execution> {
+fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Manifest> {
     let declared = match row.get::<pgrx::JsonB>(2)? {
         Some(columns) => parse_result_columns(&columns.0)?,
         None => None,
@@ -77,7 +74,7 @@ fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Execu
         unsafe { Jsonb::from_datum(any.datum()) }
     });
 
-    let mut inference = Inference::new(declared.as_deref(), options.column_case)?;
+    let mut inference = Inference::new(declared.as_deref(), options.plan);
     if let Some(result) = &result {
         result.walk(&mut inference)?;
     }
@@ -89,12 +86,16 @@ fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Execu
         upload_id: options.upload_id,
         uploaded_at: Utc::now(),
     };
-    let mut writer = SpoolWriter::create(options.spool, &plan.result_columns(), &stamp, &options.files)?;
+    let mut writer = SpoolWriter::create(
+        options.spool,
+        &plan.result_columns(),
+        &stamp,
+        &options.files,
+    )?;
     if let Some(result) = &result {
         let mut rows = Rows::new(&plan, &mut writer);
         result.walk(&mut rows)?;
+        rows.finish()?;
     }
-    Ok(Execution {
-        manifest: writer.finish()?,
-    })
+    Ok(writer.finish()?)
 }

@@ -39,14 +39,19 @@ impl Jsonb {
                 let value = value.assume_init_ref();
                 match step {
                     pg_sys::JsonbIteratorToken::WJB_DONE => return Ok(()),
-                    pg_sys::JsonbIteratorToken::WJB_KEY => sink.token(Token::Key(string(value)?))?,
-                    pg_sys::JsonbIteratorToken::WJB_VALUE | pg_sys::JsonbIteratorToken::WJB_ELEM => scalar(value, sink)?,
+                    pg_sys::JsonbIteratorToken::WJB_KEY => {
+                        sink.token(Token::Key(string(value)?))?
+                    }
+                    pg_sys::JsonbIteratorToken::WJB_VALUE
+                    | pg_sys::JsonbIteratorToken::WJB_ELEM => scalar(value, sink)?,
                     // A bare scalar is stored as an array of one element.
                     pg_sys::JsonbIteratorToken::WJB_BEGIN_ARRAY if value.val.array.rawScalar => {}
                     pg_sys::JsonbIteratorToken::WJB_BEGIN_ARRAY => sink.token(Token::BeginArray)?,
                     pg_sys::JsonbIteratorToken::WJB_END_ARRAY if self.is_raw_scalar() => {}
                     pg_sys::JsonbIteratorToken::WJB_END_ARRAY => sink.token(Token::EndArray)?,
-                    pg_sys::JsonbIteratorToken::WJB_BEGIN_OBJECT => sink.token(Token::BeginObject)?,
+                    pg_sys::JsonbIteratorToken::WJB_BEGIN_OBJECT => {
+                        sink.token(Token::BeginObject)?
+                    }
                     pg_sys::JsonbIteratorToken::WJB_END_OBJECT => sink.token(Token::EndObject)?,
                     other => return Err(Error::invalid(format!("unknown jsonb token {other}"))),
                 }
@@ -71,7 +76,10 @@ unsafe fn string(value: &pg_sys::JsonbValue) -> Result<&str> {
     // SAFETY: as the caller promises; the bytes lie in the jsonb value.
     let bytes = unsafe {
         let string = value.val.string;
-        std::slice::from_raw_parts(string.val.cast::<u8>(), usize::try_from(string.len).unwrap_or(0))
+        std::slice::from_raw_parts(
+            string.val.cast::<u8>(),
+            usize::try_from(string.len).unwrap_or(0),
+        )
     };
     std::str::from_utf8(bytes).map_err(|_| {
         Error::invalid("the result holds text that is not valid UTF-8")
@@ -97,7 +105,9 @@ unsafe fn scalar(value: &pg_sys::JsonbValue, sink: &mut dyn TokenSink) -> Result
                 if text.is_null() {
                     return Err(Error::invalid("a number has no text form"));
                 }
-                let pushed = sink.token(Token::Number(CStr::from_ptr(text).to_str().unwrap_or("NaN")));
+                let pushed = sink.token(Token::Number(
+                    CStr::from_ptr(text).to_str().unwrap_or("NaN"),
+                ));
                 pg_sys::pfree(text.cast());
                 pushed?;
             }

@@ -4,5 +4,5 @@ mod execution;
 mod jsonb;
 mod tuple;
 
-pub use execution::{Execution, ReadOptions, read};
+pub use execution::{ReadOptions, read};
 pub use tuple::Tuple;

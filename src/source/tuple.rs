@@ -20,7 +20,8 @@ impl Tuple {
     /// # Errors
     /// If the trigger was fired by anything but INSERT or UPDATE of a row.
     pub fn of_trigger(data: &pg_sys::TriggerData) -> Result<(Self, Option<Self>)> {
-        let wrong_event = || Error::invalid("this trigger function is for INSERT and UPDATE of rows");
+        let wrong_event =
+            || Error::invalid("this trigger function is for INSERT and UPDATE of rows");
         if data.tg_trigtuple.is_null() || data.tg_relation.is_null() {
             return Err(wrong_event());
         }
@@ -45,7 +46,11 @@ impl Tuple {
         let text = CString::new(name).map_err(|_| no_column())?;
         // SAFETY: a live descriptor and a C string.
         let number = unsafe { pg_sys::SPI_fnumber(self.descriptor, text.as_ptr()) };
-        if number <= 0 { Err(no_column()) } else { Ok(number) }
+        if number <= 0 {
+            Err(no_column())
+        } else {
+            Ok(number)
+        }
     }
 
     /// The column's text form; `None` for NULL.
@@ -77,8 +82,10 @@ impl Tuple {
         // type declares.
         unsafe {
             let (mut this_null, mut other_null) = (false, false);
-            let this = pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut this_null);
-            let that = pg_sys::SPI_getbinval(other.tuple, other.descriptor, number, &raw mut other_null);
+            let this =
+                pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut this_null);
+            let that =
+                pg_sys::SPI_getbinval(other.tuple, other.descriptor, number, &raw mut other_null);
             if this_null || other_null {
                 return Ok(this_null && other_null);
             }

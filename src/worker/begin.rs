@@ -1,6 +1,7 @@
 //! The beginning of an attempt, on the main thread: whose connection it uses, what there is to load, and the reading of
 //! the row into the spool. What comes out is a job that needs PostgreSQL no more.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bridge_core::ErrorKind;
@@ -33,20 +34,33 @@ pub fn begin(upload: &Claimed, spool_root: &Path) -> Result<Job> {
     if !config.is_active {
         return Err(bridge_core::Error::new(
             ErrorKind::Credentials,
-            format!("Snowflake refused the credentials of configuration \"{}\"", config.name),
+            format!(
+                "Snowflake refused the credentials of configuration \"{}\"",
+                config.name
+            ),
         )
-        .with_hint("Correct them with snowflake_bridge.update_config; the upload then goes on by itself.")
+        .with_hint(
+            "Correct them with snowflake_bridge.update_config; the upload then goes on by itself.",
+        )
         .into());
     }
     let (installation_id, relation, default_table, replaces) = tx::transaction(|| {
         let relation = watch
             .qualified_name()?
             .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
-        Ok((uploads::installation_id()?, relation, default_table(&watch)?, uploads::replaced_by(upload)?))
+        Ok((
+            uploads::installation_id()?,
+            relation,
+            default_table(&watch)?,
+            uploads::replaced_by(upload)?,
+        ))
     })?;
     let (table, schema, database) = options.target(&default_table)?;
     let settings = config.open()?;
-    let spool = spool_root.join(upload.upload_id.to_string()).join(upload.attempt.to_string());
+    let spool = spool_root
+        .join(upload.upload_id.to_string())
+        .join(upload.attempt.to_string());
+    make_private(spool.parent().unwrap_or(spool_root))?;
 
     let manifest = match (&upload.manifest, upload.staged_attempt) {
         (Some(manifest), Some(_)) => {
@@ -76,8 +90,14 @@ pub fn begin(upload: &Claimed, spool_root: &Path) -> Result<Job> {
     })
 }
 
-fn read(upload: &Claimed, watch: &Watch, options: &TargetOptions, spool: &Path, config_id: Uuid) -> Result<Manifest> {
-    let execution = tx::transaction(|| {
+fn read(
+    upload: &Claimed,
+    watch: &Watch,
+    options: &TargetOptions,
+    spool: &Path,
+    config_id: Uuid,
+) -> Result<Manifest> {
+    let manifest = tx::transaction(|| {
         // Whatever code the owner attached to the relation, reading it changes nothing.
         Spi::run("set transaction read only")?;
         source::read(
@@ -87,16 +107,16 @@ fn read(upload: &Claimed, watch: &Watch, options: &TargetOptions, spool: &Path, 
                 user_id: upload.row_user_id.as_deref(),
                 upload_id: upload.upload_id,
                 spool,
-                column_case: options.column_case(),
+                plan: options.plan(),
                 files: SpoolOptions {
                     target_file_size: guc::target_file_size(),
-                    ..SpoolOptions::default()
+                    compression: bridge_core::parquet::Compression::default(),
                 },
             },
         )
     })?;
-    tx::transaction(|| uploads::record_read(upload.id, config_id, &execution.manifest))?;
-    Ok(execution.manifest)
+    tx::transaction(|| uploads::record_read(upload.id, config_id, &manifest))?;
+    Ok(manifest)
 }
 
 fn watch(upload: &Claimed) -> Result<Watch> {
@@ -115,7 +135,9 @@ fn config(upload: &Claimed, watch: &Watch, options: &TargetOptions) -> Result<St
     if watch.act_for_users
         && let Some(user) = &upload.row_user_id
     {
-        let user = Owner::Jwt { subject: user.clone() };
+        let user = Owner::Jwt {
+            subject: user.clone(),
+        };
         if let Some(config) = configs::resolve(&user, name)? {
             return Ok(config);
         }
@@ -127,7 +149,11 @@ fn config(upload: &Claimed, watch: &Watch, options: &TargetOptions) -> Result<St
         (Some(user), true) => user,
         _ => watch.owner.user_id(),
     };
-    let what = if name == "default" { "no Snowflake configuration".to_owned() } else { format!("no Snowflake configuration \"{name}\"") };
+    let what = if name == "default" {
+        "no Snowflake configuration".to_owned()
+    } else {
+        format!("no Snowflake configuration \"{name}\"")
+    };
     Err(Error::missing(format!("{what} for user \"{user}\"")).hint(
         "Make one with snowflake_bridge.create_config, then call snowflake_bridge.retry_upload.",
     ))
@@ -152,18 +178,24 @@ fn query_tag(upload: &Claimed) -> String {
 /// # Errors
 /// If it cannot be made.
 pub fn spool_root(database: pg_sys::Oid) -> Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
-
     let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from("snowflake_bridge_spool"));
     // Two databases of one server never share a directory.
     let directory = root.join(database.to_u32().to_string());
+    make_private(&directory)?;
+    Ok(directory)
+}
+
+fn make_private(directory: &Path) -> Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&directory)
+        .create(directory)
         .map_err(|error| {
-            bridge_core::Error::new(ErrorKind::Configuration, format!("cannot make the spool directory: {error}"))
-                .with_hint("Check snowflake_bridge.spool_directory and its permissions.")
-        })?;
-    Ok(directory)
+            bridge_core::Error::new(
+                ErrorKind::Configuration,
+                format!("cannot make the spool directory: {error}"),
+            )
+            .with_hint("Check snowflake_bridge.spool_directory and its permissions.")
+            .into()
+        })
 }

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
-use pgrx::bgworkers::{BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker};
+use pgrx::bgworkers::{
+    BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
+};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -52,7 +54,13 @@ pub extern "C-unwind" fn snowflake_bridge_launcher_main(_argument: pg_sys::Datum
             }
             match start(oid, &name) {
                 Some(handle) => {
-                    workers.insert(oid, Worker { handle, started: Instant::now() });
+                    workers.insert(
+                        oid,
+                        Worker {
+                            handle,
+                            started: Instant::now(),
+                        },
+                    );
                 }
                 None => all_registered = false,
             }
@@ -63,7 +71,11 @@ pub extern "C-unwind" fn snowflake_bridge_launcher_main(_argument: pg_sys::Datum
             );
         }
         registration_failed = !all_registered;
-        net::sleep(if workers.values().any(is_waiting_for_restart) { RESTART_DELAY } else { SCAN_INTERVAL });
+        net::sleep(if workers.values().any(is_waiting_for_restart) {
+            RESTART_DELAY
+        } else {
+            SCAN_INTERVAL
+        });
     }
 }
 
@@ -123,9 +135,14 @@ fn databases() -> crate::error::Result<Vec<(pg_sys::Oid, String)>> {
             if tuple.is_null() {
                 break;
             }
-            let database: *const pg_sys::FormData_pg_database = pgrx::htup::GETSTRUCT(tuple).cast();
-            let name = CStr::from_ptr((*database).datname.data.as_ptr()).to_string_lossy().into_owned();
-            if (*database).datallowconn && !(*database).datistemplate && (wanted.is_empty() || wanted.contains(&name)) {
+            let database: *const pg_sys::FormData_pg_database = pg_sys::GETSTRUCT(tuple).cast();
+            let name = CStr::from_ptr((*database).datname.data.as_ptr())
+                .to_string_lossy()
+                .into_owned();
+            if (*database).datallowconn
+                && !(*database).datistemplate
+                && (wanted.is_empty() || wanted.contains(&name))
+            {
                 found.push(((*database).oid, name));
             }
         }

@@ -54,7 +54,13 @@ pub fn run() -> Result<bool> {
             Ok(Written::Done) => {}
             Ok(Written::Locked) => tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?,
             Err(error) => {
-                log_error(&format!("snowflake_bridge: cannot write the status of upload {} to its row", mirror.upload), &error);
+                log_error(
+                    &format!(
+                        "snowflake_bridge: cannot write the status of upload {} to its row",
+                        mirror.upload
+                    ),
+                    &error,
+                );
                 tx::transaction(|| postpone(mirror.upload, FAILED_DELAY, Some(&error)))?;
             }
         }
@@ -108,7 +114,11 @@ fn write(mirror: &Mirror) -> Result<Written> {
     // The row shows the latest upload of its execution.
     let is_superseded = Spi::get_one_with_args::<bool>(
         "select exists (select from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 and e.id > $3)",
-        &[watch.id.into(), mirror.execution_id.as_str().into(), mirror.upload.into()],
+        &[
+            watch.id.into(),
+            mirror.execution_id.as_str().into(),
+            mirror.upload.into(),
+        ],
     )?;
     if is_superseded == Some(true) {
         return Ok(Written::Done);
@@ -144,7 +154,11 @@ fn write(mirror: &Mirror) -> Result<Written> {
             &format!("select exists (select from {relation} where {key})"),
             &[mirror.execution_id.as_str().into()],
         )?;
-        Ok(if exists == Some(true) { Written::Locked } else { Written::Done })
+        Ok(if exists == Some(true) {
+            Written::Locked
+        } else {
+            Written::Done
+        })
     })
 }
 
@@ -158,6 +172,10 @@ fn finish(mirror: &Mirror) -> Result<()> {
 fn postpone(upload: i64, delay: Duration, error: Option<&Error>) -> Result<()> {
     Ok(Spi::run_with_args(
         "update snowflake_bridge.uploads set mirror_after = clock_timestamp() + make_interval(secs => $2), mirror_error = $3 where id = $1",
-        &[upload.into(), delay.as_secs_f64().into(), error.map(ToString::to_string).into()],
+        &[
+            upload.into(),
+            delay.as_secs_f64().into(),
+            error.map(ToString::to_string).into(),
+        ],
     )?)
 }

@@ -21,8 +21,12 @@ const LAUNCHER_RESTART: Duration = Duration::from_secs(10);
 #[allow(unsafe_code)]
 pub fn register() {
     // SAFETY: variables of the process, set before any library is loaded.
-    let (preloading, upgrading) =
-        unsafe { (pg_sys::process_shared_preload_libraries_in_progress, pg_sys::IsBinaryUpgrade) };
+    let (preloading, upgrading) = unsafe {
+        (
+            pg_sys::process_shared_preload_libraries_in_progress,
+            pg_sys::IsBinaryUpgrade,
+        )
+    };
     if !preloading || upgrading {
         return;
     }

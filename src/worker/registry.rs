@@ -5,10 +5,10 @@
 use std::cell::Cell;
 
 use pgrx::lwlock::PgLwLock;
+use pgrx::pg_shmem_init;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::shmem::PGRXSharedMemory;
-use pgrx::{PgSharedMemoryInitialization, pg_shmem_init};
 
 /// Databases that can have a worker at once.
 const MAX_DATABASES: usize = 64;
@@ -115,7 +115,10 @@ pub fn wake_at_commit(wake: Wake) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
+unsafe extern "C-unwind" fn at_transaction_end(
+    event: pg_sys::XactEvent::Type,
+    _argument: *mut std::ffi::c_void,
+) {
     match event {
         pg_sys::XactEvent::XACT_EVENT_COMMIT => match WAKE_AT_COMMIT.take() {
             Some(Wake::Worker) => wake_worker(),
@@ -123,7 +126,9 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
             None => {}
         },
         // A prepared transaction is found by the poll: nothing of ours runs when it is committed.
-        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => WAKE_AT_COMMIT.set(None),
+        pg_sys::XactEvent::XACT_EVENT_ABORT | pg_sys::XactEvent::XACT_EVENT_PREPARE => {
+            WAKE_AT_COMMIT.set(None)
+        }
         _ => {}
     }
 }
@@ -216,7 +221,12 @@ fn update_slot(change: impl FnOnce(&mut WorkerSlot) -> WorkerState) -> WorkerSta
         .workers
         .iter()
         .position(|slot| slot.database == database)
-        .or_else(|| registry.workers.iter().position(|slot| slot.database == pg_sys::InvalidOid));
+        .or_else(|| {
+            registry
+                .workers
+                .iter()
+                .position(|slot| slot.database == pg_sys::InvalidOid)
+        });
     match position.and_then(|position| registry.workers.get_mut(position)) {
         Some(slot) => {
             slot.database = database;

@@ -100,7 +100,9 @@ impl Ledger for WorkerLedger<'_> {
 
     async fn copying(&self, transaction: &str) -> Result<()> {
         let transaction = transaction.to_owned();
-        self.reporter.record(self.id, Entry::Copying { transaction }).await
+        self.reporter
+            .record(self.id, Entry::Copying { transaction })
+            .await
     }
 
     fn progress(&self, phase: Phase, staged: u64) {
@@ -117,16 +119,29 @@ impl Ledger for WorkerLedger<'_> {
 ///
 /// # Errors
 /// If the network thread cannot be started.
-pub fn start(job: Job, pool: Arc<Pool>, reporter: Reporter) -> crate::error::Result<JoinHandle<()>> {
+pub fn start(
+    job: Job,
+    pool: Arc<Pool>,
+    reporter: Reporter,
+) -> crate::error::Result<JoinHandle<()>> {
     net::spawn(async move {
         let id = job.id;
         let mut target = None;
         match net::guarded(run(&job, &pool, &reporter, &mut target)).await {
             Ok(mut loaded) => {
                 let result = Ok(loaded.outcome);
-                if reporter.send(Event::Finished { id, target, result }).is_ok() {
+                if reporter
+                    .send(Event::Finished { id, target, result })
+                    .is_ok()
+                {
                     // What stays in the stage costs storage, not correctness.
-                    let _ = net::guarded(upload::clean_stage(&loaded.upload, &mut loaded.session)).await;
+                    let cleaned =
+                        net::guarded(upload::clean_stage(&loaded.upload, &mut loaded.session))
+                            .await;
+                    // A session that is only dropped is closed, which would undo what a failed statement left open.
+                    if cleaned.is_ok() {
+                        loaded.session.release();
+                    }
                 }
             }
             Err(error) => {
@@ -143,8 +158,15 @@ struct Loaded {
     session: PooledSession,
 }
 
-async fn run(job: &Job, pool: &Pool, reporter: &Reporter, target: &mut Option<String>) -> Result<Loaded> {
-    let mut session = pool.acquire(&job.pool_key, &job.settings, &job.query_tag).await?;
+async fn run(
+    job: &Job,
+    pool: &Pool,
+    reporter: &Reporter,
+    target: &mut Option<String>,
+) -> Result<Loaded> {
+    let mut session = pool
+        .acquire(&job.pool_key, &job.settings, &job.query_tag)
+        .await?;
     let table = table_name(job, session.info())?;
     *target = Some(table.to_string());
     let upload = Upload {
@@ -163,7 +185,10 @@ async fn run(job: &Job, pool: &Pool, reporter: &Reporter, target: &mut Option<St
         replaces: job.replaces.clone(),
         comment: job.comment.clone(),
     };
-    let ledger = WorkerLedger { id: job.id, reporter };
+    let ledger = WorkerLedger {
+        id: job.id,
+        reporter,
+    };
     let outcome = upload::run(&upload, &mut session, &ledger).await?;
     Ok(Loaded {
         outcome,
@@ -175,13 +200,25 @@ async fn run(job: &Job, pool: &Pool, reporter: &Reporter, target: &mut Option<St
 /// The target's full name; what the user left open is what the session stands in.
 fn table_name(job: &Job, session: &SessionInfo) -> Result<TableName> {
     let missing = |what: &str| {
-        Error::new(ErrorKind::Configuration, format!("no {what} is set for the upload")).with_hint(format!(
+        Error::new(
+            ErrorKind::Configuration,
+            format!("no {what} is set for the upload"),
+        )
+        .with_hint(format!(
             "Set it in the configuration (snowflake_bridge.update_config({what} => ...))."
         ))
     };
     Ok(TableName {
-        database: job.database.clone().or_else(|| session.database.clone()).ok_or_else(|| missing("database"))?,
-        schema: job.schema.clone().or_else(|| session.schema.clone()).ok_or_else(|| missing("schema"))?,
+        database: job
+            .database
+            .clone()
+            .or_else(|| session.database.clone())
+            .ok_or_else(|| missing("database"))?,
+        schema: job
+            .schema
+            .clone()
+            .or_else(|| session.schema.clone())
+            .ok_or_else(|| missing("schema"))?,
         table: job.table.clone(),
     })
 }

@@ -125,17 +125,32 @@ impl Service {
         let database = unsafe { pg_sys::MyDatabaseId };
         tx::transaction(|| {
             // For the whole session: the worker speaks in its own, qualified words, and what it records is durable.
-            for (name, value) in [("search_path", "pg_catalog, pg_temp"), ("synchronous_commit", "on"), ("application_name", "snowflake_bridge worker"), ("lock_timeout", "2s"), ("jit", "off")] {
-                Spi::run_with_args("select pg_catalog.set_config($1, $2, false)", &[name.into(), value.into()])?;
+            for (name, value) in [
+                ("search_path", "pg_catalog, pg_temp"),
+                ("synchronous_commit", "on"),
+                ("application_name", "snowflake_bridge worker"),
+                ("lock_timeout", "2s"),
+                ("jit", "off"),
+            ] {
+                Spi::run_with_args(
+                    "select pg_catalog.set_config($1, $2, false)",
+                    &[name.into(), value.into()],
+                )?;
             }
             Ok(())
         })?;
-        let recovered = tx::transaction(|| uploads::recover(left_cleanly, guc::max_crashes(), guc::crash_retry_delay()))?;
+        let recovered = tx::transaction(|| {
+            uploads::recover(left_cleanly, guc::max_crashes(), guc::crash_retry_delay())
+        })?;
         for (id, died) in recovered {
             log_message(&format!(
                 "snowflake_bridge: upload {id} was in flight when the worker {}; it goes on {}",
                 if died { "died" } else { "stopped" },
-                if died { "after a delay, or has failed" } else { "now" }
+                if died {
+                    "after a delay, or has failed"
+                } else {
+                    "now"
+                }
             ));
         }
         let spool_root = begin::spool_root(database)?;
@@ -143,8 +158,11 @@ impl Service {
         let (sender, events) = mpsc::channel();
         Ok(Self {
             spool_root,
-            pool: Arc::new(Pool::new(net::limits()?)),
-            reporter: Reporter { events: sender, wake: net::waker()? },
+            pool: Arc::new(Pool::new(net::limits()?)?),
+            reporter: Reporter {
+                events: sender,
+                wake: net::waker()?,
+            },
             events,
             in_flight: HashMap::new(),
         })
@@ -161,7 +179,9 @@ impl Service {
                 end_if_dropped();
                 None
             });
-            let timeout = more.unwrap_or_else(guc::poll_interval).min(guc::poll_interval());
+            let timeout = more
+                .unwrap_or_else(guc::poll_interval)
+                .min(guc::poll_interval());
             if !timeout.is_zero() {
                 report_idle();
                 net::sleep(timeout);
@@ -171,9 +191,12 @@ impl Service {
 
     /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
     fn reload(&mut self) {
-        match net::limits() {
-            Ok(limits) => self.pool = Arc::new(Pool::new(limits)),
-            Err(error) => log_error("snowflake_bridge: the old network settings stay in force", &error),
+        match net::limits().and_then(|limits| Ok(Pool::new(limits)?)) {
+            Ok(pool) => self.pool = Arc::new(pool),
+            Err(error) => log_error(
+                "snowflake_bridge: the old network settings stay in force",
+                &error,
+            ),
         }
     }
 
@@ -197,7 +220,13 @@ impl Service {
         let due = tx::transaction(uploads::next_due)?;
         // While every slot is taken, what is due starts when one becomes free, and that is an event.
         let is_full = self.in_flight.len() >= guc::max_concurrent_uploads();
-        Ok(due.map(|due| if is_full { due.max(Duration::from_secs(1)) } else { due.max(Duration::from_millis(5)) }))
+        Ok(due.map(|due| {
+            if is_full {
+                due.max(Duration::from_secs(1))
+            } else {
+                due.max(Duration::from_millis(5))
+            }
+        }))
     }
 
     fn begin(&mut self, upload: Claimed) {
@@ -220,7 +249,7 @@ impl Service {
             task: None,
         };
         let started = begin::begin(&in_flight.upload, &self.spool_root).and_then(|job| {
-            in_flight.config_id = Some(job.pool_key.parts());
+            in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
             in_flight.total_bytes = job.manifest.bytes;
             in_flight.rows = job.manifest.rows;
             runner::start(job, Arc::clone(&self.pool), self.reporter.clone())
@@ -250,7 +279,10 @@ impl Service {
                     });
                     // If the upload is gone, nobody waits for the answer.
                     let _ = answer.send(recorded.map_err(|error| {
-                        bridge_core::Error::new(ErrorKind::Transient, format!("cannot record the upload's state: {error}"))
+                        bridge_core::Error::new(
+                            ErrorKind::Transient,
+                            format!("cannot record the upload's state: {error}"),
+                        )
                     }));
                 }
                 Event::Finished { id, target, result } => {
@@ -258,7 +290,11 @@ impl Service {
                         continue;
                     };
                     match result {
-                        Ok(outcome) => self.completed(in_flight, target.as_deref().unwrap_or_default(), &outcome),
+                        Ok(outcome) => self.completed(
+                            in_flight,
+                            target.as_deref().unwrap_or_default(),
+                            &outcome,
+                        ),
                         Err(error) => self.failed(in_flight, error.into()),
                     }
                 }
@@ -269,7 +305,13 @@ impl Service {
     fn completed(&mut self, in_flight: InFlight, target: &str, outcome: &Outcome) {
         let id = in_flight.upload.id;
         let recorded = tx::transaction(|| {
-            uploads::record_completed(id, target, outcome.rows, outcome.bytes, outcome.query_id.as_deref())
+            uploads::record_completed(
+                id,
+                target,
+                outcome.rows,
+                outcome.bytes,
+                outcome.query_id.as_deref(),
+            )
         });
         self.forget(&in_flight);
         match recorded {
@@ -302,7 +344,10 @@ impl Service {
                 in_flight.upload.attempt,
                 delay.as_secs_f64()
             ),
-            _ => log_error(&format!("snowflake_bridge: upload {id} of execution {execution} failed"), &error),
+            _ => log_error(
+                &format!("snowflake_bridge: upload {id} of execution {execution} failed"),
+                &error,
+            ),
         }
         if let Err(error) = recorded {
             end_unrecorded(id, &error);
@@ -317,7 +362,10 @@ impl Service {
 
 /// The end of an upload could not be written down. The next worker finds it in flight and asks Snowflake what came of it.
 fn end_unrecorded(id: i64, error: &Error) {
-    log_error(&format!("snowflake_bridge: cannot record the end of upload {id}; the worker starts anew"), error);
+    log_error(
+        &format!("snowflake_bridge: cannot record the end of upload {id}; the worker starts anew"),
+        error,
+    );
     end_if_dropped();
     // SAFETY: ends this process in order.
     unsafe { pg_sys::proc_exit(1) };
@@ -344,7 +392,10 @@ fn next_state(error: &Error, attempt: i32) -> NextState {
     };
     match kind {
         ErrorKind::Transient if attempt < guc::max_attempts() => {
-            let backoff = Backoff { base: guc::retry_base_delay(), max: guc::retry_max_delay() };
+            let backoff = Backoff {
+                base: guc::retry_base_delay(),
+                max: guc::retry_max_delay(),
+            };
             let mut delay = backoff.base;
             for _ in 0..attempt {
                 delay = backoff.delay(delay, &mut rand::thread_rng());
@@ -359,7 +410,10 @@ fn next_state(error: &Error, attempt: i32) -> NextState {
 
 /// Classes 40 (conflict), 53 (resources), 55 (locks), 57 (operator), 58 (system): not the row's fault.
 fn is_passing(sqlstate: PgSqlErrorCode) -> bool {
-    matches!(uploads::unpack_sqlstate(sqlstate).get(..2), Some("40" | "53" | "55" | "57" | "58"))
+    matches!(
+        uploads::unpack_sqlstate(sqlstate).get(..2),
+        Some("40" | "53" | "55" | "57" | "58")
+    )
 }
 
 fn show(in_flight: &InFlight, phase: Phase, staged: u64) {
@@ -380,7 +434,10 @@ fn remove_leftovers(spool_root: &std::path::Path) -> Result<()> {
         return Ok(());
     };
     for entry in entries.flatten() {
-        let id = entry.file_name().to_str().and_then(|name| Uuid::parse_str(name).ok());
+        let id = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| Uuid::parse_str(name).ok());
         if id.is_some_and(|id| !needed.contains(&id)) {
             bridge_core::spool::remove(&entry.path());
         }
@@ -396,7 +453,9 @@ fn quoted(execution_id: &str) -> String {
 fn report_running(upload: &Claimed) {
     if let Ok(text) = std::ffi::CString::new(format!("snowflake_bridge: upload {}", upload.id)) {
         // SAFETY: PostgreSQL copies the text.
-        unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr()) };
+        unsafe {
+            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr())
+        };
     }
 }
 

@@ -7,6 +7,8 @@ use super::key_index::KeyIndex;
 use super::reading::Reading;
 use super::walker::{RowShape, Step, Walker};
 use super::{Token, TokenSink};
+use serde::Deserialize;
+
 use crate::decimal::Decimal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{
@@ -20,7 +22,8 @@ use crate::types::{Column, ColumnType, MAX_PRECISION};
 const USUAL_SCALE: i64 = 10;
 
 /// What becomes of numbers that are no integers of up to 38 digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Numeric {
     /// They become NUMBER(38, s); what does not fit exactly is refused.
     #[default]

@@ -7,9 +7,9 @@ mod load;
 use std::fmt;
 
 pub use load::{
-    abort_transaction, add_columns, begin, commit, copy_into, count_upload, create_table,
-    current_transaction, delete_uploads, describe_table, describe_transaction, put, remove,
-    rollback, show_tables, widen_column,
+    CopyColumn, abort_transaction, add_columns, begin, commit, copy_into, count_upload,
+    create_table, current_transaction, delete_uploads, describe_table, describe_transaction, put,
+    remove, rollback, show_tables, widen_column,
 };
 
 /// A table by its full name, each part exactly as it is to be quoted.

@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::snowflake::sql::{self, TableName};
+use crate::evolve::{ExistingType, copy_expression_into};
+use crate::snowflake::sql::{self, CopyColumn, TableName};
 use crate::snowflake::{QueryResult, Statement, Warehouse};
 use crate::spool::Manifest;
 use crate::types::Fit;
@@ -93,7 +94,11 @@ pub struct Outcome {
 /// # Errors
 /// [`ErrorKind::Transient`] if another attempt may succeed; anything else needs somebody to act. The table then holds
 /// either all rows of the upload or none.
-pub async fn run(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledger) -> Result<Outcome> {
+pub async fn run(
+    upload: &Upload,
+    warehouse: &mut dyn Warehouse,
+    ledger: &dyn Ledger,
+) -> Result<Outcome> {
     if let Some(transaction) = &upload.transaction
         && settle(warehouse, transaction).await? == Settled::Committed
     {
@@ -104,8 +109,8 @@ pub async fn run(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Le
         ledger.staged().await?;
     }
     ledger.progress(Phase::Preparing, upload.manifest.bytes);
-    prepare_table(warehouse, upload).await?;
-    load(upload, warehouse, ledger).await
+    let columns = prepare_table(warehouse, upload).await?;
+    load(upload, &columns, warehouse, ledger).await
 }
 
 /// Removes the staged files. Best effort: what stays behind costs storage, not correctness.
@@ -126,18 +131,28 @@ async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledg
         let before = done;
         let report = |sent: u64| ledger.progress(Phase::Staging, before + sent);
         warehouse
-            .put(&upload.spool.join(&file.name), &upload.stage_directory, &file.name, &report)
+            .put(
+                &upload.spool.join(&file.name),
+                &upload.stage_directory,
+                &file.name,
+                &report,
+            )
             .await?;
         done += file.bytes;
     }
     Ok(())
 }
 
-/// DDL commits whatever transaction is open, so all of it comes before BEGIN.
-async fn prepare_table(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result<()> {
+/// Makes the table take every column of the upload, and says how COPY fills each. DDL commits whatever transaction is
+/// open, so all of it comes before BEGIN.
+async fn prepare_table(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result<Vec<CopyColumn>> {
     let columns = &upload.manifest.columns;
     if describe(warehouse, &upload.target).await?.is_none() {
-        execute(warehouse, sql::create_table(&upload.target, columns, &upload.comment)).await?;
+        execute(
+            warehouse,
+            sql::create_table(&upload.target, columns, &upload.comment),
+        )
+        .await?;
     }
     // Looked at again even when just created: somebody else may have been faster, with other columns.
     let Some(existing) = describe(warehouse, &upload.target).await? else {
@@ -145,16 +160,29 @@ async fn prepare_table(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result
             ErrorKind::Configuration,
             format!("table {} was created but cannot be seen", upload.target),
         )
-        .with_hint("Grant the role SELECT on future tables of the schema, or let the role own the table."));
+        .with_hint(
+            "Grant the role SELECT on future tables of the schema, or let the role own the table.",
+        ));
     };
     let mut missing = Vec::new();
+    let mut copied = Vec::with_capacity(columns.len());
     for column in columns {
+        let mut expression = column.column_type.copy_expression(&column.name);
         match existing.iter().find(|(name, _)| *name == column.name) {
             None => missing.push(column.clone()),
             Some((_, existing_type)) => match column.column_type.fit(existing_type) {
-                Fit::AsIs => {}
+                Fit::AsIs => {
+                    if let Some(existing_type) = ExistingType::parse(existing_type) {
+                        expression =
+                            copy_expression_into(existing_type, column.column_type, &column.name);
+                    }
+                }
                 Fit::Widen(wider) => {
-                    execute(warehouse, sql::widen_column(&upload.target, &column.name, &wider)).await?;
+                    execute(
+                        warehouse,
+                        sql::widen_column(&upload.target, &column.name, &wider),
+                    )
+                    .await?;
                 }
                 Fit::Refused => {
                     return Err(Error::new(
@@ -170,15 +198,22 @@ async fn prepare_table(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result
                 }
             },
         }
+        copied.push(CopyColumn {
+            name: column.name.clone(),
+            expression,
+        });
     }
     if !missing.is_empty() {
         execute(warehouse, sql::add_columns(&upload.target, &missing)).await?;
     }
-    Ok(())
+    Ok(copied)
 }
 
 /// Name and type of each column; `None` if there is no such table.
-async fn describe(warehouse: &mut dyn Warehouse, table: &TableName) -> Result<Option<Vec<(String, String)>>> {
+async fn describe(
+    warehouse: &mut dyn Warehouse,
+    table: &TableName,
+) -> Result<Option<Vec<(String, String)>>> {
     /// "Object does not exist or not authorized."
     const MISSING: &str = "002003";
     let described = match execute(warehouse, sql::describe_table(table)).await {
@@ -196,7 +231,12 @@ async fn describe(warehouse: &mut dyn Warehouse, table: &TableName) -> Result<Op
     Ok(Some(columns))
 }
 
-async fn load(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledger) -> Result<Outcome> {
+async fn load(
+    upload: &Upload,
+    columns: &[CopyColumn],
+    warehouse: &mut dyn Warehouse,
+    ledger: &dyn Ledger,
+) -> Result<Outcome> {
     let mut remove = upload.replaces.clone();
     let is_repeated = upload.transaction.is_some();
     if is_repeated {
@@ -206,7 +246,7 @@ async fn load(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledge
         return Ok(outcome(upload, None));
     }
     execute(warehouse, sql::begin()).await?;
-    match load_in_transaction(upload, warehouse, ledger, &remove, is_repeated).await {
+    match load_in_transaction(upload, columns, warehouse, ledger, &remove, is_repeated).await {
         Ok((transaction, query_id)) => {
             ledger.progress(Phase::Committing, upload.manifest.bytes);
             commit(warehouse, &transaction).await?;
@@ -223,6 +263,7 @@ async fn load(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledge
 /// Everything between BEGIN and COMMIT: the transaction's id, and that of the COPY.
 async fn load_in_transaction(
     upload: &Upload,
+    columns: &[CopyColumn],
     warehouse: &mut dyn Warehouse,
     ledger: &dyn Ledger,
     remove: &[Uuid],
@@ -230,7 +271,10 @@ async fn load_in_transaction(
 ) -> Result<(String, Option<String>)> {
     let current = execute(warehouse, sql::current_transaction()).await?;
     let transaction = current.first_value().map(str::to_owned).ok_or_else(|| {
-        Error::new(ErrorKind::Internal, "Snowflake reports no transaction after BEGIN")
+        Error::new(
+            ErrorKind::Internal,
+            "Snowflake reports no transaction after BEGIN",
+        )
     })?;
     ledger.copying(&transaction).await?;
     ledger.progress(Phase::Copying, upload.manifest.bytes);
@@ -242,10 +286,20 @@ async fn load_in_transaction(
         let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
         let copied = execute(
             warehouse,
-            sql::copy_into(&upload.target, &upload.manifest.columns, &upload.stage_directory, &names, is_repeated),
+            sql::copy_into(
+                &upload.target,
+                columns,
+                &upload.stage_directory,
+                &names,
+                is_repeated,
+            ),
         )
         .await?;
-        verify_copy(&copied, files.len(), files.iter().map(|file| file.rows).sum())?;
+        verify_copy(
+            &copied,
+            files.len(),
+            files.iter().map(|file| file.rows).sum(),
+        )?;
         query_id = Some(copied.query_id);
     }
     if is_repeated {
@@ -257,13 +311,20 @@ async fn load_in_transaction(
 /// Every file must be reported LOADED, with all the rows that were written to it.
 fn verify_copy(copied: &QueryResult, files: usize, rows: u64) -> Result<()> {
     let loaded = (0..copied.rows.len())
-        .filter(|&row| copied.value(row, "status").is_some_and(|status| status.eq_ignore_ascii_case("LOADED")))
+        .filter(|&row| {
+            copied
+                .value(row, "status")
+                .is_some_and(|status| status.eq_ignore_ascii_case("LOADED"))
+        })
         .count();
     let mut loaded_rows: u64 = 0;
     for row in 0..copied.rows.len() {
         let count = copied.value(row, "rows_loaded").unwrap_or("0");
         loaded_rows += count.parse::<u64>().map_err(|_| {
-            Error::new(ErrorKind::Internal, "Snowflake reported a row count that is no number")
+            Error::new(
+                ErrorKind::Internal,
+                "Snowflake reported a row count that is no number",
+            )
         })?;
     }
     if loaded == files && loaded_rows == rows {
@@ -277,7 +338,11 @@ fn verify_copy(copied: &QueryResult, files: usize, rows: u64) -> Result<()> {
 }
 
 async fn verify_count(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<()> {
-    let counted = execute(warehouse, sql::count_upload(&upload.target, upload.upload_id)).await?;
+    let counted = execute(
+        warehouse,
+        sql::count_upload(&upload.target, upload.upload_id),
+    )
+    .await?;
     let count: Option<u64> = counted.first_value().and_then(|count| count.parse().ok());
     if count == Some(upload.manifest.rows) {
         return Ok(());
@@ -287,7 +352,10 @@ async fn verify_count(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<
         format!(
             "table {} holds {} rows of this upload instead of {}; nothing was committed",
             upload.target,
-            count.map_or_else(|| "an unknown number of".to_owned(), |count| count.to_string()),
+            count.map_or_else(
+                || "an unknown number of".to_owned(),
+                |count| count.to_string()
+            ),
             upload.manifest.rows
         ),
     )
@@ -321,7 +389,11 @@ enum Settled {
 async fn settle(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<Settled> {
     for _ in 0..MAX_ABORTS {
         let described = execute(warehouse, sql::describe_transaction(transaction)?).await?;
-        match described.value(0, "state").map(str::to_ascii_lowercase).as_deref() {
+        match described
+            .value(0, "state")
+            .map(str::to_ascii_lowercase)
+            .as_deref()
+        {
             Some("committed") => return Ok(Settled::Committed),
             Some("running") => {
                 execute(warehouse, sql::abort_transaction(transaction)?).await?;

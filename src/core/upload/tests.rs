@@ -43,7 +43,10 @@ impl FakeWarehouse {
         QueryResult {
             query_id: "01".to_owned(),
             columns: columns.iter().map(|column| (*column).to_owned()).collect(),
-            rows: rows.into_iter().map(|row| row.into_iter().map(Some).collect()).collect(),
+            rows: rows
+                .into_iter()
+                .map(|row| row.into_iter().map(Some).collect())
+                .collect(),
         }
     }
 
@@ -58,9 +61,14 @@ impl FakeWarehouse {
         let none = || Ok(Self::answer(&[], Vec::new()));
         if text.starts_with("DESCRIBE TABLE") {
             let Some(columns) = &self.columns else {
-                return Err(Error::new(ErrorKind::Configuration, "no such table").with_code("002003"));
+                return Err(
+                    Error::new(ErrorKind::Configuration, "no such table").with_code("002003")
+                );
             };
-            let rows = columns.iter().map(|(name, kind)| vec![name.clone(), kind.clone()]).collect();
+            let rows = columns
+                .iter()
+                .map(|(name, kind)| vec![name.clone(), kind.clone()])
+                .collect();
             return Ok(Self::answer(&["name", "type"], rows));
         }
         if text.starts_with("CREATE TABLE IF NOT EXISTS") {
@@ -73,38 +81,63 @@ impl FakeWarehouse {
             return none();
         }
         if text.starts_with("ALTER TABLE") {
-            let columns = self.columns.as_mut().expect("ALTER of a table that was described");
+            let columns = self
+                .columns
+                .as_mut()
+                .expect("ALTER of a table that was described");
             columns.push(("N".to_owned(), "NUMBER(38,0)".to_owned()));
             return none();
         }
         if text.starts_with("BEGIN") {
             let id = (self.states.len() + 1).to_string();
             self.states.insert(id.clone(), "running");
-            self.open = Some(Open { id, rows: self.rows.clone() });
+            self.open = Some(Open {
+                id,
+                rows: self.rows.clone(),
+            });
             return none();
         }
         if text.contains("CURRENT_TRANSACTION") {
-            let id = self.open.as_ref().map(|open| open.id.clone()).unwrap_or_default();
+            let id = self
+                .open
+                .as_ref()
+                .map(|open| open.id.clone())
+                .unwrap_or_default();
             return Ok(Self::answer(&["ID"], vec![vec![id]]));
         }
         if text.starts_with("DELETE FROM") {
             let open = self.open.as_mut().expect("DELETE inside a transaction");
-            open.rows.retain(|upload, _| !text.contains(upload.as_str()));
+            open.rows
+                .retain(|upload, _| !text.contains(upload.as_str()));
             return none();
         }
         if text.starts_with("COPY INTO") {
-            let files: Vec<u64> = self.staged.iter().filter(|name| text.contains(name.as_str())).map(|_| 10).collect();
+            let files: Vec<u64> = self
+                .staged
+                .iter()
+                .filter(|name| text.contains(name.as_str()))
+                .map(|_| 10)
+                .collect();
             let open = self.open.as_mut().expect("COPY inside a transaction");
             *open.rows.entry(upload_id().to_string()).or_default() += files.iter().sum::<u64>();
             let rows = files
                 .iter()
-                .map(|rows| vec!["LOADED".to_owned(), self.rows_reported.unwrap_or(*rows).to_string()])
+                .map(|rows| {
+                    vec![
+                        "LOADED".to_owned(),
+                        self.rows_reported.unwrap_or(*rows).to_string(),
+                    ]
+                })
                 .collect();
             return Ok(Self::answer(&["status", "rows_loaded"], rows));
         }
         if text.starts_with("SELECT COUNT") {
             let open = self.open.as_ref().expect("count inside the transaction");
-            let count = open.rows.get(&upload_id().to_string()).copied().unwrap_or(0);
+            let count = open
+                .rows
+                .get(&upload_id().to_string())
+                .copied()
+                .unwrap_or(0);
             return Ok(Self::answer(&["COUNT"], vec![vec![count.to_string()]]));
         }
         if text.starts_with("COMMIT") {
@@ -121,7 +154,10 @@ impl FakeWarehouse {
         if text.starts_with("DESCRIBE TRANSACTION") {
             let id = text.rsplit(' ').next().unwrap_or_default();
             let state = self.states.get(id).copied().unwrap_or("rolled back");
-            return Ok(Self::answer(&["id", "state"], vec![vec![id.to_owned(), state.to_owned()]]));
+            return Ok(Self::answer(
+                &["id", "state"],
+                vec![vec![id.to_owned(), state.to_owned()]],
+            ));
         }
         if text.contains("SYSTEM$ABORT_TRANSACTION") {
             self.disconnect();
@@ -140,18 +176,34 @@ impl Warehouse for FakeWarehouse {
     async fn execute(&mut self, statement: &Statement) -> Result<QueryResult> {
         let text = statement.text().to_owned();
         self.log.push(text.clone());
-        let fault = self.fault.filter(|(call, _)| *call == self.calls).map(|(_, cut)| cut);
+        let fault = self
+            .fault
+            .filter(|(call, _)| *call == self.calls)
+            .map(|(_, cut)| cut);
         self.calls += 1;
         if fault == Some(Cut::Before) {
             return Err(cut());
         }
         let result = self.apply(&text);
-        if fault == Some(Cut::After) { Err(cut()) } else { result }
+        if fault == Some(Cut::After) {
+            Err(cut())
+        } else {
+            result
+        }
     }
 
-    async fn put(&mut self, _: &Path, _: &str, name: &str, progress: &(dyn Fn(u64) + Send + Sync)) -> Result<()> {
+    async fn put(
+        &mut self,
+        _: &Path,
+        _: &str,
+        name: &str,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<()> {
         self.log.push(format!("PUT {name}"));
-        let fault = self.fault.filter(|(call, _)| *call == self.calls).map(|(_, cut)| cut);
+        let fault = self
+            .fault
+            .filter(|(call, _)| *call == self.calls)
+            .map(|(_, cut)| cut);
         self.calls += 1;
         if fault == Some(Cut::Before) {
             return Err(cut());
@@ -160,7 +212,11 @@ impl Warehouse for FakeWarehouse {
             self.staged.push(name.to_owned());
         }
         progress(5);
-        if fault == Some(Cut::After) { Err(cut()) } else { Ok(()) }
+        if fault == Some(Cut::After) {
+            Err(cut())
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -209,7 +265,13 @@ fn upload(files: usize) -> Upload {
         stage_directory: "~/snowflake_bridge/a/b/1/".to_owned(),
         manifest: Manifest {
             columns: vec![
-                Column::new("N", ColumnType::Number { precision: 38, scale: 0 }),
+                Column::new(
+                    "N",
+                    ColumnType::Number {
+                        precision: 38,
+                        scale: 0,
+                    },
+                ),
                 Column::new("UPLOAD_ID", ColumnType::Text),
             ],
             rows: 10 * files.len() as u64,
@@ -270,8 +332,14 @@ async fn nothing_is_put_again_once_staged() {
     warehouse.staged = vec!["part-00000.parquet".to_owned()];
     let mut staged = upload(1);
     staged.is_staged = true;
-    run(&staged, &mut warehouse, &FakeLedger::default()).await.unwrap();
-    assert!(!warehouse.log.iter().any(|line| line.starts_with("PUT")), "{:#?}", warehouse.log);
+    run(&staged, &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
+    assert!(
+        !warehouse.log.iter().any(|line| line.starts_with("PUT")),
+        "{:#?}",
+        warehouse.log
+    );
 }
 
 #[tokio::test]
@@ -281,7 +349,9 @@ async fn a_transaction_that_still_runs_is_ended_before_the_rows_are_loaded_again
     warehouse.apply("BEGIN").unwrap();
     let mut again = upload(1);
     again.transaction = Some("1".to_owned());
-    run(&again, &mut warehouse, &FakeLedger::default()).await.unwrap();
+    run(&again, &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
     assert_eq!(warehouse.states.get("1"), Some(&"rolled back"));
     assert_eq!(warehouse.rows.get(&upload_id().to_string()), Some(&10));
 }
@@ -293,8 +363,13 @@ async fn earlier_uploads_of_the_execution_are_replaced() {
     warehouse.rows.insert(earlier.to_string(), 4);
     let mut new = upload(1);
     new.replaces = vec![earlier];
-    run(&new, &mut warehouse, &FakeLedger::default()).await.unwrap();
-    assert_eq!(warehouse.rows, BTreeMap::from([(upload_id().to_string(), 10)]));
+    run(&new, &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        warehouse.rows,
+        BTreeMap::from([(upload_id().to_string(), 10)])
+    );
 }
 
 #[tokio::test]
@@ -303,7 +378,9 @@ async fn too_few_rows_are_never_committed() {
         rows_reported: Some(9),
         ..FakeWarehouse::default()
     };
-    let error = run(&upload(1), &mut warehouse, &FakeLedger::default()).await.unwrap_err();
+    let error = run(&upload(1), &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap_err();
     assert!(error.message().contains("9 rows"), "{error}");
     assert!(warehouse.rows.is_empty());
     assert!(warehouse.open.is_none(), "the transaction was left open");
@@ -312,25 +389,43 @@ async fn too_few_rows_are_never_committed() {
 #[tokio::test]
 async fn an_empty_result_makes_the_table_and_loads_nothing() {
     let mut warehouse = FakeWarehouse::default();
-    let outcome = run(&upload(0), &mut warehouse, &FakeLedger::default()).await.unwrap();
+    let outcome = run(&upload(0), &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
     assert_eq!((outcome.rows, outcome.query_id), (0, None));
     assert!(warehouse.columns.is_some());
-    assert!(!warehouse.log.iter().any(|line| line.starts_with("COPY") || line.starts_with("BEGIN")));
+    assert!(
+        !warehouse
+            .log
+            .iter()
+            .any(|line| line.starts_with("COPY") || line.starts_with("BEGIN"))
+    );
 }
 
 #[tokio::test]
 async fn missing_columns_are_added_and_other_types_refused() {
     let mut warehouse = FakeWarehouse::default();
     warehouse.columns = Some(vec![("UPLOAD_ID".to_owned(), "VARCHAR(36)".to_owned())]);
-    run(&upload(1), &mut warehouse, &FakeLedger::default()).await.unwrap();
-    assert!(warehouse.log.iter().any(|line| line.starts_with("ALTER TABLE")), "{:#?}", warehouse.log);
+    run(&upload(1), &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
+    assert!(
+        warehouse
+            .log
+            .iter()
+            .any(|line| line.starts_with("ALTER TABLE")),
+        "{:#?}",
+        warehouse.log
+    );
 
     let mut warehouse = FakeWarehouse::default();
     warehouse.columns = Some(vec![
         ("N".to_owned(), "DATE".to_owned()),
         ("UPLOAD_ID".to_owned(), "VARCHAR(36)".to_owned()),
     ]);
-    let error = run(&upload(1), &mut warehouse, &FakeLedger::default()).await.unwrap_err();
+    let error = run(&upload(1), &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     for part in ["\"N\"", "DATE", "NUMBER(38,0)"] {
         assert!(error.message().contains(part), "{part} is not in {error}");

@@ -119,6 +119,15 @@ fn transaction_id(id: &str) -> Result<&str> {
     }
 }
 
+/// A column that COPY fills: its name in the table, and the expression over the file's row that gives its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyColumn {
+    /// The column of the table.
+    pub name: String,
+    /// What COPY's SELECT says.
+    pub expression: String,
+}
+
 /// Loads Parquet files, at most 1000, from a directory of the user's stage, all or none.
 ///
 /// With `force` files are loaded even if Snowflake remembers them, which is right only after their rows were deleted in
@@ -126,15 +135,13 @@ fn transaction_id(id: &str) -> Result<&str> {
 #[must_use]
 pub fn copy_into(
     table: &TableName,
-    columns: &[Column],
+    columns: &[CopyColumn],
     directory: &str,
     files: &[impl AsRef<str>],
     force: bool,
 ) -> String {
     let names = join(columns, |column| quote_ident(&column.name));
-    let expressions = join(columns, |column| {
-        column.column_type.copy_expression(&column.name)
-    });
+    let expressions = join(columns, |column| column.expression.clone());
     let files = join(files, |file| quote_literal(file.as_ref()));
     format!(
         "COPY INTO {} ({names}) FROM (SELECT {expressions} FROM {}) FILES = ({files}) \
@@ -219,6 +226,16 @@ mod tests {
             schema: "S".into(),
             table: "t\"; DROP TABLE x".into(),
         }
+    }
+
+    fn copy_columns() -> Vec<CopyColumn> {
+        columns()
+            .into_iter()
+            .map(|column| CopyColumn {
+                expression: column.column_type.copy_expression(&column.name),
+                name: column.name,
+            })
+            .collect()
     }
 
     fn columns() -> Vec<Column> {
@@ -306,7 +323,7 @@ mod tests {
     #[test]
     fn copy_reads_every_column_by_name() {
         let files = ["part-00000.parquet", "part-00001.parquet"];
-        let copy = copy_into(&table(), &columns(), "~/a/1/", &files, true);
+        let copy = copy_into(&table(), &copy_columns(), "~/a/1/", &files, true);
         assert!(
             copy.starts_with(
                 "COPY INTO \"DB\".\"S\".\"t\"\"; DROP TABLE x\" (\"A\", \"b\"\"c\") FROM (SELECT \
