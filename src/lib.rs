@@ -1,11 +1,18 @@
 //! `snowflake_bridge`: the PostgreSQL side. Everything that needs no server lives in the crate `bridge_core`.
 #![deny(unsafe_code)]
 
+mod api;
+mod configs;
+mod doctor;
 mod error;
 mod guc;
+mod keys;
 mod net;
 mod owner;
+mod probe;
 mod sandbox;
+mod secrets;
+mod tables;
 mod tx;
 
 use pgrx::prelude::*;
@@ -13,6 +20,8 @@ use pgrx::prelude::*;
 ::pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/schema.sql", name = "schema", bootstrap);
+extension_sql_file!("../sql/policies.sql", name = "policies", requires = [api::identity::caller]);
+extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Runs when the library is loaded: in the postmaster where it is preloaded, otherwise in a backend on first use.
 #[pg_guard]
