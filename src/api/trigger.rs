@@ -17,7 +17,6 @@ use crate::{sandbox, tx};
 /// BEFORE: shows the user that an upload will come. The worker's own updates of the row never fire it.
 #[pg_trigger(sql = "
 create function snowflake_bridge.mark_pending() returns trigger language c as 'MODULE_PATHNAME', 'mark_pending_wrapper';
-comment on function snowflake_bridge.mark_pending() is 'API: private. BEFORE trigger of a watched relation: sets snowflake_status to pending when a result will be uploaded.';
 ")]
 fn mark_pending<'a>(
     trigger: &'a PgTrigger<'a>,
@@ -37,7 +36,6 @@ fn mark_pending<'a>(
 /// AFTER: puts the execution in the queue, in the application's own transaction.
 #[pg_trigger(sql = "
 create function snowflake_bridge.enqueue() returns trigger language c as 'MODULE_PATHNAME', 'enqueue_wrapper';
-comment on function snowflake_bridge.enqueue() is 'API: private. AFTER trigger of a watched relation: queues an upload in the same transaction, and wakes the worker when it commits.';
 ")]
 fn enqueue<'a>(
     trigger: &'a PgTrigger<'a>,

@@ -1,0 +1,90 @@
+-- Who may do what. Runs last: first what each function is for, then away with every privilege that somebody would get
+-- without having been given it.
+--
+-- "API: public" is what snowflake_bridge.grant_usage() gives to a role; "API: superuser" and "API: private" it does not.
+
+comment on function snowflake_bridge.create_config(text, text, text, text, text, text, text, text, text, text, text, boolean, text) is
+    'API: public. Saves a Snowflake connection with exactly one of password, private_key or token, after it has worked; verify => false saves it untested.';
+comment on function snowflake_bridge.update_config(text, text, text, text, text, text, text, text, text, text, text, boolean, text) is
+    'API: public. Changes what is given of a Snowflake connection, after the outcome has worked; an empty string takes an optional value away. A change of account, user name or method needs the secret again.';
+comment on function snowflake_bridge.get_config(text, text) is
+    'API: public. The caller''s Snowflake connections, or the one of that name; never a secret.';
+comment on function snowflake_bridge.delete_config(text, text) is
+    'API: public. Deletes a Snowflake connection; uploads that wait to use it fail.';
+comment on function snowflake_bridge.public_key(text, text) is
+    'API: public. The ALTER USER statement with which Snowflake learns the public half of the stored private key.';
+comment on function snowflake_bridge.test_connection(text, text) is
+    'API: public. Tests a saved Snowflake connection. Always one row: a connection that does not work is an answer, not an error.';
+comment on function snowflake_bridge.test_connection(jsonb) is
+    'API: public. Tests settings that are not saved. Always one row: a connection that does not work is an answer, not an error.';
+comment on function snowflake_bridge.list_tables(text, text, text, text) is
+    'API: public. The tables of a Snowflake schema or database, by SHOW TABLES, which wakes no warehouse.';
+comment on function snowflake_bridge.check() is
+    'API: public. What is right and what is wrong with this installation, and what to do about it.';
+comment on function snowflake_bridge.caller() is
+    'API: public. Whom the extension takes the caller for. Row level security compares with it.';
+comment on function snowflake_bridge.grant_usage(text) is
+    'API: superuser. Lets a role use the extension: call its public functions, and read its own configurations and uploads.';
+comment on function snowflake_bridge.revoke_usage(text) is
+    'API: superuser. Takes back what grant_usage gave.';
+comment on function snowflake_bridge.generate_key_file() is
+    'API: superuser. Makes the file that snowflake_bridge.key_file names, with a new key, and returns its path.';
+
+comment on function snowflake_bridge.watch(text, boolean, boolean, text, text, text, text, text, text[]) is
+    'API: public. Uploads the finished rows of a table from now on; called by its owner. Adds the snowflake_ columns and two triggers.';
+comment on function snowflake_bridge.unwatch(text) is
+    'API: public. Ends watch: drops the triggers, cancels what waits; columns and loaded rows stay.';
+comment on function snowflake_bridge.create_execution(jsonb, text) is
+    'API: public. Inserts an execution into a watched table from the JSON of a report request, and returns its id.';
+comment on function snowflake_bridge.upload(text, text) is
+    'API: public. Queues one execution that the caller can see, whatever its flag, and returns the upload''s id.';
+comment on function snowflake_bridge.wait_for_upload(bigint, interval) is
+    'API: public. Waits until an upload has ended, or the timeout, with its progress as notices; returns its state.';
+comment on function snowflake_bridge.retry_upload(bigint) is
+    'API: public. Lets an upload that failed, or waits, go on now; false if there was nothing to retry.';
+comment on function snowflake_bridge.cancel_upload(bigint) is
+    'API: public. Ends an upload that waits; false if it does not wait.';
+comment on function snowflake_bridge.upload_progress() is
+    'API: public. The caller''s unfinished uploads, with live phase, rows and bytes.';
+comment on function snowflake_bridge.worker_status() is
+    'API: public. Whether the worker of this database runs, and how many uploads are in which state.';
+comment on function snowflake_bridge.mark_pending() is
+    'API: public (for CREATE TRIGGER only). BEFORE trigger of a watched table: sets snowflake_status to pending when a result will be uploaded.';
+comment on function snowflake_bridge.enqueue() is
+    'API: public (for CREATE TRIGGER only). AFTER trigger of a watched table: queues an upload in the same transaction, and wakes the worker when it commits.';
+comment on function snowflake_bridge.notify_launcher() is
+    'API: private. Makes the launcher look for databases with the extension when the transaction commits.';
+
+-- PUBLIC may execute new functions by default, and default privileges may give anything to anybody: on Supabase they give
+-- the role of anonymous visitors all privileges on what an extension makes.
+do $$
+declare
+    object record;
+begin
+    for object in
+        with object (kind, name, owner, privileges) as (
+            select 'schema', quote_ident(n.nspname), n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner))
+              from pg_namespace n
+             where n.nspname = 'snowflake_bridge'
+            union all
+            select case c.relkind when 'S' then 'sequence' else 'table' end, c.oid::regclass::text, c.relowner,
+                   coalesce(c.relacl, acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner))
+              from pg_class c
+             where c.relnamespace = 'snowflake_bridge'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
+            union all
+            select 'function', p.oid::regprocedure::text, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+              from pg_proc p
+             where p.pronamespace = 'snowflake_bridge'::regnamespace
+        )
+        select distinct o.kind, o.name, a.grantee
+          from object o, aclexplode(o.privileges) a
+         where a.grantee <> o.owner
+    loop
+        execute format('revoke all on %s %s from %s', object.kind, object.name,
+                       case when object.grantee = 0 then 'public' else object.grantee::regrole::text end);
+    end loop;
+end;
+$$;
+
+-- A database that has just got the extension gets a worker when this commits.
+select snowflake_bridge.notify_launcher();

@@ -1,0 +1,29 @@
+//! Who the extension takes the caller for: what row level security compares a row's owner with.
+
+use pgrx::pg_sys::{self, panic::ErrorReport};
+use pgrx::prelude::*;
+
+use crate::owner::Owner;
+
+/// One row. The policies ask for it once per query, not once per row.
+#[pg_extern(schema = "snowflake_bridge", stable, parallel_restricted)]
+#[allow(clippy::type_complexity)] // The macro reads the columns from here.
+fn caller() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(owner_kind, String),
+            name!(user_id, String),
+            name!(owner_oid, pg_sys::Oid),
+        ),
+    >,
+    ErrorReport,
+> {
+    let owner = Owner::current()?;
+    let row = (
+        owner.kind().to_owned(),
+        owner.user_id().to_owned(),
+        owner.oid(),
+    );
+    Ok(TableIterator::once(row))
+}

@@ -1,0 +1,227 @@
+//! Changes to `snowflake_configurations`: save, replace, delete, and mark with what Snowflake said.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use uuid::Uuid;
+
+use super::sealed::{self, Purpose};
+use super::{Draft, StoredConfig, account, require, resolve};
+use crate::error::{Error, Result};
+use crate::keys;
+use crate::owner::Owner;
+
+/// Refuses a name that is taken.
+///
+/// # Errors
+/// `23505` if the owner has a configuration of that name.
+pub fn require_free(owner: &Owner, name: &str) -> Result<()> {
+    match resolve(owner, name)? {
+        Some(_) => Err(taken(name)),
+        None => Ok(()),
+    }
+}
+
+/// Saves a new configuration. The secret is encrypted before the first tuple exists.
+///
+/// # Errors
+/// `23505` if the name is taken; if there is no key to encrypt with.
+pub fn insert(owner: &Owner, name: &str, draft: &Draft, tested: bool) -> Result<Uuid> {
+    const INSERT: &str = "
+        insert into snowflake_bridge.snowflake_configurations
+               (id, owner_kind, user_id, owner_oid, name, account_identifier, warehouse, database, schema, role,
+                username, auth_method, password_encrypted, private_key_encrypted, private_key_passphrase_encrypted,
+                token_encrypted, last_tested_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                case when $17 then pg_catalog.now() end)
+            on conflict do nothing";
+    let id = Uuid::new_v4();
+    let auth_method = sealed::auth_method(&draft.credentials);
+    let sealed = Purpose {
+        config_id: id,
+        owner,
+        account_host: account(&draft.account_identifier)?.host(),
+        username: &draft.username,
+        auth_method,
+    }
+    .seal(&keys::load_or_create()?, &draft.credentials)?;
+    let inserted = write(
+        INSERT,
+        &[
+            datum(id),
+            owner.kind().into(),
+            owner.user_id().into(),
+            owner.oid().into(),
+            name.into(),
+            draft.account_identifier.as_str().into(),
+            draft.warehouse.as_deref().into(),
+            draft.database.as_deref().into(),
+            draft.schema.as_deref().into(),
+            draft.role.as_deref().into(),
+            draft.username.as_str().into(),
+            auth_method.into(),
+            sealed.password.into(),
+            sealed.private_key.into(),
+            sealed.private_key_passphrase.into(),
+            sealed.token.into(),
+            tested.into(),
+        ],
+    )?;
+    if inserted == 0 {
+        Err(taken(name))
+    } else {
+        Ok(id)
+    }
+}
+
+/// Replaces what a configuration says, and lets the uploads go on that waited for other credentials.
+///
+/// # Errors
+/// `40001` if somebody else changed it since it was read; if there is no key to encrypt with.
+pub fn update(stored: &StoredConfig, draft: &Draft, tested: bool) -> Result<()> {
+    const UPDATE: &str = "
+        update snowflake_bridge.snowflake_configurations c
+           set account_identifier = $3, warehouse = $4, database = $5, schema = $6, role = $7, username = $8,
+               auth_method = $9, password_encrypted = $10, private_key_encrypted = $11,
+               private_key_passphrase_encrypted = $12, token_encrypted = $13,
+               last_tested_at = case when $14 then pg_catalog.now() end, last_test_error = null, is_active = true,
+               version = c.version + 1, updated_at = pg_catalog.now()
+         where c.id = $1 and c.version = $2";
+    let auth_method = sealed::auth_method(&draft.credentials);
+    let sealed = Purpose {
+        config_id: stored.id,
+        owner: &stored.owner,
+        account_host: account(&draft.account_identifier)?.host(),
+        username: &draft.username,
+        auth_method,
+    }
+    .seal(&keys::load_or_create()?, &draft.credentials)?;
+    let updated = write(
+        UPDATE,
+        &[
+            datum(stored.id),
+            stored.version.into(),
+            draft.account_identifier.as_str().into(),
+            draft.warehouse.as_deref().into(),
+            draft.database.as_deref().into(),
+            draft.schema.as_deref().into(),
+            draft.role.as_deref().into(),
+            draft.username.as_str().into(),
+            auth_method.into(),
+            sealed.password.into(),
+            sealed.private_key.into(),
+            sealed.private_key_passphrase.into(),
+            sealed.token.into(),
+            tested.into(),
+        ],
+    )?;
+    if updated == 0 {
+        return Err(Error::user(
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            format!(
+                "Snowflake configuration \"{}\" was changed by somebody else meanwhile",
+                stored.name
+            ),
+        )
+        .hint("Look at it with snowflake_bridge.get_config() and try again."));
+    }
+    resume_uploads(stored.id)
+}
+
+/// Deletes a configuration, and ends the uploads that wait to use it: those that began with it, and its owner's that
+/// name it (no name means `default`) and have not begun. One in flight ends as it may; its next attempt finds none.
+///
+/// # Errors
+/// `42704` if there is none.
+pub fn delete(owner: &Owner, name: &str) -> Result<()> {
+    const DELETE: &str = "delete from snowflake_bridge.snowflake_configurations c where c.id = $1";
+    const END_UPLOADS: &str = "
+        update snowflake_bridge.uploads u
+           set state = 'failed', completed_at = pg_catalog.now(), needs_mirror = true, mirror_after = pg_catalog.now(),
+               error_message = $6, error_sqlstate = '42704', error_code = null, query_id = null,
+               error_hint = 'Make a configuration with snowflake_bridge.create_config(), then run snowflake_bridge.retry_upload().'
+         where u.state in ('queued', 'retry', 'needs_credentials')
+           and (u.config_id = $1
+                or u.config_id is null and u.owner_kind = $2 and u.user_id = $3 and u.owner_oid = $4
+                   and coalesce(u.options ->> 'config', 'default') = $5)";
+    let stored = require(owner, Some(name))?;
+    write(DELETE, &[datum(stored.id)])?;
+    write(
+        END_UPLOADS,
+        &[
+            datum(stored.id),
+            owner.kind().into(),
+            owner.user_id().into(),
+            owner.oid().into(),
+            name.into(),
+            format!("the Snowflake configuration \"{name}\" was deleted").into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Snowflake accepted this version of a configuration: what waited for that may go on.
+///
+/// # Errors
+/// If the query fails.
+pub fn mark_tested(id: Uuid, version: i64) -> Result<()> {
+    const TESTED: &str = "
+        update snowflake_bridge.snowflake_configurations c
+           set last_tested_at = pg_catalog.now(), last_test_error = null, is_active = true
+         where c.id = $1 and c.version = $2";
+    match write(TESTED, &[datum(id), version.into()])? {
+        0 => Ok(()),
+        _ => resume_uploads(id),
+    }
+}
+
+/// A test of this version of a configuration failed for a reason that may pass, or that is not the secret's fault.
+///
+/// # Errors
+/// If the query fails.
+pub fn mark_failed(id: Uuid, version: i64, message: &str) -> Result<()> {
+    const FAILED: &str = "
+        update snowflake_bridge.snowflake_configurations c
+           set last_tested_at = pg_catalog.now(), last_test_error = $3
+         where c.id = $1 and c.version = $2";
+    write(FAILED, &[datum(id), version.into(), message.into()]).map(drop)
+}
+
+/// Snowflake refused the credentials of this version of a configuration. They are not tried again before it changes, or
+/// somebody tests it with success: repeated tries would lock the Snowflake user out.
+///
+/// # Errors
+/// If the query fails.
+pub fn mark_refused(id: Uuid, version: i64, message: &str) -> Result<()> {
+    const REFUSED: &str = "
+        update snowflake_bridge.snowflake_configurations c
+           set last_tested_at = pg_catalog.now(), last_test_error = $3, is_active = false
+         where c.id = $1 and c.version = $2";
+    write(REFUSED, &[datum(id), version.into(), message.into()]).map(drop)
+}
+
+/// Uploads that waited for other credentials are due again. As `retry`, not `queued`: of an execution only one may be
+/// queued, and a newer one may be.
+fn resume_uploads(config_id: Uuid) -> Result<()> {
+    const RESUME: &str = "
+        update snowflake_bridge.uploads u
+           set state = 'retry', next_attempt_at = pg_catalog.now(), needs_mirror = true, mirror_after = pg_catalog.now()
+         where u.state = 'needs_credentials' and u.config_id = $1";
+    write(RESUME, &[datum(config_id)]).map(drop)
+}
+
+fn taken(name: &str) -> Error {
+    Error::user(
+        PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+        format!("Snowflake configuration \"{name}\" already exists"),
+    )
+    .hint("Change it with snowflake_bridge.update_config(), or give the new one another name.")
+}
+
+/// Runs a statement that writes; the number of rows it wrote.
+fn write(statement: &str, args: &[DatumWithOid]) -> Result<usize> {
+    Spi::connect_mut(|client| Ok(client.update(statement, None, args)?.len()))
+}
+
+fn datum(id: Uuid) -> DatumWithOid<'static> {
+    pgrx::Uuid::from_bytes(*id.as_bytes()).into()
+}

@@ -1,0 +1,300 @@
+//! What an installation needs to work, looked at one by one.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use pgrx::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::{guc, keys, net};
+
+/// One thing that was looked at.
+pub struct Finding {
+    pub item: &'static str,
+    pub ok: bool,
+    pub detail: String,
+    pub hint: Option<String>,
+}
+
+/// Every finding, good or bad. Expects the rights of the extension's owner; paths are shown to superusers only.
+///
+/// # Errors
+/// If the catalog cannot be read.
+pub fn examine(show_paths: bool) -> Result<Vec<Finding>> {
+    Ok(vec![
+        version()?,
+        preload()?,
+        worker()?,
+        worker_slots()?,
+        key_file(show_paths),
+        spool_directory(show_paths)?,
+        clock()?,
+        network(show_paths),
+        statement_logging()?,
+    ])
+}
+
+fn finding(
+    item: &'static str,
+    ok: bool,
+    detail: impl Into<String>,
+    hint: impl Into<String>,
+) -> Finding {
+    Finding {
+        item,
+        ok,
+        detail: detail.into(),
+        hint: (!ok).then(|| hint.into()),
+    }
+}
+
+/// A library that is newer than the SQL objects is a half-done upgrade.
+fn version() -> Result<Finding> {
+    const LIBRARY: &str = env!("CARGO_PKG_VERSION");
+    let installed: String = text(
+        "select e.extversion from pg_catalog.pg_extension e where e.extname = 'snowflake_bridge'",
+    )?;
+    Ok(finding(
+        "version",
+        installed == LIBRARY,
+        format!("library {LIBRARY}, extension {installed}"),
+        "Run ALTER EXTENSION snowflake_bridge UPDATE; if the library is the older one, restart the server.",
+    ))
+}
+
+fn preload() -> Result<Finding> {
+    let libraries = text("select pg_catalog.current_setting('shared_preload_libraries')")?;
+    let listed = libraries
+        .split(',')
+        .any(|library| library.trim().trim_matches('"') == "snowflake_bridge");
+    Ok(finding(
+        "preload",
+        listed,
+        if listed {
+            "the library is preloaded"
+        } else {
+            "the library is not preloaded: uploads are queued and never sent"
+        },
+        "Add snowflake_bridge to shared_preload_libraries in postgresql.conf and restart the server.",
+    ))
+}
+
+fn worker() -> Result<Finding> {
+    let running = truth(
+        "select exists (select from pg_catalog.pg_stat_activity a
+                         where a.datname = pg_catalog.current_database() and a.backend_type like 'snowflake\\_bridge%')",
+    )?;
+    let standby = truth("select pg_catalog.pg_is_in_recovery()")?;
+    let chosen = guc::databases();
+    let here = text("select pg_catalog.current_database()::text")?;
+    let (ok, detail, hint) = if running {
+        (true, "running", "")
+    } else if standby {
+        (true, "not running: this is a standby", "")
+    } else if !chosen.is_empty() && !chosen.contains(&here) {
+        (
+            false,
+            "not running: snowflake_bridge.databases leaves this database out",
+            "Add the database to snowflake_bridge.databases, or set it to an empty string for all, and reload.",
+        )
+    } else {
+        (
+            false,
+            "not running in this database",
+            "It starts within half a minute of CREATE EXTENSION. If it does not, look at preload and worker_slots, and \
+             into the server log.",
+        )
+    };
+    Ok(finding("worker", ok, detail, hint))
+}
+
+/// The launcher and one worker per database need slots that parallel queries and other extensions use too.
+fn worker_slots() -> Result<Finding> {
+    const USED: &str = "
+        select pg_catalog.count(*) from pg_catalog.pg_stat_activity a
+         where a.backend_type not in ('client backend', 'autovacuum launcher', 'autovacuum worker', 'background writer',
+                                      'checkpointer', 'walwriter', 'walreceiver', 'walsender', 'startup', 'archiver',
+                                      'slotsync worker', 'walsummarizer', 'io worker')";
+    let slots: i64 = text("select pg_catalog.current_setting('max_worker_processes')")?
+        .parse()
+        .unwrap_or(0);
+    let used = Spi::get_one::<i64>(USED)?.unwrap_or(0);
+    Ok(finding(
+        "worker_slots",
+        used < slots,
+        format!("{used} of {slots} in use"),
+        "Raise max_worker_processes in postgresql.conf: one for the launcher and one for each database with the \
+         extension, besides what parallel queries and other extensions use. Then restart the server.",
+    ))
+}
+
+fn key_file(show_paths: bool) -> Finding {
+    match keys::load() {
+        Ok(_) => finding("key_file", true, "readable, and by nobody else", ""),
+        Err(error) => {
+            let (_, hint) = error.sqlstate_and_hint();
+            let detail = match guc::key_file() {
+                Some(_) if !show_paths => {
+                    "the file cannot be used; to a superuser check() says why".to_owned()
+                }
+                _ => error.to_string(),
+            };
+            finding("key_file", false, detail, hint.unwrap_or_default())
+        }
+    }
+}
+
+/// The worker makes the directory when it starts; before that its parent must let it.
+fn spool_directory(show_paths: bool) -> Result<Finding> {
+    let data_directory =
+        PathBuf::from(text("select pg_catalog.current_setting('data_directory')")?);
+    let path = data_directory
+        .join(guc::spool_directory().unwrap_or_else(|| PathBuf::from("snowflake_bridge_spool")));
+    let trouble = match fs::metadata(&path) {
+        Ok(found) if !found.is_dir() => Some("is not a directory".to_owned()),
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+            Some("is open to other users of this machine".to_owned())
+        }
+        Ok(_) => write_trial(&path)
+            .err()
+            .map(|error| format!("cannot be written to: {error}")),
+        Err(error) if error.kind() == ErrorKind::NotFound => path
+            .parent()
+            .and_then(|parent| write_trial(parent).err())
+            .map(|error| format!("cannot be made: {error}")),
+        Err(error) => Some(format!("cannot be looked at: {error}")),
+    };
+    let name = if show_paths {
+        path.display().to_string()
+    } else {
+        "the directory".to_owned()
+    };
+    Ok(match trouble {
+        None => finding(
+            "spool_directory",
+            true,
+            "private, and can be written to",
+            "",
+        ),
+        Some(trouble) => finding(
+            "spool_directory",
+            false,
+            format!("{name} {trouble}"),
+            "It must belong to the server's user with mode 0700; see snowflake_bridge.spool_directory.",
+        ),
+    })
+}
+
+/// Nothing but writing tells whether one may: file systems can be full, read-only, or have rules of their own.
+fn write_trial(directory: &Path) -> std::io::Result<()> {
+    let file = directory.join(format!("snowflake_bridge_check.{}", std::process::id()));
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&file)?;
+    fs::remove_file(&file)
+}
+
+/// A login with a key pair proves itself with a token that names the time, and is valid for a minute. Whether a clock is
+/// right only another one can tell; that it went back, this server can.
+fn clock() -> Result<Finding> {
+    const LATEST: &str = "
+        select pg_catalog.to_char(pg_catalog.clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+               || case when pg_catalog.clock_timestamp() >= greatest(
+                      (select c.checkpoint_time from pg_catalog.pg_control_checkpoint() c),
+                      (select pg_catalog.max(u.created_at) from snowflake_bridge.uploads u)) then '' else '!' end";
+    let told = text(LATEST)?;
+    let time = told.trim_end_matches('!');
+    let ok = told == time;
+    let went_back = if ok {
+        ""
+    } else {
+        ", which is before this server's own past"
+    };
+    Ok(finding(
+        "clock",
+        ok,
+        format!("{time} UTC{went_back}"),
+        "Synchronise the clock of this machine: authentication with a key pair needs it to be right within a minute.",
+    ))
+}
+
+/// Settings that the network thread reads, before it has to.
+fn network(show_paths: bool) -> Finding {
+    const HINT: &str = "Correct snowflake_bridge.allowed_hosts or snowflake_bridge.ca_file in postgresql.conf and reload.";
+    let limits = match net::limits() {
+        Ok(limits) => limits,
+        Err(error) => return finding("network", false, error.to_string(), HINT),
+    };
+    match limits
+        .ca_file
+        .as_deref()
+        .map(|path| (path, fs::File::open(path)))
+    {
+        Some((path, Err(error))) => {
+            let name = if show_paths {
+                path.display().to_string()
+            } else {
+                "snowflake_bridge.ca_file".to_owned()
+            };
+            finding(
+                "network",
+                false,
+                format!("{name} cannot be read: {error}"),
+                HINT,
+            )
+        }
+        _ => finding(
+            "network",
+            true,
+            format!(
+                "connections time out after {:?}, stalls after {:?}",
+                limits.connect_timeout, limits.stall_timeout
+            ),
+            "",
+        ),
+    }
+}
+
+/// Settings that write the text of statements, or the values bound to them, into the server log: a secret among them.
+/// What can be hidden from the log of errors, create_config() and its like hide themselves.
+fn statement_logging() -> Result<Finding> {
+    const RECORDING: &str = "
+        select pg_catalog.string_agg(s.name || ' = ' || s.setting, ', ' order by s.name)
+          from pg_catalog.pg_settings s
+         where s.name = 'log_statement' and s.setting = 'all'
+            or s.name in ('log_min_duration_statement', 'auto_explain.log_min_duration') and s.setting <> '-1'
+            or s.name = 'log_min_duration_sample' and s.setting <> '-1'
+               and pg_catalog.current_setting('log_statement_sample_rate')::float8 > 0
+            or s.name = 'log_transaction_sample_rate' and s.setting <> '0'
+            or s.name = 'pgaudit.log' and s.setting ~* '(^|,) *(all|read|function)'";
+    let recording: Option<String> = Spi::get_one(RECORDING)?;
+    Ok(match recording {
+        None => finding(
+            "statement_logging",
+            true,
+            "statements that carry secrets are not logged",
+            "",
+        ),
+        Some(settings) => finding(
+            "statement_logging",
+            false,
+            format!("the server log records statements, and the secrets in them: {settings}"),
+            "Pass secrets as bound parameters with log_parameter_max_length = 0, or turn the setting off for the role \
+             that calls create_config(), update_config() and test_connection(jsonb).",
+        ),
+    })
+}
+
+/// The one value of a query that always has one.
+fn text(query: &str) -> Result<String> {
+    Spi::get_one(query)?
+        .ok_or_else(|| Error::missing("the catalog does not tell what check() asks"))
+}
+
+fn truth(query: &str) -> Result<bool> {
+    Ok(Spi::get_one(query)?.unwrap_or(false))
+}

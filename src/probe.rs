@@ -1,0 +1,173 @@
+//! Seeing whether a connection works: a short session that asks Snowflake who and where it is, and wakes no warehouse.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use bridge_core::config::{ConnectionSettings, Network};
+use bridge_core::snowflake::{QueryResult, Session, SessionInfo, SessionOptions, Statement};
+use bridge_core::{Error as CoreError, ErrorKind};
+use pgrx::prelude::*;
+
+use crate::error::Result;
+use crate::net;
+use crate::sandbox::as_extension_owner;
+
+/// Somebody is waiting: an address that does not answer must not cost the seconds that a load in the background may.
+const CONNECT: Duration = Duration::from_secs(4);
+/// Logins behind a busy identity service have been seen to take ten seconds.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Left to report the outcome before the caller's own `statement_timeout` would swallow it.
+const MARGIN: Duration = Duration::from_millis(500);
+/// Roles that may do everything in an account.
+const OVERPOWERED: [&str; 3] = ["ACCOUNTADMIN", "SECURITYADMIN", "ORGADMIN"];
+
+/// Where a session finds itself.
+pub struct Answer {
+    pub version: Option<String>,
+    pub account: Option<String>,
+    pub username: Option<String>,
+    pub role: Option<String>,
+    pub warehouse: Option<String>,
+    pub database: Option<String>,
+    pub schema: Option<String>,
+    /// From the first byte to the answer of the first statement.
+    pub latency: Duration,
+}
+
+impl Answer {
+    /// Advice about a connection that works.
+    pub fn advice(&self) -> Option<String> {
+        let role = self
+            .role
+            .as_deref()
+            .filter(|role| OVERPOWERED.contains(role))?;
+        Some(format!(
+            "Role {role} can do far more than a load needs; a stolen secret could too. Use a role with USAGE on the \
+             warehouse, the database and the schema, and CREATE TABLE on the schema."
+        ))
+    }
+}
+
+/// Logs in, asks, and leaves. Interruptible; must not be called with raised rights or locks held.
+///
+/// # Errors
+/// What keeps the connection from working, with what to do about it.
+pub fn probe(settings: ConnectionSettings) -> Result<Answer> {
+    let network = network()?;
+    within_limit(settings.account.to_string(), async move {
+        let started = Instant::now();
+        let mut session = Session::login(&settings, &network, &SessionOptions::default()).await?;
+        let outcome = look_around(&mut session, &settings, started).await;
+        session.close().await;
+        outcome
+    })
+}
+
+/// Runs one statement, which may depend on where the session finds itself, in a session of its own.
+///
+/// # Errors
+/// As [`probe`], and what Snowflake says of the statement.
+pub fn ask(
+    settings: ConnectionSettings,
+    statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
+) -> Result<QueryResult> {
+    let network = network()?;
+    within_limit(settings.account.to_string(), async move {
+        let mut session = Session::login(&settings, &network, &SessionOptions::default()).await?;
+        let outcome = match statement(session.info()) {
+            Ok(text) => session.execute(&Statement::new(text)).await,
+            Err(error) => Err(error),
+        };
+        session.close().await;
+        outcome
+    })
+}
+
+async fn look_around(
+    session: &mut Session,
+    settings: &ConnectionSettings,
+    started: Instant,
+) -> bridge_core::Result<Answer> {
+    // Context functions need no warehouse.
+    const WHERE_AM_I: &str = "select current_version() as version, current_account() as account, \
+         current_user() as username, current_role() as role, current_warehouse() as warehouse, \
+         current_database() as database, current_schema() as schema";
+    let result = session.execute(&Statement::new(WHERE_AM_I)).await?;
+    let value = |column| result.value(0, column).map(str::to_owned);
+    let answer = Answer {
+        version: value("version"),
+        account: value("account"),
+        username: value("username"),
+        role: value("role"),
+        warehouse: value("warehouse"),
+        database: value("database"),
+        schema: value("schema"),
+        latency: started.elapsed(),
+    };
+    // Snowflake may let a session in that names what does not exist, and then just does not use it.
+    for (what, wanted, found) in [
+        ("warehouse", &settings.warehouse, &answer.warehouse),
+        ("database", &settings.database, &answer.database),
+        ("schema", &settings.schema, &answer.schema),
+        ("role", &settings.role, &answer.role),
+    ] {
+        if let (Some(wanted), None) = (wanted, found) {
+            let role = answer.role.as_deref().unwrap_or("PUBLIC");
+            return Err(CoreError::new(
+                ErrorKind::Configuration,
+                format!("{what} {wanted} does not exist, or role {role} may not use it"),
+            )
+            .with_hint(format!(
+                "Correct the name, or grant role {role} USAGE on it in Snowflake."
+            )));
+        }
+    }
+    Ok(answer)
+}
+
+/// The limits of the settings, with less patience.
+fn network() -> Result<Network> {
+    let limits = net::limits()?;
+    Ok(Network {
+        connect_timeout: limits.connect_timeout.min(CONNECT),
+        tries: 1,
+        ..limits
+    })
+}
+
+fn within_limit<T: Send + 'static>(
+    account: String,
+    work: impl Future<Output = bridge_core::Result<T>> + Send + 'static,
+) -> Result<T> {
+    let limit = time_left()?.map_or(LONGEST, |left| left.saturating_sub(MARGIN).min(LONGEST));
+    net::wait(async move {
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            Err(
+                CoreError::new(ErrorKind::Transient, format!("no answer from {account} within {limit:.1?}"))
+                    .with_hint("Check that this server may reach the host, and that statement_timeout leaves enough time."),
+            )
+        })
+    })
+}
+
+/// What the caller's `statement_timeout` leaves, if there is one.
+fn time_left() -> Result<Option<Duration>> {
+    const LEFT: &str = "
+        select greatest(0, s.setting::float8 - 1000 * extract(epoch from
+                   pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()))::float8
+          from pg_catalog.pg_settings s
+         where s.name = 'statement_timeout' and s.setting <> '0'";
+    // Raised rights pin search_path, and with it what the operators above mean.
+    let left = as_extension_owner(|| {
+        Spi::connect(|client| {
+            Ok(client
+                .select(LEFT, None, &[])?
+                .next()
+                .map(|row| row.get::<f64>(1))
+                .transpose()?)
+        })
+    })?;
+    Ok(left
+        .flatten()
+        .map(|milliseconds| Duration::from_secs_f64(milliseconds / 1000.0)))
+}
