@@ -19,6 +19,30 @@ comment on function snowflake_bridge.test_connection(jsonb) is
     'API: public. Tests settings that are not saved. Always one row: a connection that does not work is an answer, not an error.';
 comment on function snowflake_bridge.list_tables(text, text, text, text) is
     'API: public. The tables of a Snowflake schema or database, by SHOW TABLES, which wakes no warehouse.';
+comment on function snowflake_bridge.watch(text, boolean, boolean, text, text, text, text, text, text[]) is
+    'API: public. Makes a table one whose finished rows are uploaded: adds the snowflake_* columns and two triggers. By the table''s owner.';
+comment on function snowflake_bridge.unwatch(text) is
+    'API: public. Takes the triggers of watch away; columns and rows stay.';
+comment on function snowflake_bridge.mark_pending() is
+    'API: public. Trigger of a watched table: a row that has just finished gets snowflake_status = pending.';
+comment on function snowflake_bridge.enqueue() is
+    'API: public. Trigger of a watched table: enters a row that has just finished in the queue.';
+comment on function snowflake_bridge.create_execution(jsonb, text) is
+    'API: public. Inserts an execution into a watched table from the JSON of a report request; returns its execution_id.';
+comment on function snowflake_bridge.upload(text, text) is
+    'API: public. Queues one execution now, whatever its snowflake_enabled says; returns the id of the upload.';
+comment on function snowflake_bridge.wait_for_upload(bigint, interval) is
+    'API: public. Waits until an upload has ended, and sends its progress as notices; returns its state.';
+comment on function snowflake_bridge.retry_upload(bigint) is
+    'API: public. Queues an upload that has failed again; false if it had not.';
+comment on function snowflake_bridge.cancel_upload(bigint) is
+    'API: public. Takes an upload that waits out of the queue; false if it did not wait.';
+comment on function snowflake_bridge.upload_progress() is
+    'API: public. The caller''s unfinished uploads, live.';
+comment on function snowflake_bridge.worker_status() is
+    'API: public. The worker of this database, and how many uploads are in which state.';
+comment on function snowflake_bridge.notify_launcher() is
+    'API: private. Called by the install script, so that a worker starts when CREATE EXTENSION commits.';
 comment on function snowflake_bridge.check() is
     'API: public. What is right and what is wrong with this installation, and what to do about it.';
 comment on function snowflake_bridge.caller() is
@@ -88,3 +112,10 @@ $$;
 
 -- A database that has just got the extension gets a worker when this commits.
 select snowflake_bridge.notify_launcher();
+
+-- The database has the extension as soon as this commits, and wants its worker.
+do $$
+begin
+    perform snowflake_bridge.notify_launcher();
+end;
+$$;

@@ -9,6 +9,7 @@ use crate::configs::{self, DEFAULT_NAME, Given, GivenSecrets};
 use crate::error::Result;
 use crate::owner::Owner;
 use crate::sandbox::as_extension_owner;
+use crate::worker::registry::{self, Wake};
 use crate::{net, probe, secrets};
 
 #[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
@@ -184,7 +185,9 @@ fn update(
     if verify {
         probe::probe(settings)?;
     }
-    as_extension_owner(|| configs::update(&stored, &draft, verify))
+    as_extension_owner(|| configs::update(&stored, &draft, verify))?;
+    registry::wake_at_commit(Wake::Worker);
+    Ok(())
 }
 
 fn given(

@@ -11,6 +11,7 @@ use crate::owner::Owner;
 use crate::probe::{self, Answer};
 use crate::sandbox::{self, as_extension_owner};
 use crate::tables::{self, Table};
+use crate::worker::registry::{self, Wake};
 use crate::{net, secrets};
 
 #[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
@@ -150,6 +151,7 @@ fn test_saved(owner: &Owner, name: Option<&str>) -> Result<Row> {
             }
             Err(error) => configs::mark_failed(stored.id, stored.version, &error.to_string()),
         })?;
+        registry::wake_at_commit(Wake::Worker);
     }
     row(outcome)
 }

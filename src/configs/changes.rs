@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 use uuid::Uuid;
 
 use super::sealed::{self, Purpose};
-use super::{Draft, StoredConfig, account, require, resolve};
+use super::{Draft, StoredConfig, account, require, resolve, waiting};
 use crate::error::{Error, Result};
 use crate::keys;
 use crate::owner::Owner;
@@ -124,39 +124,18 @@ pub fn update(stored: &StoredConfig, draft: &Draft, tested: bool) -> Result<()> 
         )
         .hint("Look at it with snowflake_bridge.get_config() and try again."));
     }
-    resume_uploads(stored.id)
+    waiting::resume(stored.id)
 }
 
-/// Deletes a configuration, and ends the uploads that wait to use it: those that began with it, and its owner's that
-/// name it (no name means `default`) and have not begun. One in flight ends as it may; its next attempt finds none.
+/// Deletes a configuration, and ends the uploads that wait to use it.
 ///
 /// # Errors
 /// `42704` if there is none.
 pub fn delete(owner: &Owner, name: &str) -> Result<()> {
     const DELETE: &str = "delete from snowflake_bridge.snowflake_configurations c where c.id = $1";
-    const END_UPLOADS: &str = "
-        update snowflake_bridge.uploads u
-           set state = 'failed', completed_at = pg_catalog.now(), needs_mirror = true, mirror_after = pg_catalog.now(),
-               error_message = $6, error_sqlstate = '42704', error_code = null, query_id = null,
-               error_hint = 'Make a configuration with snowflake_bridge.create_config(), then run snowflake_bridge.retry_upload().'
-         where u.state in ('queued', 'retry', 'needs_credentials')
-           and (u.config_id = $1
-                or u.config_id is null and u.owner_kind = $2 and u.user_id = $3 and u.owner_oid = $4
-                   and coalesce(u.options ->> 'config', 'default') = $5)";
     let stored = require(owner, Some(name))?;
     write(DELETE, &[datum(stored.id)])?;
-    write(
-        END_UPLOADS,
-        &[
-            datum(stored.id),
-            owner.kind().into(),
-            owner.user_id().into(),
-            owner.oid().into(),
-            name.into(),
-            format!("the Snowflake configuration \"{name}\" was deleted").into(),
-        ],
-    )?;
-    Ok(())
+    waiting::end(&stored)
 }
 
 /// Snowflake accepted this version of a configuration: what waited for that may go on.
@@ -170,7 +149,7 @@ pub fn mark_tested(id: Uuid, version: i64) -> Result<()> {
          where c.id = $1 and c.version = $2";
     match write(TESTED, &[datum(id), version.into()])? {
         0 => Ok(()),
-        _ => resume_uploads(id),
+        _ => waiting::resume(id),
     }
 }
 
@@ -199,16 +178,6 @@ pub fn mark_refused(id: Uuid, version: i64, message: &str) -> Result<()> {
     write(REFUSED, &[datum(id), version.into(), message.into()]).map(drop)
 }
 
-/// Uploads that waited for other credentials are due again. As `retry`, not `queued`: of an execution only one may be
-/// queued, and a newer one may be.
-fn resume_uploads(config_id: Uuid) -> Result<()> {
-    const RESUME: &str = "
-        update snowflake_bridge.uploads u
-           set state = 'retry', next_attempt_at = pg_catalog.now(), needs_mirror = true, mirror_after = pg_catalog.now()
-         where u.state = 'needs_credentials' and u.config_id = $1";
-    write(RESUME, &[datum(config_id)]).map(drop)
-}
-
 fn taken(name: &str) -> Error {
     Error::user(
         PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
@@ -218,10 +187,10 @@ fn taken(name: &str) -> Error {
 }
 
 /// Runs a statement that writes; the number of rows it wrote.
-fn write(statement: &str, args: &[DatumWithOid]) -> Result<usize> {
+pub(super) fn write(statement: &str, args: &[DatumWithOid]) -> Result<usize> {
     Spi::connect_mut(|client| Ok(client.update(statement, None, args)?.len()))
 }
 
-fn datum(id: Uuid) -> DatumWithOid<'static> {
+pub(super) fn datum(id: Uuid) -> DatumWithOid<'static> {
     pgrx::Uuid::from_bytes(*id.as_bytes()).into()
 }

@@ -7,6 +7,7 @@
 mod changes;
 mod draft;
 mod sealed;
+mod waiting;
 
 use bridge_core::config::{Account, AllowedHosts, ConnectionSettings, Credentials};
 use bridge_core::snowflake::public_key_statement;

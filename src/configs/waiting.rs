@@ -1,0 +1,44 @@
+//! What a change of a configuration means for the uploads that wait to use it.
+
+use uuid::Uuid;
+
+use super::StoredConfig;
+use super::changes::{datum, write};
+use crate::error::Result;
+
+/// Uploads that waited for other credentials are due again. As `retry`, not `queued`: of an execution only one may be
+/// queued, and a newer one may be.
+pub fn resume(config_id: Uuid) -> Result<()> {
+    const RESUME: &str = "
+        update snowflake_bridge.uploads u
+           set state = 'retry', next_attempt_at = pg_catalog.now(), completed_at = null,
+               needs_mirror = true, mirror_after = pg_catalog.now()
+         where u.state = 'needs_credentials' and u.config_id = $1";
+    write(RESUME, &[datum(config_id)]).map(drop)
+}
+
+/// Uploads that would have used a configuration that is no more have failed: those that began with it, and its owner's
+/// that name it (no name means `default`) and have not begun. One in flight ends as it may; its next attempt finds none.
+pub fn end(deleted: &StoredConfig) -> Result<()> {
+    const END: &str = "
+        update snowflake_bridge.uploads u
+           set state = 'failed', completed_at = pg_catalog.now(), needs_mirror = true, mirror_after = pg_catalog.now(),
+               error_message = $6, error_sqlstate = '42704', error_code = null, query_id = null,
+               error_hint = 'Make a configuration with snowflake_bridge.create_config, then call snowflake_bridge.retry_upload.'
+         where u.state in ('queued', 'retry', 'needs_credentials')
+           and (u.config_id = $1
+                or u.config_id is null and u.owner_kind = $2 and u.user_id = $3 and u.owner_oid = $4
+                   and coalesce(u.options ->> 'config', 'default') = $5)";
+    let name = deleted.name.as_str();
+    let owner = &deleted.owner;
+    let message = format!("the Snowflake configuration \"{name}\" was deleted");
+    let args = [
+        datum(deleted.id),
+        owner.kind().into(),
+        owner.user_id().into(),
+        owner.oid().into(),
+        name.into(),
+        message.into(),
+    ];
+    write(END, &args).map(drop)
+}
