@@ -359,3 +359,6 @@ fn within(bytes: usize, limit: usize) -> Result<usize, Misfit> {
 fn in_range<T>(value: T, fits: bool) -> Result<T, Misfit> {
     if fits { Ok(value) } else { Err(Misfit::Range) }
 }
+
+#[cfg(test)]
+mod tests;

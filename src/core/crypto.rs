@@ -217,3 +217,6 @@ fn damaged() -> Error {
     Error::new(ErrorKind::Credentials, "a stored secret does not belong to this configuration, or was damaged")
         .with_hint("Store the secret again: it is bound to the configuration's account, user, owner and method.")
 }
+
+#[cfg(test)]
+mod tests;

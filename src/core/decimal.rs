@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn numbers_are_read_exactly() {
         let nines = "9".repeat(38);
-        let all = i128::from_str_radix(&nines, 10).unwrap();
+        let all = nines.parse::<i128>().unwrap();
         for (text, precision, scale, expected) in [
             ("0", 1, 0, Some(0)),
             ("-0", 1, 0, Some(0)),

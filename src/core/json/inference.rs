@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 use super::declared::{Declared, DeclaredType};
 use super::key_index::KeyIndex;
 use super::reading::Reading;
 use super::walker::{RowShape, Step, Walker};
 use super::{Token, TokenSink};
-use serde::Deserialize;
-
 use crate::decimal::Decimal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{

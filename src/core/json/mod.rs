@@ -66,3 +66,6 @@ pub trait TokenSink {
     /// Whatever makes the document useless to the sink; it is then not given further tokens.
     fn token(&mut self, token: Token<'_>) -> Result<()>;
 }
+
+#[cfg(test)]
+mod tests;

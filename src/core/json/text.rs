@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Feeds the tokens of the document `json` to `sink`.
 ///
 /// # Errors
-/// `Data` when the text is not one JSON document, or what the sink says.
+/// `Data` when the text is not one JSON document, or is nested deeper than the parser's 65,536 levels; or what the sink says.
 pub fn parse_text(json: &str, sink: &mut dyn TokenSink) -> Result<()> {
     let mut parser = SliceJsonParser::new(json.as_bytes());
     loop {

@@ -5,6 +5,8 @@ use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Decimal128Type, TimestampMicrosecondType};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::json::{Inference, PlanOptions, Rows, parse_text};
 
@@ -115,4 +117,393 @@ fn a_result_travels_from_json_to_parquet() {
             .value(0),
         1_706_702_400_123_456
     );
+}
+
+/// Cells of a column over all files, as the reader prints them.
+fn ordinals(dir: &Path, manifest: &Manifest) -> Vec<i128> {
+    let mut all = Vec::new();
+    for file in &manifest.files {
+        let mut rows = 0;
+        for batch in read_back(&dir.join(&file.name)) {
+            rows += batch.num_rows() as u64;
+            all.extend(
+                batch
+                    .column_by_name(ROW_ORDINAL)
+                    .unwrap()
+                    .as_primitive::<Decimal128Type>()
+                    .values(),
+            );
+        }
+        assert_eq!(rows, file.rows);
+    }
+    all
+}
+
+#[test]
+fn files_roll_over_at_their_size_and_rows_keep_their_order() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let columns = [Column::new("A", ColumnType::Text)];
+    let target = 200_000;
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options(target)).unwrap();
+    for _ in 0..60_000 {
+        // Random, so that it does not compress.
+        spool
+            .append(0, Value::Text(&Uuid::new_v4().to_string()))
+            .unwrap();
+        spool.end_row().unwrap();
+    }
+    assert!(
+        !spool.files().is_empty(),
+        "finished files are known before the end"
+    );
+    let manifest = spool.finish().unwrap();
+    assert!(manifest.files.len() > 2, "{manifest:?}");
+    for (index, file) in manifest.files.iter().enumerate() {
+        assert_eq!(file.name, format!("part-{index:05}.parquet"));
+        assert_eq!(
+            fs::metadata(dir.join(&file.name)).unwrap().len(),
+            file.bytes
+        );
+        // One batch may pass the target, and a footer is added.
+        assert!(file.bytes < 3 * target, "{file:?}");
+    }
+    assert_eq!(manifest.rows, 60_000);
+    assert_eq!(
+        manifest.bytes,
+        manifest.files.iter().map(|file| file.bytes).sum::<u64>()
+    );
+    assert!(ordinals(&dir, &manifest).into_iter().eq(1..=60_000));
+    let json = serde_json::to_value(&manifest).unwrap();
+    assert_eq!(serde_json::from_value::<Manifest>(json).unwrap(), manifest);
+}
+
+#[test]
+fn wide_rows_are_written_before_they_pile_up() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let mut spool = SpoolWriter::create(
+        &dir,
+        &[Column::new("A", ColumnType::Text)],
+        &stamp(),
+        &options(1 << 30),
+    )
+    .unwrap();
+    let megabyte = "x".repeat(1 << 20);
+    for _ in 0..40 {
+        spool.append(0, Value::Text(&megabyte)).unwrap();
+        spool.end_row().unwrap();
+        assert!(spool.batch.approximate_bytes() < 2 * BATCH_BYTES);
+    }
+    assert_eq!(spool.finish().unwrap().rows, 40);
+}
+
+#[test]
+fn an_upload_without_rows_has_no_files() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let columns = [Column::new("A", ColumnType::Date)];
+    let manifest = SpoolWriter::create(&dir, &columns, &stamp(), &options(1))
+        .unwrap()
+        .finish()
+        .unwrap();
+    assert_eq!(
+        (manifest.files.len(), manifest.rows, manifest.bytes),
+        (0, 0, 0)
+    );
+    assert_eq!(manifest.columns.len(), 5);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+}
+
+#[test]
+fn rows_without_result_columns_carry_their_stamp() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let stamp = Stamp {
+        user_id: None,
+        ..stamp()
+    };
+    let mut spool = SpoolWriter::create(&dir, &[], &stamp, &options(1 << 20)).unwrap();
+    spool.end_row().unwrap();
+    let manifest = spool.finish().unwrap();
+    let batch = read_back(&dir.join(&manifest.files[0].name)).remove(0);
+    assert_eq!(batch.num_rows(), 1);
+    assert!(batch.column_by_name("USER_ID").unwrap().is_null(0));
+    assert_eq!(
+        batch
+            .column_by_name("UPLOAD_ID")
+            .unwrap()
+            .as_string::<i32>()
+            .value(0),
+        "00000000-0000-0000-0000-000000001234"
+    );
+}
+
+#[test]
+fn leftovers_of_a_crash_make_way_and_other_files_stay() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    fs::create_dir(&dir).unwrap();
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
+    for name in ["part-00000.parquet", "part-00007.parquet", "notes.txt"] {
+        fs::write(dir.join(name), "left behind").unwrap();
+    }
+    let mut spool = SpoolWriter::create(&dir, &[], &stamp(), &options(1 << 20)).unwrap();
+    spool.end_row().unwrap();
+    let manifest = spool.finish().unwrap();
+    let mut names: Vec<_> = fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["notes.txt", "part-00000.parquet"]);
+    assert_eq!(ordinals(&dir, &manifest), [1]);
+    assert_eq!(
+        fs::metadata(&dir).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
+}
+
+#[test]
+fn directories_that_are_not_ours_to_use_are_refused() {
+    let parent = tempfile::tempdir().unwrap();
+    let victim = parent.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    fs::write(victim.join("part-00000.parquet"), "precious").unwrap();
+    let link = parent.path().join("link");
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    let file = parent.path().join("file");
+    fs::write(&file, "").unwrap();
+    for dir in [&link, &file, &parent.path().join("no/such")] {
+        let error = SpoolWriter::create(dir, &[], &stamp(), &options(1))
+            .err()
+            .expect("refused");
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+    }
+    assert_eq!(
+        fs::read_to_string(victim.join("part-00000.parquet")).unwrap(),
+        "precious"
+    );
+}
+
+#[test]
+fn an_unfinished_upload_leaves_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let mut spool = SpoolWriter::create(
+        &dir,
+        &[Column::new("A", ColumnType::Text)],
+        &stamp(),
+        &options(1),
+    )
+    .unwrap();
+    for _ in 0..20_000 {
+        spool.append(0, Value::Text("x")).unwrap();
+        spool.end_row().unwrap();
+    }
+    assert!(fs::read_dir(&dir).unwrap().count() > 0);
+    drop(spool);
+    assert!(!dir.exists());
+    remove(&dir);
+}
+
+#[test]
+fn compression_is_read_from_its_setting() {
+    for (text, expected) in [
+        ("zstd", Some(Compression::Zstd(3))),
+        ("zstd:19", Some(Compression::Zstd(19))),
+        ("none", Some(Compression::None)),
+        ("zstd:0", None),
+        ("zstd:23", None),
+        ("zstd:", None),
+        ("none:1", None),
+        ("gzip", None),
+        ("", None),
+    ] {
+        assert_eq!(text.parse::<Compression>().ok(), expected, "{text}");
+    }
+}
+
+/// One column of every type.
+fn every_type() -> Vec<Column> {
+    [
+        ("BOOLEAN", ColumnType::Boolean),
+        (
+            "SMALL",
+            ColumnType::Number {
+                precision: 5,
+                scale: 0,
+            },
+        ),
+        (
+            "BIG",
+            ColumnType::Number {
+                precision: 19,
+                scale: 0,
+            },
+        ),
+        (
+            "WIDE",
+            ColumnType::Number {
+                precision: 38,
+                scale: 10,
+            },
+        ),
+        ("FLOAT", ColumnType::Float),
+        ("TEXT", ColumnType::Text),
+        ("BINARY", ColumnType::Binary),
+        ("DATE", ColumnType::Date),
+        ("TIME", ColumnType::Time),
+        ("TIMESTAMP", ColumnType::TimestampNtz),
+        ("TIMESTAMPTZ", ColumnType::TimestampTz),
+        ("VARIANT", ColumnType::Variant),
+        ("ARRAY", ColumnType::Array),
+    ]
+    .map(|(name, column_type)| Column::new(name, column_type))
+    .to_vec()
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    boolean: bool,
+    small: i64,
+    big: i64,
+    wide: i128,
+    float: f64,
+    text: String,
+    binary: Vec<u8>,
+    date: i32,
+    time: i64,
+    timestamp: i64,
+    nulls: [bool; 13],
+}
+
+impl Row {
+    fn values(&self) -> [Value<'_>; 13] {
+        let mut values = [
+            Value::Bool(self.boolean),
+            Value::Int(self.small),
+            Value::Int(self.big),
+            Value::Decimal {
+                unscaled: self.wide,
+                scale: 10,
+            },
+            Value::Float(self.float),
+            Value::Text(&self.text),
+            Value::Bytes(&self.binary),
+            Value::Date(self.date),
+            Value::Time(self.time),
+            Value::Timestamp(self.timestamp),
+            Value::TimestampTz(self.timestamp),
+            Value::Json("{}"),
+            Value::Json("[]"),
+        ];
+        for (value, null) in values.iter_mut().zip(self.nulls) {
+            if null {
+                *value = Value::Null;
+            }
+        }
+        values
+    }
+}
+
+/// What the reader gave, in the words of what was put in.
+fn value_of(array: &dyn Array, row: usize) -> Value<'_> {
+    use arrow::datatypes::*;
+    if array.is_null(row) {
+        return Value::Null;
+    }
+    match array.data_type() {
+        DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
+        DataType::Decimal128(_, scale) => Value::Decimal {
+            unscaled: array.as_primitive::<Decimal128Type>().value(row),
+            scale: *scale as u8,
+        },
+        DataType::Float64 => Value::Float(array.as_primitive::<Float64Type>().value(row)),
+        DataType::Utf8 => Value::Text(array.as_string::<i32>().value(row)),
+        DataType::Binary => Value::Bytes(array.as_binary::<i32>().value(row)),
+        DataType::Date32 => Value::Date(array.as_primitive::<Date32Type>().value(row)),
+        DataType::Time64(TimeUnit::Microsecond) => {
+            Value::Time(array.as_primitive::<Time64MicrosecondType>().value(row))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, None) => {
+            Value::Timestamp(array.as_primitive::<TimestampMicrosecondType>().value(row))
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if **zone == *"UTC" => {
+            Value::TimestampTz(array.as_primitive::<TimestampMicrosecondType>().value(row))
+        }
+        other => panic!("no column has the type {other}"),
+    }
+}
+
+fn any_row() -> impl Strategy<Value = Row> {
+    use crate::calendar::{FIRST_DAY, LAST_DAY, MICROS_PER_DAY};
+    let wide = 10i128.pow(38) - 1;
+    let first = i64::from(FIRST_DAY) * MICROS_PER_DAY;
+    let last = (i64::from(LAST_DAY) + 1) * MICROS_PER_DAY;
+    (
+        any::<bool>(),
+        -99_999i64..=99_999,
+        prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX)],
+        prop_oneof![-wide..=wide, Just(wide), Just(-wide)],
+        proptest::num::f64::ANY,
+        any::<String>(),
+        any::<Vec<u8>>(),
+        prop_oneof![FIRST_DAY..=LAST_DAY, Just(FIRST_DAY), Just(LAST_DAY)],
+        0..MICROS_PER_DAY,
+        prop_oneof![first..last, Just(first), Just(last - 1)],
+        any::<[bool; 13]>(),
+    )
+        .prop_map(
+            |(boolean, small, big, wide, float, text, binary, date, time, timestamp, nulls)| Row {
+                boolean,
+                small,
+                big,
+                wide,
+                float,
+                text,
+                binary,
+                date,
+                time,
+                timestamp,
+                nulls,
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_put_in_is_read_back(rows in prop::collection::vec(any_row(), 1..40), compressed: bool) {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("upload");
+        let columns = every_type();
+        let compression = if compressed { Compression::default() } else { Compression::None };
+        let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &SpoolOptions { target_file_size: 1 << 20, compression }).unwrap();
+        for row in &rows {
+            for (column, value) in row.values().into_iter().enumerate() {
+                spool.append(column, value).unwrap();
+            }
+            spool.end_row().unwrap();
+        }
+        let manifest = spool.finish().unwrap();
+        prop_assert_eq!(manifest.rows, rows.len() as u64);
+        let batches = read_back(&dir.join(&manifest.files[0].name));
+        let read: Vec<(&RecordBatch, usize)> =
+            batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row))).collect();
+        prop_assert_eq!(read.len(), rows.len());
+        for (row, (batch, index)) in rows.iter().zip(read) {
+            for (column, put) in columns.iter().zip(row.values()) {
+                let got = value_of(batch.column_by_name(&column.name).unwrap(), index);
+                let same = match (put, got) {
+                    (Value::Int(put), Value::Decimal { unscaled, scale: 0 }) => i128::from(put) == unscaled,
+                    (Value::Float(put), Value::Float(got)) => put.to_bits() == got.to_bits() || (put.is_nan() && got.is_nan()),
+                    (Value::Json(put), Value::Text(got)) => put == got,
+                    (put, got) => put == got,
+                };
+                prop_assert!(same, "{}: {:?} became {:?}", column.name, put, got);
+            }
+        }
+    }
 }
