@@ -25,11 +25,19 @@ pub(crate) struct Refusal<'a> {
     pub(crate) role: Option<&'a str>,
 }
 
-/// Whether a code says that only another login helps, because session and master token are of no use any more.
-pub(crate) fn needs_login(code: &str) -> bool {
+/// Whether a code that a statement ends with says that only another login helps: session and master token are of no use
+/// any more, or renewing did not last.
+pub(crate) fn ends_session(code: &str) -> bool {
     matches!(
         code,
-        "390104" | "390110" | "390111" | "390113" | "390114" | "390115" | "390195"
+        SESSION_EXPIRED
+            | "390104"
+            | "390110"
+            | "390111"
+            | "390113"
+            | "390114"
+            | "390115"
+            | "390195"
     )
 }
 

@@ -78,8 +78,8 @@ impl KeyPair {
     ) -> Result<SecretString> {
         #[derive(Serialize)]
         struct Header {
-            typ: &'static str,
             alg: &'static str,
+            typ: &'static str,
         }
         #[derive(Serialize)]
         struct Claims<'a> {
@@ -100,8 +100,8 @@ impl KeyPair {
             .unwrap_or_default();
         let subject = format!("{account}.{user}");
         let header = serde_json::to_vec(&Header {
-            typ: "JWT",
             alg: "RS256",
+            typ: "JWT",
         });
         let claims = serde_json::to_vec(&Claims {
             exp: (since_1970 + LIFETIME).as_secs(),
@@ -136,4 +136,66 @@ pub fn public_key_statement(
         sql::quote_ident(&username.to_uppercase()),
         STANDARD.encode(&key.public_der)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    const PLAIN: &str = include_str!("../../../tests/data/keys/rsa_2048.p8");
+    /// Fingerprint and token, made by PyJWT; see the README beside it.
+    const EXPECTED: &str = include_str!("../../../tests/data/keys/login_token.txt");
+
+    fn key(pem: &str, passphrase: Option<&str>) -> Result<KeyPair> {
+        KeyPair::from_pem(&pem.into(), passphrase.map(SecretString::from).as_ref())
+    }
+
+    #[test]
+    fn the_whole_token_is_known() {
+        let (fingerprint, token) = EXPECTED.trim_end().split_once('\n').unwrap();
+        let key = key(PLAIN, None).unwrap();
+        assert_eq!(key.fingerprint(), fingerprint);
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        for _ in 0..2 {
+            let made = key
+                .login_token("MYORG-MYACCOUNT", "JANE@EXAMPLE.COM", now)
+                .unwrap();
+            assert_eq!(made.expose_secret(), token);
+        }
+    }
+
+    #[test]
+    fn the_public_half_as_a_statement() {
+        let pem = include_str!("../../../tests/data/keys/rsa_2048.pub");
+        let base64: String = pem
+            .lines()
+            .filter(|line| !line.starts_with("-----"))
+            .collect();
+        assert_eq!(
+            public_key_statement("Jane@example.com", &PLAIN.into(), None).unwrap(),
+            format!("ALTER USER \"JANE@EXAMPLE.COM\" SET RSA_PUBLIC_KEY='{base64}';")
+        );
+        let hostile = public_key_statement("a\"; DROP USER b; --", &PLAIN.into(), None).unwrap();
+        assert!(
+            hostile.starts_with("ALTER USER \"A\"\"; DROP USER B; --\" SET"),
+            "{hostile}"
+        );
+    }
+
+    #[test]
+    fn short_keys_are_refused() {
+        let error = key(include_str!("../../../tests/data/keys/rsa_1024.p8"), None).unwrap_err();
+        assert!(error.message().contains("1024 bits"), "{error}");
+    }
+
+    #[test]
+    fn debug_shows_the_fingerprint_only() {
+        let key = key(PLAIN, None).unwrap();
+        assert_eq!(
+            format!("{key:?}"),
+            format!("KeyPair({:?})", key.fingerprint())
+        );
+    }
 }

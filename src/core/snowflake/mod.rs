@@ -1,7 +1,7 @@
 //! Snowflake as a client sees it: log in, run statements, put files into a stage.
 //!
 //! From the bottom: `resolver` and `http` decide where connections may go; `route` and `transport` carry one
-//! request; `auth` proves the user; `session` runs statements; `stage` puts files; `pool` keeps sessions.
+//! request; `auth` proves the user; `login` and `session` run statements; `stage` puts files; `pool` keeps sessions.
 //! `wire` holds the shapes of messages, `errors` what refusals mean, and [`sql`] the texts of statements.
 
 mod abort;
@@ -11,6 +11,7 @@ mod encryption;
 mod errors;
 mod http;
 mod key_pair;
+mod login;
 mod pem;
 mod pool;
 mod resolver;
@@ -30,9 +31,10 @@ use std::path::Path;
 use async_trait::async_trait;
 
 pub use key_pair::public_key_statement;
+pub use login::SessionInfo;
 pub use pool::{Pool, PoolKey, PooledSession};
 pub use result::QueryResult;
-pub use session::{Session, SessionInfo, SessionOptions, Statement};
+pub use session::{Session, SessionOptions, Statement};
 
 use crate::Result;
 

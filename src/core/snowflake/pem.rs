@@ -2,8 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use pkcs8::der::asn1::OctetStringRef;
+use pkcs8::der::{Decode, Reader, SliceReader};
 use pkcs8::pkcs5::pbes2::Kdf;
-use pkcs8::{EncryptedPrivateKeyInfo, ObjectIdentifier, PrivateKeyInfo, pkcs5};
+use pkcs8::{
+    AlgorithmIdentifierRef, EncryptedPrivateKeyInfo, ObjectIdentifier, PrivateKeyInfo, pkcs5,
+};
 use rsa::RsaPrivateKey;
 use rsa::pkcs8::EncodePublicKey;
 use secrecy::{ExposeSecret, SecretString};
@@ -94,7 +98,13 @@ fn from_pkcs8(der: &[u8]) -> Result<RsaPrivateKey> {
 }
 
 fn decrypt(der: &[u8], passphrase: Option<&SecretString>) -> Result<RsaPrivateKey> {
-    let info = EncryptedPrivateKeyInfo::try_from(der).map_err(|_| damaged())?;
+    let info = EncryptedPrivateKeyInfo::try_from(der).map_err(|_| {
+        if is_encrypted_pkcs8(der) {
+            old_encryption()
+        } else {
+            damaged()
+        }
+    })?;
     let Some(passphrase) = passphrase.filter(|passphrase| !passphrase.expose_secret().is_empty())
     else {
         return Err(
@@ -115,8 +125,7 @@ fn decrypt(der: &[u8], passphrase: Option<&SecretString>) -> Result<RsaPrivateKe
                 pkcs5::Error::NoPbes1CryptSupport
                 | pkcs5::Error::UnsupportedAlgorithm { .. }
                 | pkcs5::Error::AlgorithmParametersInvalid { .. },
-            ) => refused("the private key is encrypted in an old way that is not supported")
-                .with_hint(ENCRYPT_ANEW),
+            ) => old_encryption(),
             _ => wrong_passphrase(),
         })?;
     // One wrong passphrase in 256 leaves valid padding around noise.
@@ -125,6 +134,18 @@ fn decrypt(der: &[u8], passphrase: Option<&SecretString>) -> Result<RsaPrivateKe
         return Err(not_rsa());
     }
     RsaPrivateKey::try_from(info).map_err(|_| damaged())
+}
+
+/// Whether the outer shape is right, whatever the encryption: an algorithm, and something encrypted with it.
+fn is_encrypted_pkcs8(der: &[u8]) -> bool {
+    SliceReader::new(der)
+        .and_then(|mut reader| {
+            reader.sequence(|parts| {
+                AlgorithmIdentifierRef::decode(parts)?;
+                OctetStringRef::decode(parts)
+            })
+        })
+        .is_ok()
 }
 
 fn is_affordable(scheme: &pkcs5::EncryptionScheme<'_>) -> bool {
@@ -161,7 +182,138 @@ fn not_rsa() -> Error {
     )
 }
 
+fn old_encryption() -> Error {
+    refused("the private key is encrypted in an old way that is not supported")
+        .with_hint(ENCRYPT_ANEW)
+}
+
 fn wrong_passphrase() -> Error {
     refused("the passphrase does not open the private key")
         .with_hint("Correct private_key_passphrase.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! key {
+        ($name:literal) => {
+            include_str!(concat!("../../../tests/data/keys/", $name))
+        };
+    }
+
+    const PLAIN: &str = key!("rsa_2048.p8");
+    const PASSPHRASE: &str = "test-passphrase";
+
+    fn read(pem: &str, passphrase: Option<&str>) -> Result<RsaPrivateKey> {
+        read_private_key(&pem.into(), passphrase.map(SecretString::from).as_ref())
+    }
+
+    #[test]
+    fn every_supported_form_gives_the_same_key() {
+        let plain = read(PLAIN, None).unwrap();
+        for encrypted in [
+            key!("rsa_2048_aes256.p8"),
+            key!("rsa_2048_3des.p8"),
+            key!("rsa_2048_scrypt.p8"),
+        ] {
+            assert!(read(encrypted, Some(PASSPHRASE)).unwrap() == plain);
+        }
+        // A passphrase that is not needed does no harm.
+        assert!(read(PLAIN, Some("x")).unwrap() == plain);
+        for mangled in [
+            PLAIN.replace('\n', "\r\n"),
+            PLAIN.replace('\n', "\\n"),
+            PLAIN.replace('\n', " "),
+            PLAIN.replace('\n', "\n   "),
+            format!("some text\n{PLAIN}\n"),
+        ] {
+            assert!(
+                read(&mangled, None).unwrap() == plain,
+                "{:?}",
+                &mangled[..60]
+            );
+        }
+    }
+
+    #[test]
+    fn of_everything_else_it_is_said_what_it_is() {
+        let with = Some(PASSPHRASE);
+        for (pem, passphrase, words) in [
+            ("", None, "is empty"),
+            (" \n", None, "is empty"),
+            ("hunter2", None, "not in PEM"),
+            ("-----BEGIN PRIVATE KEY-----", None, "not in PEM"),
+            (
+                "-----BEGIN PRIVATE KEY-----\n?\n-----END PRIVATE KEY-----",
+                None,
+                "not in PEM",
+            ),
+            (
+                "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PUBLIC KEY-----",
+                None,
+                "not in PEM",
+            ),
+            (
+                "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----",
+                None,
+                "damaged",
+            ),
+            (
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----",
+                with,
+                "damaged",
+            ),
+            (key!("rsa_2048_pkcs1.pem"), None, "PKCS#1"),
+            (key!("rsa_2048_pkcs1_encrypted.pem"), with, "PKCS#1"),
+            (key!("rsa_2048_openssh.pem"), None, "OpenSSH"),
+            (key!("ec_p256.p8"), None, "not an RSA key"),
+            (key!("ec_p256_sec1.pem"), None, "not an RSA key"),
+            (key!("rsa_2048.pub"), None, "public key"),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----",
+                None,
+                "certificate",
+            ),
+            (key!("rsa_2048_aes256.p8"), None, "no passphrase"),
+            (key!("rsa_2048_aes256.p8"), Some(""), "no passphrase"),
+            (key!("rsa_2048_aes256.p8"), Some("wrong"), "does not open"),
+            (key!("rsa_2048_3des.p8"), Some("wrong"), "does not open"),
+            (key!("rsa_2048_pbes1.p8"), with, "old way"),
+        ] {
+            let error = read(pem, passphrase).expect_err(words);
+            assert_eq!(error.kind(), ErrorKind::Credentials);
+            assert!(error.message().contains(words), "{words}: {error}");
+            let shown = format!("{error:?} {:?}", error.hint());
+            assert!(
+                !shown.contains("hunter2") && !shown.contains(PASSPHRASE),
+                "{shown}"
+            );
+        }
+        assert!(read(&"x".repeat(MAX_PEM + 1), None).is_err());
+    }
+
+    #[test]
+    fn a_key_that_takes_forever_to_open_is_refused() {
+        use pkcs8::der::Encode;
+        use pkcs8::pkcs5::pbes2;
+        let parameters = pbes2::Parameters::pbkdf2_sha256_aes256cbc(
+            MAX_PBKDF2_ITERATIONS + 1,
+            b"saltsalt",
+            &[0; 16],
+        )
+        .unwrap();
+        let der = EncryptedPrivateKeyInfo {
+            encryption_algorithm: parameters.into(),
+            encrypted_data: &[0; 64],
+        }
+        .to_der()
+        .unwrap();
+        let pem = format!(
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\n{}\n-----END ENCRYPTED PRIVATE KEY-----",
+            STANDARD.encode(der)
+        );
+        let error = read(&pem, Some("x")).unwrap_err();
+        assert!(error.message().contains("too much time"), "{error}");
+    }
 }

@@ -1,4 +1,4 @@
-//! A session: login, statements one after the other, and the end.
+//! A session: statements one after the other, renewal, and the end.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,13 +11,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::abort::AbortOnDrop;
-use super::auth::Proof;
 use super::errors::{self, IN_PROGRESS, SESSION_EXPIRED, refusal};
-use super::http::{APPLICATION, Http, VERSION};
+use super::login::{SessionInfo, usable};
 use super::result::{self, QueryResult};
-use super::transport::{Call, Purpose, Transport, is_usable_token, lock, milliseconds};
-use super::wire::{Envelope, LoginData, ProgressData, QueryBody, QueryData, RenewData};
-use crate::config::{ConnectionSettings, Network};
+use super::transport::{Call, Purpose, Transport, lock, milliseconds};
+use super::wire::{Envelope, ProgressData, QueryBody, QueryData, RenewData};
 use crate::{Error, ErrorKind, Result};
 
 /// Waits between polls that come back at once, as drivers have them; the last repeats.
@@ -71,30 +69,11 @@ pub struct SessionOptions {
     pub query_tag: Option<String>,
 }
 
-/// What a login tells about the session. Absent where Snowflake did not say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SessionInfo {
-    /// The account's name as the login gave it.
-    pub account: Option<String>,
-    /// The user as the login gave it.
-    pub username: Option<String>,
-    /// The role in use.
-    pub role: Option<String>,
-    /// The warehouse in use.
-    pub warehouse: Option<String>,
-    /// The current database.
-    pub database: Option<String>,
-    /// The current schema.
-    pub schema: Option<String>,
-    /// The version of the service.
-    pub server_version: Option<String>,
-}
-
 /// The secrets of a session. Shared with the aborts that outlive a dropped statement.
 #[derive(Debug)]
 pub(crate) struct Tokens {
     pub(crate) session: SecretString,
-    master: Option<SecretString>,
+    pub(crate) master: Option<SecretString>,
 }
 
 /// A session of one user. Statements run one after the other; a transaction belongs to its session.
@@ -118,56 +97,21 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
-    /// Logs in.
-    ///
-    /// # Errors
-    /// `Credentials` if Snowflake refuses the user; `Configuration` if the account does not exist, or the user may not
-    /// use the warehouse, database, schema or role; `Transient` if Snowflake cannot be reached.
-    pub async fn login(
-        settings: &ConnectionSettings,
-        network: &Network,
-        options: &SessionOptions,
-    ) -> Result<Self> {
-        Self::login_over(Http::new(network)?, settings, options.clone()).await
-    }
-
-    pub(crate) async fn login_over(
-        http: Http,
-        settings: &ConnectionSettings,
+    /// What a login has made.
+    pub(crate) fn new(
+        transport: Transport,
+        tokens: Tokens,
+        info: SessionInfo,
         options: SessionOptions,
-    ) -> Result<Self> {
-        let statement_timeout = http.network.statement_timeout;
-        let transport = Arc::new(Transport::new(http, settings.account.clone()));
-        let proof = Proof::new(settings)?;
-        let body = || login_body(settings, &proof, statement_timeout);
-        let mut envelope = transport.call(&login_call(settings, &proof), body).await?;
-        if envelope.code.as_deref().is_some_and(errors::is_stale_jwt) {
-            envelope = transport.call(&login_call(settings, &proof), body).await?;
-        }
-        if !envelope.is_success() {
-            return Err(envelope.with_refusal(settings.role.as_deref(), refusal));
-        }
-        let data: LoginData = envelope.data()?;
-        let granted = data.session_info.unwrap_or_default();
-        Ok(Self {
-            tokens: Arc::new(Mutex::new(Tokens {
-                session: usable(data.token)?,
-                master: data.master_token.map(usable).transpose()?,
-            })),
-            info: SessionInfo {
-                account: Some(settings.account.name().to_owned()),
-                username: Some(settings.username.clone()),
-                role: granted.role_name,
-                warehouse: granted.warehouse_name,
-                database: granted.database_name,
-                schema: granted.schema_name,
-                server_version: data.server_version,
-            },
+    ) -> Self {
+        Self {
+            transport: Arc::new(transport),
+            tokens: Arc::new(Mutex::new(tokens)),
+            info,
             options,
-            transport,
             sequence: 0,
             usable: true,
-        })
+        }
     }
 
     /// What the login told.
@@ -192,7 +136,7 @@ impl Session {
     ///
     /// # Errors
     /// What Snowflake says about the statement, with its code, SQLSTATE and query id; or what kept it from answering,
-    /// in which case it is not known whether the statement ran.
+    /// in which case it is not known whether the statement ran. The session can still be used then, to find out.
     pub async fn execute(&mut self, statement: &Statement) -> Result<QueryResult> {
         let data: QueryData = self.run(statement).await?;
         result::collect(&self.transport.http, data).await
@@ -209,9 +153,16 @@ impl Session {
         self.usable = false;
         let abort = AbortOnDrop::new(&self.transport, &self.tokens, statement.request_id);
         let answer = self.answer(statement).await;
-        abort.disarm();
+        let code = match &answer {
+            Ok(envelope) => envelope.code.as_deref(),
+            Err(error) => error.code(),
+        };
+        self.usable = !code.is_some_and(errors::ends_session);
+        if answer.is_ok() || code.is_some() {
+            abort.disarm();
+        }
+        // Otherwise nobody knows whether the statement runs, and nobody waits for it any more: it is aborted as well.
         let envelope = answer?;
-        self.usable = !envelope.code.as_deref().is_some_and(errors::needs_login);
         if envelope.is_success() {
             return envelope.data();
         }
@@ -312,64 +263,6 @@ impl Session {
     }
 }
 
-/// Names as the user gave them: Snowflake folds what is not quoted.
-fn login_call<'a>(settings: &'a ConnectionSettings, proof: &'a Proof) -> Call<'a> {
-    let mut call = Call::new(Purpose::Login, None);
-    for (key, name) in [
-        ("databaseName", &settings.database),
-        ("schemaName", &settings.schema),
-        ("warehouse", &settings.warehouse),
-        ("roleName", &settings.role),
-    ] {
-        if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
-            call.parameters.push((key, name));
-        }
-    }
-    call.secrets.extend(proof.secret());
-    call
-}
-
-fn login_body(
-    settings: &ConnectionSettings,
-    proof: &Proof,
-    statement_timeout: Duration,
-) -> Result<Value> {
-    let parameters = json!({
-        // Without it a wrong warehouse, database, schema or role is silently ignored.
-        "CLIENT_VALIDATE_DEFAULT_PARAMETERS": true,
-        "AUTOCOMMIT": true,
-        // TIMESTAMP_LTZ becomes TIMESTAMP_TZ with the offset of the session.
-        "TIMEZONE": "UTC",
-        // An account that folds quoted names would make "a" and "A" one column.
-        "QUOTED_IDENTIFIERS_IGNORE_CASE": false,
-        "MULTI_STATEMENT_COUNT": 1,
-        // A worker that was killed leaves no statement running for long.
-        "ABORT_DETACHED_QUERY": true,
-        "ERROR_ON_NONDETERMINISTIC_MERGE": true,
-        "STATEMENT_TIMEOUT_IN_SECONDS": statement_timeout.as_secs(),
-        "LOCK_TIMEOUT": statement_timeout.as_secs(),
-    });
-    let mut data = proof.fields(SystemTime::now())?;
-    data.extend([
-        ("CLIENT_APP_ID".to_owned(), Value::from(APPLICATION)),
-        ("CLIENT_APP_VERSION".to_owned(), Value::from(VERSION)),
-        (
-            "ACCOUNT_NAME".to_owned(),
-            Value::from(settings.account.name()),
-        ),
-        (
-            "LOGIN_NAME".to_owned(),
-            Value::from(settings.username.as_str()),
-        ),
-        ("SESSION_PARAMETERS".to_owned(), parameters),
-        (
-            "CLIENT_ENVIRONMENT".to_owned(),
-            json!({"APPLICATION": APPLICATION, "OS": std::env::consts::OS}),
-        ),
-    ]);
-    Ok(json!({ "data": data }))
-}
-
 fn query_body(text: &str, sequence: u64, options: &SessionOptions) -> Result<Value> {
     let mut parameters = HashMap::new();
     if let Some(tag) = options.query_tag.as_deref() {
@@ -413,17 +306,6 @@ fn result_path(progress: ProgressData) -> Result<Option<String>> {
     }
 }
 
-fn usable(token: SecretString) -> Result<SecretString> {
-    if is_usable_token(&token) {
-        Ok(token)
-    } else {
-        Err(Error::new(
-            ErrorKind::Internal,
-            "Snowflake sent a session token that cannot be one",
-        ))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,19 +342,6 @@ mod tests {
             assert!(path(Some(hostile), None).is_err(), "{hostile}");
         }
         assert!(path(None, Some("a/../b")).is_err());
-    }
-
-    #[test]
-    fn tokens_must_fit_into_a_header() {
-        for (token, fits) in [
-            ("ver:1-abc==", true),
-            ("", false),
-            ("a\r\nb", false),
-            ("a\"b", false),
-            ("ä", false),
-        ] {
-            assert_eq!(usable(token.into()).is_ok(), fits, "{token:?}");
-        }
     }
 
     #[test]

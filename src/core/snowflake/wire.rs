@@ -270,7 +270,7 @@ mod tests {
             r#"{"success": false}"#,
             r#"{"success": false, "data": null, "code": null, "message": null}"#,
             r#"{"success": false, "data": {}, "message": ""}"#,
-            r#"{"success": false, "data": ["odd"], "message": ""}"#,
+            r#"{"success": false, "data": "odd", "message": ""}"#,
         ] {
             envelope(json).with_refusal(None, |refusal| {
                 assert_eq!((refusal.code, refusal.query_id), (None, None), "{json}");

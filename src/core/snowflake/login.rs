@@ -1,0 +1,171 @@
+//! The login, which makes a session: who, where, and under which rules its statements run.
+
+use std::time::{Duration, SystemTime};
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use super::auth::Proof;
+use super::errors::{self, refusal};
+use super::http::{APPLICATION, Http, VERSION};
+use super::session::{Session, SessionOptions, Tokens};
+use super::transport::{Call, Purpose, Transport, is_usable_token};
+use super::wire::LoginData;
+use crate::config::{ConnectionSettings, Network};
+use crate::{Error, ErrorKind, Result};
+
+/// What a login tells about the session. Absent where Snowflake did not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// The account's name as the login gave it.
+    pub account: Option<String>,
+    /// The user as the login gave it.
+    pub username: Option<String>,
+    /// The role in use.
+    pub role: Option<String>,
+    /// The warehouse in use.
+    pub warehouse: Option<String>,
+    /// The current database.
+    pub database: Option<String>,
+    /// The current schema.
+    pub schema: Option<String>,
+    /// The version of the service.
+    pub server_version: Option<String>,
+}
+
+impl Session {
+    /// Logs in.
+    ///
+    /// # Errors
+    /// `Credentials` if Snowflake refuses the user; `Configuration` if the account does not exist, or the user may not
+    /// use the warehouse, database, schema or role; `Transient` if Snowflake cannot be reached.
+    pub async fn login(
+        settings: &ConnectionSettings,
+        network: &Network,
+        options: &SessionOptions,
+    ) -> Result<Self> {
+        Self::login_over(Http::new(network)?, settings, options.clone()).await
+    }
+
+    pub(crate) async fn login_over(
+        http: Http,
+        settings: &ConnectionSettings,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let statement_timeout = http.network.statement_timeout;
+        let transport = Transport::new(http, settings.account.clone());
+        let proof = Proof::new(settings)?;
+        let body = || login_body(settings, &proof, statement_timeout);
+        let mut envelope = transport.call(&login_call(settings, &proof), body).await?;
+        if envelope.code.as_deref().is_some_and(errors::is_stale_jwt) {
+            envelope = transport.call(&login_call(settings, &proof), body).await?;
+        }
+        if !envelope.is_success() {
+            return Err(envelope.with_refusal(settings.role.as_deref(), refusal));
+        }
+        let data: LoginData = envelope.data()?;
+        let granted = data.session_info.unwrap_or_default();
+        let tokens = Tokens {
+            session: usable(data.token)?,
+            master: data.master_token.map(usable).transpose()?,
+        };
+        let info = SessionInfo {
+            account: Some(settings.account.name().to_owned()),
+            username: Some(settings.username.clone()),
+            role: granted.role_name,
+            warehouse: granted.warehouse_name,
+            database: granted.database_name,
+            schema: granted.schema_name,
+            server_version: data.server_version,
+        };
+        Ok(Self::new(transport, tokens, info, options))
+    }
+}
+
+/// Names as the user gave them: Snowflake folds what is not quoted.
+fn login_call<'a>(settings: &'a ConnectionSettings, proof: &'a Proof) -> Call<'a> {
+    let mut call = Call::new(Purpose::Login, None);
+    for (key, name) in [
+        ("databaseName", &settings.database),
+        ("schemaName", &settings.schema),
+        ("warehouse", &settings.warehouse),
+        ("roleName", &settings.role),
+    ] {
+        if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
+            call.parameters.push((key, name));
+        }
+    }
+    call.secrets.extend(proof.secret());
+    call
+}
+
+fn login_body(
+    settings: &ConnectionSettings,
+    proof: &Proof,
+    statement_timeout: Duration,
+) -> Result<Value> {
+    let parameters = json!({
+        // Without it a wrong warehouse, database, schema or role is silently ignored.
+        "CLIENT_VALIDATE_DEFAULT_PARAMETERS": true,
+        "AUTOCOMMIT": true,
+        // TIMESTAMP_LTZ becomes TIMESTAMP_TZ with the offset of the session.
+        "TIMEZONE": "UTC",
+        // An account that folds quoted names would make "a" and "A" one column.
+        "QUOTED_IDENTIFIERS_IGNORE_CASE": false,
+        "MULTI_STATEMENT_COUNT": 1,
+        // A worker that was killed leaves no statement running for long.
+        "ABORT_DETACHED_QUERY": true,
+        "ERROR_ON_NONDETERMINISTIC_MERGE": true,
+        "STATEMENT_TIMEOUT_IN_SECONDS": statement_timeout.as_secs(),
+        "LOCK_TIMEOUT": statement_timeout.as_secs(),
+    });
+    let mut data = proof.fields(SystemTime::now())?;
+    data.extend([
+        ("CLIENT_APP_ID".to_owned(), Value::from(APPLICATION)),
+        ("CLIENT_APP_VERSION".to_owned(), Value::from(VERSION)),
+        (
+            "ACCOUNT_NAME".to_owned(),
+            Value::from(settings.account.name()),
+        ),
+        (
+            "LOGIN_NAME".to_owned(),
+            Value::from(settings.username.as_str()),
+        ),
+        ("SESSION_PARAMETERS".to_owned(), parameters),
+        (
+            "CLIENT_ENVIRONMENT".to_owned(),
+            json!({"APPLICATION": APPLICATION, "OS": std::env::consts::OS}),
+        ),
+    ]);
+    Ok(json!({ "data": data }))
+}
+
+/// A token that can be shown in a header.
+pub(crate) fn usable(token: SecretString) -> Result<SecretString> {
+    if is_usable_token(&token) {
+        Ok(token)
+    } else {
+        Err(Error::new(
+            ErrorKind::Internal,
+            "Snowflake sent a session token that cannot be one",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_must_fit_into_a_header() {
+        for (token, fits) in [
+            ("ver:1-abc==", true),
+            ("", false),
+            ("a\r\nb", false),
+            ("a\"b", false),
+            ("ä", false),
+        ] {
+            assert_eq!(usable(token.into()).is_ok(), fits, "{token:?}");
+        }
+    }
+}

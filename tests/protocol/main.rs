@@ -1,0 +1,10 @@
+//! The client against a scripted HTTP server: what it sends, and what it makes of answers that a good server never gives.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod login;
+mod pool;
+mod server;
+mod sessions;
+mod setup;
+mod statements;
+mod uploads;
