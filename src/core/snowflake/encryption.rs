@@ -76,17 +76,14 @@ impl FileKey {
     /// # Errors
     /// `Internal`, which [`FileKey::new`] rules out.
     pub(crate) fn encryptor(&self) -> Result<Encryptor> {
-        let unusable = |_| unusable("has an unknown length");
         let cipher = match self.key.len() {
-            16 => Cipher::Aes128(
-                cbc::Encryptor::new_from_slices(&self.key, &self.iv).map_err(unusable)?,
-            ),
-            _ => Cipher::Aes256(
-                cbc::Encryptor::new_from_slices(&self.key, &self.iv).map_err(unusable)?,
-            ),
+            16 => cbc::Encryptor::new_from_slices(&self.key, &self.iv)
+                .map(|cipher| Cipher::Aes128(Box::new(cipher))),
+            _ => cbc::Encryptor::new_from_slices(&self.key, &self.iv)
+                .map(|cipher| Cipher::Aes256(Box::new(cipher))),
         };
         Ok(Encryptor {
-            cipher,
+            cipher: cipher.map_err(|_| unusable("has an unknown length"))?,
             rest: Zeroizing::default(),
         })
     }
@@ -98,8 +95,8 @@ pub(crate) fn encrypted_size(plain: u64) -> u64 {
 }
 
 enum Cipher {
-    Aes128(cbc::Encryptor<Aes128>),
-    Aes256(cbc::Encryptor<Aes256>),
+    Aes128(Box<cbc::Encryptor<Aes128>>),
+    Aes256(Box<cbc::Encryptor<Aes256>>),
 }
 
 impl Cipher {
@@ -203,10 +200,10 @@ mod tests {
 
     impl RngCore for Counting {
         fn next_u32(&mut self) -> u32 {
-            unimplemented!("only bytes are drawn")
+            panic!("only bytes are drawn")
         }
         fn next_u64(&mut self) -> u64 {
-            unimplemented!("only bytes are drawn")
+            panic!("only bytes are drawn")
         }
         fn fill_bytes(&mut self, out: &mut [u8]) {
             let start = self.0.pop().unwrap();

@@ -120,9 +120,8 @@ impl Route {
             status: status.as_u16(),
         };
         // Some refusals come with a status and yet say what they mean.
-        if !status.is_success()
-            && !(status.is_client_error() && !is_throttling(status) && is_envelope(&body))
-        {
+        let explained = status.is_client_error() && !is_throttling(status) && is_envelope(&body);
+        if !status.is_success() && !explained {
             return Err(failed(with_retry_after(
                 errors::http_status(status, &self.host),
                 &headers,
