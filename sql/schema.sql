@@ -1,7 +1,10 @@
--- The schema and its tables. Runs first, with search_path = pg_catalog.
+-- The schema and its tables. Runs first.
 -- A plain CREATE SCHEMA: a schema that somebody made before is an error, never adopted with its owner and contents.
 create schema snowflake_bridge;
 comment on schema snowflake_bridge is 'Loads finished results into Snowflake. Managed by the extension snowflake_bridge.';
+
+-- For the rest of the install script: functions are made where this points. pg_catalog is searched before it.
+set local search_path = snowflake_bridge, pg_temp;
 
 create table snowflake_bridge.installation (
     singleton  boolean not null default true primary key check (singleton),

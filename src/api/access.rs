@@ -6,17 +6,17 @@ use pgrx::prelude::*;
 use crate::error::{Error, Result};
 use crate::{keys, sandbox};
 
-#[pg_extern(schema = "snowflake_bridge", volatile, strict, parallel_unsafe)]
+#[pg_extern(volatile, strict, parallel_unsafe)]
 fn grant_usage(role: &str) -> Result<(), ErrorReport> {
     Ok(grant(role)?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, strict, parallel_unsafe)]
+#[pg_extern(volatile, strict, parallel_unsafe)]
 fn revoke_usage(role: &str) -> Result<(), ErrorReport> {
     Ok(revoke(role)?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, strict, parallel_unsafe)]
+#[pg_extern(volatile, strict, parallel_unsafe)]
 fn generate_key_file() -> Result<String, ErrorReport> {
     require_superuser()?;
     let path = sandbox::as_extension_owner(keys::create)?;

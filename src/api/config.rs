@@ -12,7 +12,7 @@ use crate::sandbox::as_extension_owner;
 use crate::worker::registry::{self, Wake};
 use crate::{net, probe, secrets};
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)] // Named arguments in SQL.
 fn create_config(
     account_identifier: Option<&str>,
@@ -43,7 +43,7 @@ fn create_config(
     Ok(create(given, name, verify, user_id)?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)]
 fn update_config(
     name: default!(Option<&str>, "'default'"),
@@ -74,7 +74,7 @@ fn update_config(
     Ok(update(given, name, verify, user_id)?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn delete_config(
     name: default!(Option<&str>, "'default'"),
     user_id: default!(Option<&str>, "NULL"),
@@ -85,7 +85,7 @@ fn delete_config(
     })?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", stable, parallel_unsafe)]
+#[pg_extern(stable, parallel_unsafe)]
 #[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn get_config(
     name: default!(Option<&str>, "NULL"),
@@ -134,7 +134,7 @@ fn get_config(
     })))
 }
 
-#[pg_extern(schema = "snowflake_bridge", stable, parallel_unsafe)]
+#[pg_extern(stable, parallel_unsafe)]
 fn public_key(
     name: default!(Option<&str>, "'default'"),
     user_id: default!(Option<&str>, "NULL"),

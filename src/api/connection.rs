@@ -14,7 +14,7 @@ use crate::tables::{self, Table};
 use crate::worker::registry::{self, Wake};
 use crate::{net, secrets};
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn test_connection(
     name: default!(Option<&str>, "'default'"),
@@ -44,7 +44,6 @@ fn test_connection(
 }
 
 #[pg_extern(
-    schema = "snowflake_bridge",
     name = "test_connection",
     volatile,
     strict,
@@ -80,7 +79,7 @@ fn test_settings(
     )?)?))
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::type_complexity)]
 fn list_tables(
     database: default!(Option<String>, "NULL"),

@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::doctor::{self, Finding};
 use crate::sandbox;
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn check() -> Result<
     TableIterator<

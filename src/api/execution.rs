@@ -32,7 +32,7 @@ struct Request {
     user_id: Option<String>,
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn create_execution(
     request: JsonB,
     relation: default!(Option<&str>, "null"),

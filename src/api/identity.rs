@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use crate::owner::Owner;
 
 /// One row. The policies ask for it once per query, not once per row.
-#[pg_extern(schema = "snowflake_bridge", stable, parallel_restricted)]
+#[pg_extern(stable, parallel_restricted)]
 #[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn caller() -> Result<
     TableIterator<

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::sandbox;
 use crate::worker::registry::{self, Live, Wake};
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn upload_progress() -> Result<
     TableIterator<
         'static,
@@ -110,7 +110,7 @@ pub fn describe_progress(id: i64, state: &str) -> String {
     }
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn worker_status() -> Result<
     TableIterator<
         'static,
@@ -200,7 +200,7 @@ fn status() -> Result<Status> {
 }
 
 /// Called by the install script: a database that has just got the extension gets a worker when this commits.
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn notify_launcher() {
     registry::wake_at_commit(Wake::Launcher);
 }

@@ -20,7 +20,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Between two NOTICEs of a progress that moves.
 const NOTICE_INTERVAL: Duration = Duration::from_secs(1);
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn upload(
     execution_id: &str,
     relation: default!(Option<&str>, "null"),
@@ -28,7 +28,7 @@ fn upload(
     Ok(queue(execution_id, relation)?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn wait_for_upload(
     id: i64,
     timeout: default!(Option<Interval>, "null"),
@@ -36,7 +36,7 @@ fn wait_for_upload(
     Ok(wait(id, timeout)?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn retry_upload(id: i64) -> Result<bool, ErrorReport> {
     Ok(change(
         id,
@@ -46,7 +46,7 @@ fn retry_upload(id: i64) -> Result<bool, ErrorReport> {
     )?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn cancel_upload(id: i64) -> Result<bool, ErrorReport> {
     Ok(change(
         id,

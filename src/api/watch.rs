@@ -25,7 +25,7 @@ const OUR_COLUMNS: [(&str, &str); 9] = [
     ("snowflake_options", "jsonb"),
 ];
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)] // They are named in SQL.
 fn watch(
     relation: &str,
@@ -54,7 +54,7 @@ fn watch(
     )?)
 }
 
-#[pg_extern(schema = "snowflake_bridge", volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe)]
 fn unwatch(relation: &str) -> Result<bool, ErrorReport> {
     Ok(stop(relation)?)
 }
