@@ -43,12 +43,7 @@ fn test_connection(
     Ok(TableIterator::once(test_saved(&owner, name)?))
 }
 
-#[pg_extern(
-    name = "test_connection",
-    volatile,
-    strict,
-    parallel_unsafe
-)]
+#[pg_extern(name = "test_connection", volatile, strict, parallel_unsafe)]
 #[allow(clippy::type_complexity)]
 fn test_settings(
     settings: JsonB,

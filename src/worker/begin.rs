@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use bridge_core::ErrorKind;
+use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::PoolKey;
 use bridge_core::spool::{Manifest, SpoolOptions};
 use pgrx::prelude::*;
@@ -26,37 +27,16 @@ use crate::{guc, tx};
 /// Whatever makes this attempt impossible.
 pub fn begin(upload: &Claimed, spool_root: &Path) -> Result<Job> {
     let options = TargetOptions::parse(&upload.options)?;
-    let (watch, config) = tx::transaction(|| {
-        let watch = watch(upload)?;
-        let config = config(upload, &watch, &options)?;
-        Ok((watch, config))
-    })?;
-    if !config.is_active {
-        return Err(bridge_core::Error::new(
-            ErrorKind::Credentials,
-            format!(
-                "Snowflake refused the credentials of configuration \"{}\"",
-                config.name
-            ),
-        )
-        .with_hint(
-            "Correct them with snowflake_bridge.update_config; the upload then goes on by itself.",
-        )
-        .into());
-    }
-    let (installation_id, relation, default_table, replaces) = tx::transaction(|| {
-        let relation = watch
-            .qualified_name()?
-            .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
-        Ok((
-            uploads::installation_id()?,
-            relation,
-            default_table(&watch)?,
-            uploads::replaced_by(upload)?,
-        ))
-    })?;
+    let Plan {
+        watch,
+        config,
+        settings,
+        installation_id,
+        relation,
+        default_table,
+        replaces,
+    } = tx::transaction(|| plan(upload, &options))?;
     let (table, schema, database) = options.target(&default_table)?;
-    let settings = config.open()?;
     let spool = spool_root
         .join(upload.upload_id.to_string())
         .join(upload.attempt.to_string());
@@ -87,6 +67,46 @@ pub fn begin(upload: &Claimed, spool_root: &Path) -> Result<Job> {
         transaction: upload.transaction.clone(),
         replaces,
         comment: format!("Loaded by snowflake_bridge from {relation}"),
+    })
+}
+
+/// What our own tables say about an upload.
+struct Plan {
+    watch: Watch,
+    config: StoredConfig,
+    settings: ConnectionSettings,
+    installation_id: Uuid,
+    relation: String,
+    default_table: String,
+    replaces: Vec<Uuid>,
+}
+
+fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
+    let watch = watch(upload)?;
+    let config = config(upload, &watch, options)?;
+    if !config.is_active {
+        return Err(bridge_core::Error::new(
+            ErrorKind::Credentials,
+            format!(
+                "Snowflake refused the credentials of configuration \"{}\"",
+                config.name
+            ),
+        )
+        .with_hint(
+            "Correct them with snowflake_bridge.update_config; the upload then goes on by itself.",
+        )
+        .into());
+    }
+    Ok(Plan {
+        settings: config.open()?,
+        installation_id: uploads::installation_id()?,
+        relation: watch
+            .qualified_name()?
+            .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?,
+        default_table: default_table(&watch)?,
+        replaces: uploads::replaced_by(upload)?,
+        watch,
+        config,
     })
 }
 
