@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, Mac};
 use rand::RngCore;
 use rand::rngs::OsRng;
+use rustix::fs::OFlags;
 use sha2::Sha256;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -74,10 +75,11 @@ impl Keyring {
     pub fn load(path: &Path, forbidden_dirs: &[PathBuf]) -> Result<Self> {
         let real = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
         refuse_dirs(&real, forbidden_dirs)?;
-        // The path is free of links now; should one appear in its place, opening fails.
+        // The path is free of links now; should one appear in its place, opening fails. And should a pipe stand there,
+        // opening does not wait for somebody to write to it.
         let file = OpenOptions::new()
             .read(true)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
             .open(&real)
             .map_err(|error| unreadable(path, error))?;
         // Asked of the open file, which nobody can exchange any more.

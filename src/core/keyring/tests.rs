@@ -148,6 +148,16 @@ fn what_is_no_file_is_refused() {
         Keyring::load(&write(&dir, "1:\u{fffd}:active", 0o600), &[]),
         "not 32 bytes",
     );
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        0o600.into(),
+        0,
+    )
+    .unwrap();
+    refused(Keyring::load(&pipe, &[]), "is not a key file");
     fs::write(dir.path().join("keys"), [0xff, 0xfe]).unwrap();
     refused(
         Keyring::load(&dir.path().join("keys"), &[]),
