@@ -119,8 +119,8 @@ def test_a_hundred_thousand_rows(bridge: Bridge, user: User) -> None:
     bridge.start_execution("large")
     bridge.app.execute(
         """update workflow_executions set status = 'completed', result_rows = (
-               select jsonb_agg(jsonb_build_object('n', n, 'price', (n * 7 % 10007)::numeric / 100, 'text', 'Zeile №' || n,
-                                                   'detail', jsonb_build_object('mod', n % 13, 'list', jsonb_build_array(n, null))))
+               select jsonb_agg(jsonb_build_object('n', n, 'price', (n * 7 %% 10007)::numeric / 100, 'text', 'Zeile №' || n,
+                                                   'detail', jsonb_build_object('mod', n %% 13, 'list', jsonb_build_array(n, null))))
                from generate_series(1, %s) n)
            where execution_id = 'large'""", [count])
     row = bridge.completed("large", seconds=120)
