@@ -7,4 +7,5 @@ mod server;
 mod sessions;
 mod setup;
 mod statements;
+mod tls;
 mod uploads;

@@ -20,7 +20,11 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub const TRIES: usize = 3;
 
 pub fn network(server: &Server) -> Network {
-    let port = server.port;
+    network_at(server.port)
+}
+
+/// Allows this machine at one port, and is impatient.
+pub fn network_at(port: u16) -> Network {
     let hosts = format!("http://acme-demo.localhost:{port}, http://127.0.0.1:{port}");
     Network {
         allowed_hosts: AllowedHosts::parse(&hosts).unwrap(),

@@ -2,17 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockDecryptMut, KeyInit, KeyIvInit};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bridge_core::ErrorKind;
+use bridge_core::snowflake::{Session, SessionOptions};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::server::{Reply, Request, Server};
-use crate::setup::{QUERY, TRIES, login, serve};
+use crate::server::{DEADLINE, Reply, Request, Server};
+use crate::setup::{QUERY, TRIES, login, network, serve, settings};
 
 const STAGE_KEY: &str = "ztke8tIdVt1zmlQIZm0BMA==";
 const OBJECT: &str = "/bucket/users/7/snowflake_bridge/u/1/part-00000.parquet";
@@ -297,6 +299,26 @@ async fn storage_that_does_not_answer() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    assert_eq!(server.requests_for(OBJECT).len(), TRIES);
+}
+
+#[tokio::test]
+async fn storage_on_which_nothing_moves() {
+    let server = storage(|_| Reply::Silence).await;
+    let (_directory, path, _) = file(1000);
+    let mut network = network(&server);
+    network.stall_timeout = Duration::from_millis(200);
+    let options = SessionOptions::default();
+    let mut session = Session::login(&settings(&network), &network, &options)
+        .await
+        .unwrap();
+    let put = session.put(&path, STAGE, "part-00000.parquet", &|_| {});
+    let error = tokio::time::timeout(DEADLINE, put)
+        .await
+        .expect("an end")
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient, "{error}");
+    assert!(error.message().contains("nothing moved"), "{error}");
     assert_eq!(server.requests_for(OBJECT).len(), TRIES);
 }
 
