@@ -131,8 +131,14 @@ fn worker_slots() -> Result<Finding> {
 }
 
 fn key_file(show_paths: bool) -> Finding {
-    match keys::load() {
-        Ok(_) => finding("key_file", true, "readable, and by nobody else", ""),
+    match keys::find() {
+        Ok(Some(_)) => finding("key_file", true, "readable, and by nobody else", ""),
+        Ok(None) => finding(
+            "key_file",
+            true,
+            "is made when the first secret is stored",
+            "",
+        ),
         Err(error) => {
             let (_, hint) = error.sqlstate_and_hint();
             let detail = match guc::key_file() {

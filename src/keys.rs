@@ -22,24 +22,35 @@ pub fn load() -> Result<Keyring> {
     Ok(Keyring::load(&path()?, &forbidden()?)?)
 }
 
-/// The keys, to encrypt with. They are made now if the file is missing and nothing is encrypted yet: no secret can be
-/// lost by that.
+/// The keys, or `None` if they are yet to be made.
 ///
 /// # Errors
-/// As [`load`], or if the file cannot be made.
-pub fn load_or_create() -> Result<Keyring> {
+/// As [`load`], or if the file is missing and secrets exist that only its keys can decrypt.
+pub fn find() -> Result<Option<Keyring>> {
     let path = path()?;
     // `exists` also follows a link to where it leads; any trouble with the file itself is for `load` to tell.
     match path.try_exists() {
-        Ok(false) if !anything_is_encrypted()? => {
-            create_at(&path).or_else(|error| match path.try_exists() {
-                // Another session was quicker.
-                Ok(true) => load(),
-                _ => Err(error),
-            })
-        }
-        _ => load(),
+        Ok(false) if anything_is_encrypted()? => Err(lost(&path)),
+        Ok(false) => Ok(None),
+        _ => load().map(Some),
     }
+}
+
+/// The keys, to encrypt with. They are made now if there are none and nothing is encrypted yet: no secret can be lost
+/// by that.
+///
+/// # Errors
+/// As [`find`], or if the file cannot be made.
+pub fn load_or_create() -> Result<Keyring> {
+    if let Some(keys) = find()? {
+        return Ok(keys);
+    }
+    let path = path()?;
+    create_at(&path).or_else(|error| match path.try_exists() {
+        // Another session was quicker.
+        Ok(true) => load(),
+        _ => Err(error),
+    })
 }
 
 /// Makes the file and tells where it is.
@@ -56,14 +67,21 @@ pub fn create() -> Result<PathBuf> {
         .hint("Nothing is left to do: stored secrets are encrypted with it."));
     }
     if anything_is_encrypted()? {
-        return Err(Error::user(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("key file \"{}\" is missing, and secrets exist that were encrypted with it", path.display()),
-        )
-        .hint("Restore the file from its backup. If it is lost, delete the configurations and create them again."));
+        return Err(lost(&path));
     }
     create_at(&path)?;
     Ok(path)
+}
+
+fn lost(path: &Path) -> Error {
+    Error::user(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!(
+            "key file \"{}\" is missing, and secrets exist that were encrypted with it",
+            path.display()
+        ),
+    )
+    .hint("Restore the file from its backup. If it is lost, delete the configurations and create them again.")
 }
 
 fn create_at(path: &Path) -> Result<Keyring> {

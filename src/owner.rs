@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -37,6 +38,12 @@ impl Owner {
             Self::Role { oid, .. } => *oid,
             Self::Jwt { .. } => pg_sys::InvalidOid,
         }
+    }
+
+    /// [`Owner::oid`] as an argument of a statement. pgrx would make NULL of a 0.
+    pub fn oid_argument(&self) -> DatumWithOid<'static> {
+        // SAFETY: an OID is passed by value, in the lower half of the same word as this number.
+        unsafe { DatumWithOid::new(i64::from(self.oid().to_u32()), pg_sys::OIDOID) }
     }
 
     /// The owner that three columns of one of our tables name.

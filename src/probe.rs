@@ -18,6 +18,8 @@ const CONNECT: Duration = Duration::from_secs(4);
 const LONGEST: Duration = Duration::from_secs(30);
 /// Left to report the outcome before the caller's own `statement_timeout` would swallow it.
 const MARGIN: Duration = Duration::from_millis(500);
+/// Whoever set a connection up a moment ago is the one to look for a mistake in it, whatever may pass by itself.
+const UNREACHABLE: &str = "Check the account identifier, and that this server may reach that host and port through its firewall.";
 /// Roles that may do everything in an account.
 const OVERPOWERED: [&str; 3] = ["ACCOUNTADMIN", "SECURITYADMIN", "ORGADMIN"];
 
@@ -141,11 +143,13 @@ fn within_limit<T: Send + 'static>(
 ) -> Result<T> {
     let limit = time_left()?.map_or(LONGEST, |left| left.saturating_sub(MARGIN).min(LONGEST));
     net::wait(async move {
-        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-            Err(
-                CoreError::new(ErrorKind::Transient, format!("no answer from {account} within {limit:.1?}"))
-                    .with_hint("Check that this server may reach the host, and that statement_timeout leaves enough time."),
-            )
+        let outcome = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            let message = format!("no answer from {account} within {limit:.1?}");
+            Err(CoreError::new(ErrorKind::Transient, message))
+        });
+        outcome.map_err(|error| match (error.kind(), error.hint()) {
+            (ErrorKind::Transient, None) => error.with_hint(UNREACHABLE),
+            _ => error,
         })
     })
 }

@@ -54,7 +54,7 @@ pub fn enqueue(new: &NewUpload<'_>) -> Result<i64> {
             new.execution_id.into(),
             new.owner.user_id().into(),
             new.owner.kind().into(),
-            new.owner.oid().into(),
+            new.owner.oid_argument(),
             new.row_user_id.into(),
             JsonB(new.options.clone()).into(),
         ],

@@ -11,6 +11,7 @@ use crate::owner::Owner;
 use crate::probe::{self, Answer};
 use crate::sandbox::{self, as_extension_owner};
 use crate::tables::{self, Table};
+use crate::uploads::unpack_sqlstate;
 use crate::worker::registry::{self, Wake};
 use crate::{net, secrets};
 
@@ -181,7 +182,9 @@ fn row(outcome: Result<Answer>) -> Result<Row> {
         }
         Err(Error::Core(error)) => {
             let hint = error.hint().map(str::to_owned);
-            let code = error.code().or(error.sqlstate()).map(str::to_owned);
+            let code = error.code().map(str::to_owned);
+            let error = Error::Core(error);
+            let code = code.unwrap_or_else(|| unpack_sqlstate(error.sqlstate_and_hint().0));
             Ok((
                 false,
                 error.to_string(),
@@ -193,7 +196,7 @@ fn row(outcome: Result<Answer>) -> Result<Row> {
                 None,
                 None,
                 None,
-                code,
+                Some(code),
                 hint,
             ))
         }

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use crate::owner::Owner;
 
-/// One row. The policies ask for it once per query, not once per row.
+/// One row, in which the OID of a JWT subject, 0, is NULL. The policies ask for it once per query, not once per row.
 #[pg_extern(stable, parallel_restricted)]
 #[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn caller() -> Result<
@@ -14,7 +14,7 @@ fn caller() -> Result<
         (
             name!(owner_kind, String),
             name!(user_id, String),
-            name!(owner_oid, pg_sys::Oid),
+            name!(owner_oid, Option<pg_sys::Oid>),
         ),
     >,
     ErrorReport,
@@ -23,7 +23,7 @@ fn caller() -> Result<
     let row = (
         owner.kind().to_owned(),
         owner.user_id().to_owned(),
-        owner.oid(),
+        Some(owner.oid()),
     );
     Ok(TableIterator::once(row))
 }

@@ -194,7 +194,7 @@ fn owns(caller: &Owner, id: i64) -> Result<bool> {
                 is_superuser.into(),
                 caller.kind().into(),
                 caller.user_id().into(),
-                caller.oid().into(),
+                caller.oid_argument(),
             ],
         )? == Some(true))
     })

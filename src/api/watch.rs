@@ -111,7 +111,7 @@ fn start(
             &[
                 oid.into(),
                 owner.user_id().into(),
-                owner.oid().into(),
+                owner.oid_argument(),
                 act_for_users.into(),
                 finished.clone().into(),
                 columns.execution_id.as_str().into(),

@@ -50,7 +50,7 @@ pub fn insert(owner: &Owner, name: &str, draft: &Draft, tested: bool) -> Result<
             datum(id),
             owner.kind().into(),
             owner.user_id().into(),
-            owner.oid().into(),
+            owner.oid_argument(),
             name.into(),
             draft.account_identifier.as_str().into(),
             draft.warehouse.as_deref().into(),

@@ -103,7 +103,7 @@ pub fn list(owner: &Owner, name: Option<&str>) -> Result<Vec<StoredConfig>> {
                 &[
                     owner.kind().into(),
                     owner.user_id().into(),
-                    owner.oid().into(),
+                    owner.oid_argument(),
                     name.into(),
                 ],
             )?

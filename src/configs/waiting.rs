@@ -36,7 +36,7 @@ pub fn end(deleted: &StoredConfig) -> Result<()> {
         datum(deleted.id),
         owner.kind().into(),
         owner.user_id().into(),
-        owner.oid().into(),
+        owner.oid_argument(),
         name.into(),
         message.into(),
     ];

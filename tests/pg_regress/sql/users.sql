@@ -26,7 +26,7 @@ select account_identifier from snowflake_bridge.get_config();
 select account_identifier, user_id, owner_kind from snowflake_bridge.snowflake_configurations;
 select snowflake_bridge.get_config(user_id => '9f8e-ann');
 rollback;
--- Without a subject it is the role that asks; claims that cannot be read are no claims.
+-- Without a subject it is the role that asks; claims that cannot be read are refused.
 begin;
 set local role web;
 set local request.jwt.claims = '{"role": "web"}';
