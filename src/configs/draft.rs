@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 /// Snowflake's own limit of an identifier.
 const MAX_NAME: usize = 255;
+/// What `create_config` assumes where no schema is given.
+const DEFAULT_SCHEMA: &str = "PUBLIC";
 /// Room for an encrypted RSA key of 16384 bits in PEM, the longest of the secrets, which has about 13 KB.
 const MAX_SECRET: usize = 16 << 10;
 const ONE_CREDENTIAL: &str = "Pass exactly one of password, private_key (with private_key_passphrase if it is encrypted) or token.";
@@ -100,11 +102,15 @@ impl Given {
             .secrets
             .credential()?
             .ok_or_else(|| Error::invalid("no credential given").hint(ONE_CREDENTIAL))?;
+        let database = optional("database", self.database)?;
+        // The default of an argument is nobody's wish: without a database the user's own defaults count, schema and all.
+        let schema = optional("schema", self.schema)?
+            .filter(|schema| database.is_some() || schema != DEFAULT_SCHEMA);
         Ok(Draft {
             account_identifier: required("account_identifier", self.account_identifier)?,
             warehouse: optional("warehouse", self.warehouse)?,
-            database: optional("database", self.database)?,
-            schema: optional("schema", self.schema)?,
+            database,
+            schema,
             role: optional("role", self.role)?,
             username: required("username", self.username)?,
             credentials,
