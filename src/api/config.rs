@@ -159,7 +159,7 @@ fn create(
     as_extension_owner(|| configs::require_free(&owner, &name).and(configs::require_keys()))?;
     let verify = verify.unwrap_or(true);
     if verify {
-        probe::probe(settings)?;
+        probe::probe(settings).map_err(|error| draft.with_cure(error))?;
     }
     let id = as_extension_owner(|| configs::insert(&owner, &name, &draft, verify))?;
     Ok(pgrx::Uuid::from_bytes(*id.as_bytes()))
@@ -183,7 +183,7 @@ fn update(
     let settings = draft.settings(&hosts)?;
     let verify = verify.unwrap_or(true);
     if verify {
-        probe::probe(settings)?;
+        probe::probe(settings).map_err(|error| draft.with_cure(error))?;
     }
     as_extension_owner(|| configs::update(&stored, &draft, verify))?;
     registry::wake_at_commit(Wake::Worker);

@@ -154,7 +154,10 @@ fn test_saved(owner: &Owner, name: Option<&str>) -> Result<Row> {
 fn test_unsaved(given: Given) -> Result<Row> {
     let draft = given.complete()?;
     let hosts = net::limits()?.allowed_hosts;
-    row(draft.settings(&hosts).and_then(probe::probe))
+    row(draft
+        .settings(&hosts)
+        .and_then(probe::probe)
+        .map_err(|error| draft.with_cure(error)))
 }
 
 /// A connection that does not work is an answer; anything else that goes wrong is an error.

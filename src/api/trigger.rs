@@ -3,6 +3,7 @@
 
 use pgrx::AllocatedByRust;
 use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::trigger_support::PgTriggerError;
 
@@ -81,10 +82,29 @@ fn watch(trigger: &PgTrigger<'_>) -> Result<Watch> {
         .ok()
         .and_then(|arguments| arguments.first().and_then(|id| id.parse::<i64>().ok()))
         .ok_or_else(|| Error::invalid("the trigger has no watch as its argument"))?;
-    sandbox::as_extension_owner(|| Watch::load(id))?.ok_or_else(|| {
-        Error::missing("the relation's watch is gone")
-            .hint("Drop the triggers snowflake_bridge_pending and snowflake_bridge_upload, or call snowflake_bridge.watch again.")
+    let relation = trigger
+        .relation()
+        .map(|relation| relation.oid())
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    sandbox::as_extension_owner(|| {
+        match Watch::load(id)? {
+        Some(watch) if is_of(relation, watch.relation)? => Ok(watch),
+        _ => Err(Error::missing("the relation's watch is gone")
+            .hint("Drop the triggers snowflake_bridge_pending and snowflake_bridge_upload, or call snowflake_bridge.watch again.")),
+    }
     })
+}
+
+/// Whether a row of `relation` is one of `watched`, of which it may be a partition. Anybody who may create triggers can
+/// name any watch in one: rows of another table would be uploaded with the rights and the connection of its owner.
+fn is_of(relation: pg_sys::Oid, watched: pg_sys::Oid) -> Result<bool> {
+    if relation == watched {
+        return Ok(true);
+    }
+    Ok(Spi::get_one_with_args::<bool>(
+        "select exists (select from pg_catalog.pg_partition_ancestors($1) a where a.relid = $2)",
+        &[relation.into(), watched.into()],
+    )? == Some(true))
 }
 
 /// Whether the row is finished and enabled now, and was not before, or had another result.

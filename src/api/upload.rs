@@ -161,10 +161,10 @@ fn change(id: i64, statement: &str) -> Result<bool> {
     sandbox::require_unrestricted()?;
     require_visible(id)?;
     let changed = sandbox::as_extension_owner(|| {
-        Ok(Spi::get_one_with_args::<bool>(statement, &[id.into()])?)
+        Spi::connect_mut(|client| Ok(client.update(statement, None, &[id.into()])?.len()))
     })?;
     registry::wake_at_commit(Wake::Worker);
-    Ok(changed == Some(true))
+    Ok(changed > 0)
 }
 
 /// The same error for what is not there and for what is somebody else's.

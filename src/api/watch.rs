@@ -323,9 +323,8 @@ fn create_triggers(name: &str, id: i64, columns: &Columns, finished: &[String]) 
         ("snowflake_bridge_pending", "before", "mark_pending"),
         ("snowflake_bridge_upload", "after", "enqueue"),
     ] {
-        Spi::run(&format!("drop trigger if exists {trigger} on {name}"))?;
         Spi::run(&format!(
-            "create trigger {trigger} {moment} insert or update of {of} on {name} for each row when ({when}) \
+            "create or replace trigger {trigger} {moment} insert or update of {of} on {name} for each row when ({when}) \
              execute function snowflake_bridge.{function}('{id}')"
         ))?;
     }

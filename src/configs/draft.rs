@@ -13,6 +13,8 @@ const MAX_NAME: usize = 255;
 const DEFAULT_SCHEMA: &str = "PUBLIC";
 /// Room for an encrypted RSA key of 16384 bits in PEM, the longest of the secrets, which has about 13 KB.
 const MAX_SECRET: usize = 16 << 10;
+/// Snowflake's codes for a token that is signed with another key than the user's, or whose user has none.
+const UNKNOWN_KEY: [&str; 2] = ["390144", "394304"];
 const ONE_CREDENTIAL: &str = "Pass exactly one of password, private_key (with private_key_passphrase if it is encrypted) or token.";
 
 /// Values as they were given; `None` for what was not. In an update an empty string takes a value away.
@@ -161,6 +163,27 @@ impl GivenSecrets {
 }
 
 impl Draft {
+    /// Puts the cure into what a login said: a key that Snowflake does not know yet is made known by one statement.
+    pub fn with_cure(&self, error: Error) -> Error {
+        match (error, &self.credentials) {
+            (
+                Error::Core(error),
+                Credentials::KeyPair {
+                    private_key_pem,
+                    passphrase,
+                },
+            ) if error.code().is_some_and(|code| UNKNOWN_KEY.contains(&code)) => {
+                match public_key_statement(&self.username, private_key_pem, passphrase.as_ref()) {
+                    Ok(statement) => error
+                        .with_hint(format!("Run this in Snowflake first: {statement}"))
+                        .into(),
+                    Err(unreadable) => unreadable.into(),
+                }
+            }
+            (error, _) => error,
+        }
+    }
+
     /// What a login needs.
     ///
     /// # Errors
