@@ -158,7 +158,6 @@ pub fn qualified_name(relation: pg_sys::Oid) -> Result<Option<String>> {
                 Some(1),
                 &[relation.into()],
             )?
-            .into_iter()
             .next()
             .map_or(Ok(None), |row| row.get::<String>(1))
     })?)
@@ -178,7 +177,6 @@ pub fn column_type(relation: pg_sys::Oid, column: &str) -> Result<String> {
                 Some(1),
                 &[relation.into(), column.into()],
             )?
-            .into_iter()
             .next()
             .map_or(Ok(None), |row| row.get::<String>(1))
     })?;

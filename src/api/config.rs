@@ -86,7 +86,6 @@ fn delete_config(
 }
 
 #[pg_extern(stable, parallel_unsafe)]
-#[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn get_config(
     name: default!(Option<&str>, "NULL"),
     user_id: default!(Option<&str>, "NULL"),

@@ -16,7 +16,6 @@ use crate::worker::registry::{self, Wake};
 use crate::{net, secrets};
 
 #[pg_extern(volatile, parallel_unsafe)]
-#[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn test_connection(
     name: default!(Option<&str>, "'default'"),
     user_id: default!(Option<&str>, "NULL"),
@@ -45,7 +44,6 @@ fn test_connection(
 }
 
 #[pg_extern(name = "test_connection", volatile, strict, parallel_unsafe)]
-#[allow(clippy::type_complexity)]
 fn test_settings(
     settings: JsonB,
 ) -> Result<
@@ -76,7 +74,6 @@ fn test_settings(
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
-#[allow(clippy::type_complexity)]
 fn list_tables(
     database: default!(Option<String>, "NULL"),
     schema: default!(Option<String>, "NULL"),

@@ -7,7 +7,6 @@ use crate::doctor::{self, Finding};
 use crate::sandbox;
 
 #[pg_extern(volatile, parallel_unsafe)]
-#[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn check() -> Result<
     TableIterator<
         'static,

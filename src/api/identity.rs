@@ -7,7 +7,6 @@ use crate::owner::Owner;
 
 /// One row, in which the OID of a JWT subject, 0, is NULL. The policies ask for it once per query, not once per row.
 #[pg_extern(stable, parallel_restricted)]
-#[allow(clippy::type_complexity)] // The macro reads the columns from here.
 fn caller() -> Result<
     TableIterator<
         'static,

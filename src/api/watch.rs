@@ -309,10 +309,7 @@ fn create_triggers(name: &str, id: i64, columns: &Columns, finished: &[String]) 
     ];
     of.extend(columns.result_columns.as_deref().map(quoted));
     let of = of.join(", ");
-    let statuses: Vec<String> = finished
-        .iter()
-        .map(|status| quote_literal(status))
-        .collect();
+    let statuses: Vec<String> = finished.iter().map(quote_literal).collect();
     // Evaluated for every row that such a statement touches, so it is plain SQL and cheap.
     let when = format!(
         "new.snowflake_enabled and new.{}::pg_catalog.text in ({})",
