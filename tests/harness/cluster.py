@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import pwd
 import shutil
@@ -61,20 +63,39 @@ def give(path: Path, mode: int) -> Path:
     return path
 
 
+def scratch() -> Path:
+    """A new directory that the server user can reach; root's own temporary directory may be closed to it."""
+    path = Path(tempfile.mkdtemp(prefix="bridge-", dir="/tmp" if os.geteuid() == 0 else None))
+    path.chmod(0o755)
+    return path
+
+
+@functools.cache
+def pattern() -> Path:
+    """A freshly initialised data directory. Every server starts as a copy, which takes a tenth of the time of initdb."""
+    root = scratch()
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    give(root, 0o755)
+    command = [f"{bindir()}/initdb", f"--pgdata={root / 'data'}", "--username=postgres", "--auth=trust",
+               "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
+    done = subprocess.run(as_server_user(command), env=environment(), cwd=root, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
+    return root / "data"
+
+
 class Cluster:
     """One server. `keys`, the place for key files, lies beside its data directory and not in it."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        # Root's own temporary directory may be closed to the server user.
-        self.root = Path(tempfile.mkdtemp(prefix="bridge-", dir="/tmp" if os.geteuid() == 0 else None))
-        self.root.chmod(0o755)
-        self.data = give(self._directory("data"), 0o700)
+        self.root = scratch()
+        self.data = self.root / "data"
+        subprocess.run(["cp", "--archive", str(pattern()), str(self.data)], check=True)
         self.sockets = give(self._directory("sockets"), 0o755)
         self.keys = give(self._directory("keys"), 0o700)
         self.log = give(self._file("server.log"), 0o644)
         self.settings = {**SETTINGS, "unix_socket_directories": str(self.sockets), **settings}
         self.process: subprocess.Popen[bytes] | None = None
-        self._initdb()
 
     def _directory(self, name: str) -> Path:
         path = self.root / name
@@ -86,13 +107,6 @@ class Cluster:
         path.touch()
         return path
 
-    def _initdb(self) -> None:
-        command = [f"{bindir()}/initdb", "--pgdata", str(self.data), "--username=postgres", "--auth=trust",
-                   "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
-        done = subprocess.run(as_server_user(command), env=environment(), cwd=self.root, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
-
     # --- life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -103,17 +117,16 @@ class Cluster:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, env=environment(), cwd=self.root, stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL, start_new_session=True)
-        wait.until(self._answers, "the server answers", START_SECONDS)
+        wait.until(self._is_ready, "the server is ready", START_SECONDS)
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
+        """What the postmaster itself says in the last line of its file: a connection tried too early would be logged."""
         assert self.process is not None
         if self.process.poll() is not None:
             raise RuntimeError(f"the server ended while starting:\n{self.log_text()}")
-        try:
-            with self.connect():
-                return True
-        except psycopg.OperationalError:
-            return False
+        with contextlib.suppress(FileNotFoundError):
+            return (self.data / "postmaster.pid").read_text().rstrip().endswith("ready")
+        return False
 
     def stop(self, how: signal.Signals = signal.SIGINT, seconds: float = 60.0) -> None:
         """Ends the server: SIGINT is a fast shutdown, SIGQUIT an immediate one."""
