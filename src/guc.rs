@@ -63,7 +63,7 @@ pub fn register() {
          c"Comma-separated host names; an entry may carry a scheme and port. Plain http is accepted for loopback hosts only.",
          &ALLOWED_HOSTS, reload(), none),
         (c"snowflake_bridge.ca_file", c"PEM file with additional certificate authorities.",
-         c"For networks that inspect TLS. Empty means the built-in Mozilla roots only.", &CA_FILE, reload(), none),
+         c"For networks that inspect TLS. These are trusted besides the usual ones.", &CA_FILE, reload(), none),
         (c"snowflake_bridge.claims_trusted_roles", c"Login roles whose request.jwt.claims are believed.",
          c"Comma-separated. For every other session the owner of a configuration is the role itself.", &CLAIMS_TRUSTED_ROLES, reload(), none),
         (c"snowflake_bridge.act_for_users_roles", c"Roles that may pass user_id to act for another user.",

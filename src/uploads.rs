@@ -62,20 +62,27 @@ pub fn enqueue(new: &NewUpload<'_>) -> Result<i64> {
 }
 
 /// Takes up to `limit` due uploads. The attempt is counted here, and committed before the row is touched. An execution
-/// whose earlier upload has not ended waits, so that its rows are replaced in order.
+/// whose earlier upload has not ended waits, so that its rows are replaced in order. No connection holds more than
+/// `share` of the slots, so that one that is slow or dead leaves room for the others.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn claim(limit: usize) -> Result<Vec<Claimed>> {
+pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let share = i64::try_from(share).unwrap_or(i64::MAX);
     Spi::connect_mut(|client| {
         let rows = client.update(
-            "with due as materialized ( \
+            "with busy as materialized ( \
+                 select b.owner_kind, b.user_id, b.owner_oid, coalesce(b.options ->> 'config', 'default') as config \
+                 from snowflake_bridge.uploads b where b.state in ('claimed', 'staged', 'copying') \
+                 group by 1, 2, 3, 4 having count(*) >= $2), \
+             due as materialized ( \
                  select d.id from snowflake_bridge.uploads d \
                  where d.state in ('queued', 'retry') and d.next_attempt_at <= clock_timestamp() \
                    and not exists (select from snowflake_bridge.uploads e \
                        where e.watch_id = d.watch_id and e.execution_id = d.execution_id and e.id < d.id \
                          and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
+                   and (d.owner_kind, d.user_id, d.owner_oid, coalesce(d.options ->> 'config', 'default')) not in (table busy) \
                  order by d.next_attempt_at, d.id limit $1 for update skip locked) \
              update snowflake_bridge.uploads u set \
                  state = 'claimed', attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
@@ -84,7 +91,7 @@ pub fn claim(limit: usize) -> Result<Vec<Claimed>> {
              from due where u.id = due.id \
              returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_attempt, u.transaction_id",
             None,
-            &[limit.into()],
+            &[limit.into(), share.into()],
         )?;
         let mut claimed = Vec::new();
         for row in rows {
@@ -224,7 +231,11 @@ pub fn record_error(id: i64, next: NextState, error: &Error) -> Result<()> {
         NextState::Canceled => ("canceled", Duration::ZERO),
         NextState::NeedsCredentials => ("needs_credentials", Duration::ZERO),
     };
-    let (sqlstate, hint) = error.sqlstate_and_hint();
+    let (sqlstate, mut hint) = error.sqlstate_and_hint();
+    if next == NextState::NeedsCredentials {
+        let cure = "Correct the configuration with snowflake_bridge.update_config; the upload then goes on by itself.";
+        hint = Some(hint.map_or_else(|| cure.to_owned(), |hint| format!("{hint} {cure}")));
+    }
     let (code, remote_sqlstate, query_id) = match error {
         Error::Core(core) => (core.code(), core.sqlstate(), core.query_id()),
         _ => (None, None, None),
@@ -294,7 +305,7 @@ pub fn recover(
                  state = case when f.died and u.crash_count + 1 >= $2 then 'failed' else 'retry' end, \
                  attempt_count = u.attempt_count - (not f.died)::integer, \
                  next_attempt_at = clock_timestamp() + case when f.died then make_interval(secs => $3) else '0' end, \
-                 error_message = case when f.died then 'the worker process died during this upload' end, \
+                 error_message = case when f.died then 'the worker process crashed during this upload' end, \
                  error_hint = case when f.died then 'The server log tells why. Call snowflake_bridge.retry_upload once the cause is gone.' end, \
                  completed_at = case when f.died and u.crash_count + 1 >= $2 then clock_timestamp() end, \
                  needs_mirror = true, mirror_after = clock_timestamp() \

@@ -96,6 +96,17 @@ impl Error {
         self
     }
 
+    /// Puts in front what was being done, and adds what else the user can do.
+    #[must_use]
+    pub fn in_context(mut self, doing: impl fmt::Display, hint: impl fmt::Display) -> Self {
+        self.0.message = format!("{doing}: {}", self.0.message);
+        self.0.hint = Some(match self.0.hint.take() {
+            Some(first) => format!("{first} {hint}"),
+            None => hint.to_string(),
+        });
+        self
+    }
+
     /// Keeps the cause, which [`StdError::source`] then gives.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use bridge_core::ErrorKind;
 use bridge_core::config::ConnectionSettings;
@@ -21,11 +22,11 @@ use crate::uploads::{self, Claimed};
 use crate::watches::Watch;
 use crate::{guc, tx};
 
-/// Prepares everything the network thread needs. Runs transactions of its own; reading is a read-only one.
+/// Prepares everything the network thread needs; what it reported until `read_at` has been recorded. Runs transactions of its own; reading is a read-only one.
 ///
 /// # Errors
 /// Whatever makes this attempt impossible.
-pub fn begin(upload: &Claimed, spool_root: &Path) -> Result<Job> {
+pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Job> {
     let options = TargetOptions::parse(&upload.options)?;
     let Plan {
         watch,
@@ -57,6 +58,7 @@ pub fn begin(upload: &Claimed, spool_root: &Path) -> Result<Job> {
         attempt: upload.attempt,
         pool_key: PoolKey::new(config.id, config.version),
         settings,
+        read_at,
         query_tag: query_tag(upload),
         table,
         schema,
@@ -91,9 +93,6 @@ fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
                 "Snowflake refused the credentials of configuration \"{}\"",
                 config.name
             ),
-        )
-        .with_hint(
-            "Correct them with snowflake_bridge.update_config; the upload then goes on by itself.",
         )
         .into());
     }

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bridge_core::config::ConnectionSettings;
@@ -26,6 +27,8 @@ pub struct Job {
     pub attempt: i32,
     pub pool_key: PoolKey,
     pub settings: ConnectionSettings,
+    /// When the settings were read.
+    pub read_at: Instant,
     pub query_tag: String,
     pub table: String,
     pub schema: Option<String>,
@@ -165,7 +168,7 @@ async fn run(
     target: &mut Option<String>,
 ) -> Result<Loaded> {
     let mut session = pool
-        .acquire(&job.pool_key, &job.settings, &job.query_tag)
+        .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
         .await?;
     let table = table_name(job, session.info())?;
     *target = Some(table.to_string());

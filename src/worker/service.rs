@@ -204,15 +204,15 @@ impl Service {
     fn work(&mut self) -> Result<Option<Duration>> {
         loop {
             let free = guc::max_concurrent_uploads().saturating_sub(self.in_flight.len());
+            let share = guc::max_concurrent_uploads().div_ceil(2);
             if free == 0 {
                 break;
             }
             // One at a time: reading takes the main thread, and what was claimed should not wait for it.
-            let Some(upload) = tx::transaction(|| uploads::claim(1))?.pop() else {
+            let Some(upload) = tx::transaction(|| uploads::claim(1, share))?.pop() else {
                 break;
             };
             self.begin(upload);
-            self.handle_events();
         }
         if mirror::run()? {
             return Ok(Some(Duration::ZERO));
@@ -238,6 +238,8 @@ impl Service {
             upload.attempt
         ));
         let begun = Instant::now();
+        // Credentials that were refused until now are marked, so that what is read next is not older than that.
+        self.handle_events();
         let spool = self.spool_root.join(upload.upload_id.to_string());
         let mut in_flight = InFlight {
             upload,
@@ -248,7 +250,7 @@ impl Service {
             rows: 0,
             task: None,
         };
-        let started = begin::begin(&in_flight.upload, &self.spool_root).and_then(|job| {
+        let started = begin::begin(&in_flight.upload, &self.spool_root, begun).and_then(|job| {
             in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
             in_flight.total_bytes = job.manifest.bytes;
             in_flight.rows = job.manifest.rows;

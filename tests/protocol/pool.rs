@@ -24,7 +24,7 @@ async fn a_released_session_is_used_again() {
     let pool = Pool::new(network.clone()).unwrap();
     for tag in ["first", "second"] {
         let mut session = pool
-            .acquire(&key(1), &settings(&network), tag)
+            .acquire(&key(1), &settings(&network), std::time::Instant::now(), tag)
             .await
             .unwrap();
         session.execute(&Statement::new("select 1")).await.unwrap();
@@ -47,15 +47,25 @@ async fn a_session_that_is_dropped_is_closed() {
     let network = network(&server);
     let pool = Pool::new(network.clone()).unwrap();
     drop(
-        pool.acquire(&key(1), &settings(&network), "tag")
-            .await
-            .unwrap(),
+        pool.acquire(
+            &key(1),
+            &settings(&network),
+            std::time::Instant::now(),
+            "tag",
+        )
+        .await
+        .unwrap(),
     );
     server.wait_for(SESSION, 1).await;
-    pool.acquire(&key(1), &settings(&network), "tag")
-        .await
-        .unwrap()
-        .release();
+    pool.acquire(
+        &key(1),
+        &settings(&network),
+        std::time::Instant::now(),
+        "tag",
+    )
+    .await
+    .unwrap()
+    .release();
     assert_eq!(server.requests_for(LOGIN).len(), 2);
 }
 
@@ -64,14 +74,24 @@ async fn a_changed_configuration_is_logged_in_anew() {
     let server = server().await;
     let network = network(&server);
     let pool = Pool::new(network.clone()).unwrap();
-    pool.acquire(&key(1), &settings(&network), "tag")
-        .await
-        .unwrap()
-        .release();
-    pool.acquire(&key(2), &settings(&network), "tag")
-        .await
-        .unwrap()
-        .release();
+    pool.acquire(
+        &key(1),
+        &settings(&network),
+        std::time::Instant::now(),
+        "tag",
+    )
+    .await
+    .unwrap()
+    .release();
+    pool.acquire(
+        &key(2),
+        &settings(&network),
+        std::time::Instant::now(),
+        "tag",
+    )
+    .await
+    .unwrap()
+    .release();
     server.wait_for(SESSION, 1).await;
     assert_eq!(server.requests_for(LOGIN).len(), 2);
 }
@@ -83,10 +103,15 @@ async fn idle_sessions_are_closed() {
     let pool = Pool::new(network.clone())
         .unwrap()
         .with_idle_limit(Duration::from_millis(20));
-    pool.acquire(&key(1), &settings(&network), "tag")
-        .await
-        .unwrap()
-        .release();
+    pool.acquire(
+        &key(1),
+        &settings(&network),
+        std::time::Instant::now(),
+        "tag",
+    )
+    .await
+    .unwrap()
+    .release();
     server.wait_for(SESSION, 1).await;
     assert_eq!(format!("{pool:?}"), "Pool { idle: 0, .. }");
 }
@@ -98,7 +123,12 @@ async fn sessions_that_ended_are_not_kept() {
     let network = network(&server);
     let pool = Pool::new(network.clone()).unwrap();
     let mut session = pool
-        .acquire(&key(1), &settings(&network), "tag")
+        .acquire(
+            &key(1),
+            &settings(&network),
+            std::time::Instant::now(),
+            "tag",
+        )
         .await
         .unwrap();
     session

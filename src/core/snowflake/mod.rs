@@ -9,6 +9,7 @@ mod auth;
 mod chunks;
 mod encryption;
 mod errors;
+mod gate;
 mod http;
 mod key_pair;
 mod login;

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use super::gate::Gate;
 use super::http::Http;
 use super::transport::lock;
 use super::{QueryResult, Session, SessionInfo, SessionOptions, Statement, Warehouse};
@@ -43,6 +44,7 @@ impl PoolKey {
 pub struct Pool {
     http: Http,
     idle: Arc<Idle>,
+    gates: Arc<Mutex<HashMap<PoolKey, Arc<Gate>>>>,
     idle_limit: Duration,
 }
 
@@ -67,6 +69,7 @@ impl Pool {
         Ok(Self {
             http: Http::new(&network)?,
             idle: Arc::default(),
+            gates: Arc::default(),
             idle_limit: IDLE,
         })
     }
@@ -78,8 +81,8 @@ impl Pool {
         self
     }
 
-    /// An idle session of the configuration, or else a new one. `query_tag` stands beside its statements in Snowflake's
-    /// query history.
+    /// An idle session of the configuration, or else a new one. `read_at` is when the settings were read: credentials that
+    /// were refused since are not tried again. `query_tag` stands beside its statements in Snowflake's query history.
     ///
     /// # Errors
     /// Those of [`Session::login`].
@@ -87,6 +90,7 @@ impl Pool {
         &self,
         key: &PoolKey,
         settings: &ConnectionSettings,
+        read_at: Instant,
         query_tag: &str,
     ) -> Result<PooledSession> {
         self.close_where(|other, since| {
@@ -102,7 +106,10 @@ impl Pool {
                 session.set_options(options);
                 session
             }
-            None => Session::login_over(self.http.clone(), settings, options).await?,
+            None => {
+                let login = Session::login_over(self.http.clone(), settings, options);
+                self.gate(key).pass(read_at, login).await?
+            }
         };
         Ok(PooledSession {
             close: CloseOnDrop(Some(Box::pin(session.farewell()))),
@@ -110,6 +117,13 @@ impl Pool {
             pool: self.clone(),
             key: *key,
         })
+    }
+
+    /// What is known of the configuration's credentials; of its earlier versions, nothing is worth keeping.
+    fn gate(&self, key: &PoolKey) -> Arc<Gate> {
+        let mut gates = lock(&self.gates);
+        gates.retain(|other, _| other.config != key.config || other.version == key.version);
+        Arc::clone(gates.entry(*key).or_default())
     }
 
     /// Closes all idle sessions, and waits until Snowflake knows.
@@ -142,11 +156,9 @@ impl Pool {
             .entry(key)
             .or_default()
             .push((session, Instant::now()));
-        let (idle, http, idle_limit) = (
-            Arc::downgrade(&self.idle),
-            self.http.clone(),
-            self.idle_limit,
-        );
+        let idle = Arc::downgrade(&self.idle);
+        let (http, gates, idle_limit) =
+            (self.http.clone(), Arc::clone(&self.gates), self.idle_limit);
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(idle_limit).await;
@@ -154,6 +166,7 @@ impl Pool {
                     Self {
                         http,
                         idle,
+                        gates,
                         idle_limit,
                     }
                     .close_where(|_, since| since.elapsed() >= idle_limit);

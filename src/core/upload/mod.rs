@@ -148,11 +148,17 @@ async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledg
 async fn prepare_table(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result<Vec<CopyColumn>> {
     let columns = &upload.manifest.columns;
     if describe(warehouse, &upload.target).await?.is_none() {
-        execute(
-            warehouse,
-            sql::create_table(&upload.target, columns, &upload.comment),
-        )
-        .await?;
+        let create = sql::create_table(&upload.target, columns, &upload.comment);
+        execute(warehouse, create).await.map_err(|error| {
+            error.in_context(
+                format_args!("cannot create table {}", upload.target),
+                format_args!(
+                    "To create tables, a role needs CREATE TABLE on schema {}.{}; or name a table that exists.",
+                    sql::quote_ident(&upload.target.database),
+                    sql::quote_ident(&upload.target.schema)
+                ),
+            )
+        })?;
     }
     // Looked at again even when just created: somebody else may have been faster, with other columns.
     let Some(existing) = describe(warehouse, &upload.target).await? else {

@@ -328,8 +328,10 @@ async fn whatever_is_cut_the_rows_are_there_once() {
 
 #[tokio::test]
 async fn nothing_is_put_again_once_staged() {
-    let mut warehouse = FakeWarehouse::default();
-    warehouse.staged = vec!["part-00000.parquet".to_owned()];
+    let mut warehouse = FakeWarehouse {
+        staged: vec!["part-00000.parquet".to_owned()],
+        ..FakeWarehouse::default()
+    };
     let mut staged = upload(1);
     staged.is_staged = true;
     run(&staged, &mut warehouse, &FakeLedger::default())
@@ -404,8 +406,10 @@ async fn an_empty_result_makes_the_table_and_loads_nothing() {
 
 #[tokio::test]
 async fn missing_columns_are_added_and_other_types_refused() {
-    let mut warehouse = FakeWarehouse::default();
-    warehouse.columns = Some(vec![("UPLOAD_ID".to_owned(), "VARCHAR(36)".to_owned())]);
+    let mut warehouse = FakeWarehouse {
+        columns: Some(vec![("UPLOAD_ID".to_owned(), "VARCHAR(36)".to_owned())]),
+        ..FakeWarehouse::default()
+    };
     run(&upload(1), &mut warehouse, &FakeLedger::default())
         .await
         .unwrap();
@@ -418,11 +422,13 @@ async fn missing_columns_are_added_and_other_types_refused() {
         warehouse.log
     );
 
-    let mut warehouse = FakeWarehouse::default();
-    warehouse.columns = Some(vec![
-        ("N".to_owned(), "DATE".to_owned()),
-        ("UPLOAD_ID".to_owned(), "VARCHAR(36)".to_owned()),
-    ]);
+    let mut warehouse = FakeWarehouse {
+        columns: Some(vec![
+            ("N".to_owned(), "DATE".to_owned()),
+            ("UPLOAD_ID".to_owned(), "VARCHAR(36)".to_owned()),
+        ]),
+        ..FakeWarehouse::default()
+    };
     let error = run(&upload(1), &mut warehouse, &FakeLedger::default())
         .await
         .unwrap_err();
