@@ -135,9 +135,10 @@ fn key_file(show_paths: bool) -> Finding {
         Ok(Some(_)) => finding("key_file", true, "readable, and by nobody else", ""),
         Ok(None) => finding(
             "key_file",
-            true,
-            "is made when the first secret is stored",
-            "",
+            false,
+            "not made yet",
+            "Run snowflake_bridge.generate_key_file() as a superuser, or leave it to the first \
+             snowflake_bridge.create_config(). Either says what is wrong with the path, if anything is.",
         ),
         Err(error) => {
             let (_, hint) = error.sqlstate_and_hint();
