@@ -13,15 +13,23 @@ from harness.reader import columns, query
 from harness.standin import ROLE, WAREHOUSE, Standin, User
 
 
+WIDTH = 110
+
+
 def heading(number: int, text: str) -> None:
     """Begins a step."""
     print(f"\n\033[1m{number}. {text}\033[0m\n" if sys.stdout.isatty() else f"\n{number}. {text}\n", flush=True)
 
 
+def echo(sql: str) -> None:
+    """A statement as psql shows it while it is typed."""
+    print("\n".join(f"  shop{'=' if number == 0 else '-'}> {line}" for number, line in enumerate(sql.strip().splitlines())), flush=True)
+
+
 def show(bridge: Bridge, sql: str, *options: str) -> None:
     """A statement, and what psql answers."""
-    print("\n".join("  shop=> " + line if number == 0 else "  shop-> " + line for number, line in enumerate(sql.splitlines())))
-    answer = bridge.cluster.psql(sql, "shop", "app", *options)
+    echo(sql)
+    answer = bridge.cluster.psql(sql, "shop", "app", "--pset=format=wrapped", f"--pset=columns={WIDTH}", *options)
     print("\n".join("  " + line for line in answer.rstrip().splitlines()) + "\n", flush=True)
 
 
@@ -36,25 +44,28 @@ def configure(bridge: Bridge, user: User) -> None:
 
 def finish_all(bridge: Bridge) -> float:
     """Finishes the three executions while another connection watches; the seconds until all have settled."""
+    for sql in executions.ALL:
+        echo(sql)
+    print()
     started = time.monotonic()
     settled = threading.Event()
 
     def progress() -> None:
-        seen = ""
+        seen: dict[str, str] = {}
         with bridge.cluster.connect("shop", "app") as watcher:
             while not settled.is_set():
                 for row in watcher.execute(executions.PROGRESS).fetchall():
                     line = (f"{row['execution_id']:<8} {row['phase']:<10} {row['rows'] or 0:>8} rows read, "
                             f"{row['staged_bytes'] or 0:>9} of {row['total_bytes'] or 0:>9} bytes staged")
-                    if line != seen:
-                        print(f"  {time.monotonic() - started:5.1f} s {line}", flush=True)
-                        seen = line
+                    if seen.get(row["execution_id"]) != line:
+                        print(f"  {time.monotonic() - started:5.1f} s  {line}", flush=True)
+                        seen[row["execution_id"]] = line
                 settled.wait(0.1)
 
     watching = threading.Thread(target=progress)
     watching.start()
     try:
-        for sql in (executions.LARGE, executions.BAD, executions.NOT_ENABLED):
+        for sql in executions.ALL:
             bridge.app.execute(sql)
         bridge.settled("large", seconds=180)
         bridge.settled("bad")

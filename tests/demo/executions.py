@@ -28,6 +28,8 @@ insert into workflow_executions (execution_id, user_id, name, status, result_row
 values ('private', 'ada', 'Not For Snowflake', 'completed', '[{"day": "2024-01-01"}]')
 """
 
+ALL = (LARGE, BAD, NOT_ENABLED)
+
 PROGRESS = "select execution_id, coalesce(phase, state) as phase, rows, staged_bytes, total_bytes from snowflake_bridge.upload_progress()"
 
 STATUS = """select execution_id, status, snowflake_enabled, snowflake_status,
