@@ -6,14 +6,22 @@ use super::StoredConfig;
 use super::changes::{datum, write};
 use crate::error::Result;
 
-/// Uploads that waited for other credentials are due again. As `retry`, not `queued`: of an execution only one may be
-/// queued, and a newer one may be.
+/// Uploads that waited for other credentials are due again: those that began with this configuration, and those that
+/// would begin with it (no name means `default`), as their owner or as the owner of their watch. One too many does no
+/// harm, it waits again. As `retry`, not `queued`: of an execution only one may be queued, and a newer one may be.
 pub fn resume(config_id: Uuid) -> Result<()> {
     const RESUME: &str = "
         update snowflake_bridge.uploads u
            set state = 'retry', next_attempt_at = pg_catalog.now(), completed_at = null,
                needs_mirror = true, mirror_after = pg_catalog.now()
-         where u.state = 'needs_credentials' and u.config_id = $1";
+          from snowflake_bridge.snowflake_configurations c
+         where c.id = $1 and u.state = 'needs_credentials'
+           and (u.config_id = c.id
+                or u.config_id is null and coalesce(u.options ->> 'config', 'default') = c.name
+                   and ((u.owner_kind, u.user_id, u.owner_oid) = (c.owner_kind, c.user_id, c.owner_oid)
+                        or c.owner_kind = 'role'
+                           and (c.user_id, c.owner_oid) in (select w.user_id, w.owner_oid
+                                                              from snowflake_bridge.watches w where w.id = u.watch_id)))";
     write(RESUME, &[datum(config_id)]).map(drop)
 }
 

@@ -57,10 +57,15 @@ select account_identifier, auth_method, version from snowflake_configurations wh
 insert into uploads (execution_id, user_id, owner_kind, owner_oid, state, config_id)
 select 'waiting', 'postgres', 'role', c.owner_oid, 'needs_credentials', c.id
   from snowflake_configurations c where c.name = 'default';
+insert into uploads (execution_id, user_id, owner_kind, owner_oid, state, options)
+select e.id, c.user_id, c.owner_kind, c.owner_oid, 'needs_credentials', e.options::jsonb
+  from snowflake_configurations c, (values ('not begun', '{}'), ('for another', '{"config": "second"}')) e (id, options)
+ where c.name = 'default';
 update snowflake_configurations set is_active = false where name = 'default';
 select update_config(token => 'marker-Xyzzy-5', verify => false);
-select u.state, u.next_attempt_at <= now() as due, u.needs_mirror, c.is_active
-  from uploads u join snowflake_configurations c on c.id = u.config_id;
+select execution_id, state, next_attempt_at <= now() as due, needs_mirror from uploads order by id;
+select is_active from get_config('default');
+delete from uploads where config_id is null;
 
 -- Deleting ends the uploads that would have used it, and only those.
 insert into uploads (execution_id, user_id, owner_kind, owner_oid, state, options)
