@@ -37,6 +37,18 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
         default_table,
         replaces,
     } = tx::transaction(|| plan(upload, &options))?;
+    if !config.is_active {
+        // By this, update_config finds the upload again.
+        tx::transaction(|| uploads::record_config(upload.id, config.id))?;
+        return Err(bridge_core::Error::new(
+            ErrorKind::Credentials,
+            format!(
+                "Snowflake refused the credentials of configuration \"{}\"",
+                config.name
+            ),
+        )
+        .into());
+    }
     let (table, schema, database) = options.target(&default_table)?;
     let spool = spool_root
         .join(upload.upload_id.to_string())
@@ -86,16 +98,6 @@ struct Plan {
 fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
     let watch = watch(upload)?;
     let config = config(upload, &watch, options)?;
-    if !config.is_active {
-        return Err(bridge_core::Error::new(
-            ErrorKind::Credentials,
-            format!(
-                "Snowflake refused the credentials of configuration \"{}\"",
-                config.name
-            ),
-        )
-        .into());
-    }
     Ok(Plan {
         settings: config.open()?,
         installation_id: uploads::installation_id()?,
