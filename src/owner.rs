@@ -92,11 +92,8 @@ impl Owner {
         if user_id == caller.user_id() {
             return Ok(caller);
         }
-        // SAFETY: backend-local read.
-        let current = unsafe { pg_sys::GetUserId() };
-        // SAFETY: a catalog lookup inside a transaction.
-        let superuser = unsafe { pg_sys::superuser_arg(current) };
-        if !superuser && !guc::act_for_users_roles().contains(&role_name(current)?) {
+        let current = current_role();
+        if !is_superuser(current) && !guc::act_for_users_roles().contains(&role_name(current)?) {
             return Err(Error::denied(format!("permission denied to act for user \"{user_id}\""))
                 .hint("Only superusers and the roles in snowflake_bridge.act_for_users_roles may pass user_id."));
         }
@@ -107,6 +104,24 @@ impl Owner {
             subject: user_id.to_owned(),
         })
     }
+}
+
+/// The current role.
+pub fn current_role() -> pg_sys::Oid {
+    // SAFETY: a backend-local read.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether a role is a superuser.
+pub fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog lookup inside a transaction.
+    unsafe { pg_sys::superuser_arg(role) }
+}
+
+/// Whether a role has the rights of another, by being it, a member of it, or a superuser.
+pub fn has_rights_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog lookup inside a transaction.
+    unsafe { pg_sys::has_privs_of_role(role, other) }
 }
 
 /// The name of a role.

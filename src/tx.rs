@@ -66,6 +66,29 @@ pub fn subtransaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
+/// Runs `work` on a snapshot of this moment, whatever snapshot the transaction has. `work` must only read.
+///
+/// # Errors
+/// What `work` returns.
+pub fn with_latest_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: inside a transaction; the snapshot is popped again below, or by the rollback that an ERROR brings.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
+    let outcome = work();
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    outcome
+}
+
+/// Whether a row version with this `xmin` was written by the current transaction, or a part of it.
+pub fn is_own(xmin: i64) -> bool {
+    u32::try_from(xmin).is_ok_and(|xmin| {
+        // SAFETY: a look at backend-local state inside a transaction.
+        unsafe {
+            pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xmin))
+        }
+    })
+}
+
 /// Turns an ERROR or a panic into a value. The caller must roll back what was open.
 fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     PgTryBuilder::new(AssertUnwindSafe(work))

@@ -1,19 +1,18 @@
 //! Uploads as their users handle them: create an execution, queue, wait, retry, cancel.
-#![allow(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default, pg_sys};
+use pgrx::{JsonB, default};
 
 use crate::error::{Error, Result};
-use crate::owner::Owner;
+use crate::owner::{Owner, current_role, is_superuser};
 use crate::uploads::{self, NewUpload};
 use crate::watches::Watch;
 use crate::worker::registry::{self, Wake};
-use crate::{net, sandbox};
+use crate::{net, sandbox, tx};
 
 /// Between two looks at an upload's state.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -180,8 +179,7 @@ fn require_visible(id: i64) -> Result<()> {
 
 /// Whether the upload is the caller's: by its owner, by its watch's owner, or because the caller is a superuser.
 fn owns(caller: &Owner, id: i64) -> Result<bool> {
-    // SAFETY: a backend-local read and a catalog lookup inside a transaction.
-    let is_superuser = unsafe { pg_sys::superuser_arg(pg_sys::GetUserId()) };
+    let is_superuser = is_superuser(current_role());
     sandbox::as_extension_owner(|| {
         Ok(Spi::get_one_with_args::<bool>(
             "select exists (select from snowflake_bridge.uploads u \
@@ -251,38 +249,25 @@ fn wait(id: i64, timeout: Option<Interval>) -> Result<String> {
 
 /// The upload's state as it is now, whatever snapshot the caller's transaction has.
 fn look(id: i64) -> Result<Option<Seen>> {
-    // SAFETY: inside a transaction; the snapshot is popped again below, or by the rollback that an ERROR brings.
-    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let seen = sandbox::as_extension_owner(|| {
-        Spi::connect(|client| {
-            let rows = client.select(
-                "select u.state, u.error_message, u.row_count, u.xmin::text::bigint \
+    tx::with_latest_snapshot(|| {
+        sandbox::as_extension_owner(|| {
+            Spi::connect(|client| {
+                let rows = client.select(
+                    "select u.state, u.error_message, u.row_count, u.xmin::text::bigint \
                  from snowflake_bridge.uploads u where u.id = $1",
-                Some(1),
-                &[id.into()],
-            )?;
-            let Some(row) = rows.into_iter().next() else {
-                return Ok(None);
-            };
-            Ok(Some(Seen {
-                state: row.get(1)?.unwrap_or_default(),
-                message: row.get(2)?,
-                rows: row.get(3)?,
-                is_own_transaction: row.get::<i64>(4)?.is_some_and(is_own_transaction),
-            }))
+                    Some(1),
+                    &[id.into()],
+                )?;
+                let Some(row) = rows.into_iter().next() else {
+                    return Ok(None);
+                };
+                Ok(Some(Seen {
+                    state: row.get(1)?.unwrap_or_default(),
+                    message: row.get(2)?,
+                    rows: row.get(3)?,
+                    is_own_transaction: row.get::<i64>(4)?.is_some_and(tx::is_own),
+                }))
+            })
         })
-    });
-    // SAFETY: pushed above.
-    unsafe { pg_sys::PopActiveSnapshot() };
-    seen
-}
-
-/// Whether a row version was written by the caller's own transaction, or a part of it.
-fn is_own_transaction(xmin: i64) -> bool {
-    u32::try_from(xmin).is_ok_and(|xmin| {
-        // SAFETY: a look at backend-local state inside a transaction.
-        unsafe {
-            pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from_inner(xmin))
-        }
     })
 }

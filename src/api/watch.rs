@@ -1,5 +1,4 @@
 //! `watch` and `unwatch`: what makes a relation one whose finished rows are uploaded.
-#![allow(unsafe_code)]
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -7,7 +6,7 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use pgrx::{default, pg_sys};
 
 use crate::error::{Error, Result};
-use crate::owner::{Owner, role_name};
+use crate::owner::{Owner, current_role, has_rights_of, is_superuser, role_name};
 use crate::sandbox;
 use crate::watches::{Columns, Watch, column_type, qualified_name};
 use crate::worker::registry::{self, Wake};
@@ -70,12 +69,8 @@ fn start(
     if finished.is_empty() {
         return Err(Error::invalid("finished must name at least one status"));
     }
-    // SAFETY: backend-local reads and a catalog lookup inside a transaction.
-    let (caller, is_superuser) = unsafe {
-        let caller = pg_sys::GetUserId();
-        (caller, pg_sys::superuser_arg(caller))
-    };
-    if act_for_users && !is_superuser {
+    let caller = current_role();
+    if act_for_users && !is_superuser(caller) {
         return Err(
             Error::denied("only superusers may watch with act_for_users")
                 .hint("It lets the relation's rows choose whose Snowflake configuration is used."),
@@ -93,7 +88,7 @@ fn start(
         }
     };
     let name = qualified_name(oid)?.ok_or_else(|| Error::missing("the relation was dropped"))?;
-    let owner = check_relation(oid, &name, caller, is_superuser)?;
+    let owner = check_relation(oid, &name, caller)?;
     add_columns(oid, &name)?;
     check_columns(oid, &name, &columns)?;
 
@@ -137,12 +132,7 @@ fn stop(relation: &str) -> Result<bool> {
         ));
     };
     let name = qualified_name(oid)?.ok_or_else(|| Error::missing("the relation was dropped"))?;
-    // SAFETY: as in `start`.
-    let (caller, is_superuser) = unsafe {
-        let caller = pg_sys::GetUserId();
-        (caller, pg_sys::superuser_arg(caller))
-    };
-    check_relation(oid, &name, caller, is_superuser)?;
+    check_relation(oid, &name, current_role())?;
     let Some(watch) = sandbox::as_extension_owner(|| Watch::of_relation(oid))? else {
         return Ok(false);
     };
@@ -173,12 +163,7 @@ pub fn find(relation: &str) -> Result<Option<pg_sys::Oid>> {
 }
 
 /// Only an ordinary or partitioned table, and only by its owner. Returns that owner.
-fn check_relation(
-    oid: pg_sys::Oid,
-    name: &str,
-    caller: pg_sys::Oid,
-    is_superuser: bool,
-) -> Result<Owner> {
+fn check_relation(oid: pg_sys::Oid, name: &str, caller: pg_sys::Oid) -> Result<Owner> {
     let (kind, owner) = Spi::get_two_with_args::<String, pg_sys::Oid>(
         "select c.relkind::pg_catalog.text, c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
         &[oid.into()],
@@ -191,8 +176,7 @@ fn check_relation(
         )
         .hint("Watch the table in which executions finish."));
     }
-    // SAFETY: a catalog lookup inside a transaction.
-    if !is_superuser && !unsafe { pg_sys::has_privs_of_role(caller, owner) } {
+    if !has_rights_of(caller, owner) {
         return Err(Error::denied(format!("must be owner of table {name}")));
     }
     Ok(Owner::Role {

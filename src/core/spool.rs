@@ -53,6 +53,17 @@ pub struct SpoolOptions {
     pub compression: Compression,
 }
 
+impl SpoolOptions {
+    /// The usual compression, and files of this many bytes.
+    #[must_use]
+    pub fn new(target_file_size: u64) -> Self {
+        Self {
+            target_file_size,
+            compression: Compression::default(),
+        }
+    }
+}
+
 /// A finished file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpoolFile {

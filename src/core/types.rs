@@ -4,7 +4,6 @@ use arrow::datatypes::{DataType, TimeUnit};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-pub use crate::evolve::Fit;
 
 /// Snowflake's widest NUMBER, and as it happens the widest decimal that 128 bits hold.
 pub const MAX_PRECISION: u8 = 38;

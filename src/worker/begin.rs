@@ -129,10 +129,7 @@ fn read(
                 upload_id: upload.upload_id,
                 spool,
                 plan: options.plan(),
-                files: SpoolOptions {
-                    target_file_size: guc::target_file_size(),
-                    compression: bridge_core::parquet::Compression::default(),
-                },
+                files: SpoolOptions::new(guc::target_file_size()),
             },
         )
     })?;

@@ -1,12 +1,14 @@
 //! The background worker: one launcher for the server, one worker for each database that has the extension.
 
 mod begin;
+mod entry;
 mod launcher;
 mod mirror;
 pub mod registry;
 mod runner;
 mod service;
 mod signals;
+mod verdict;
 
 use std::time::Duration;
 

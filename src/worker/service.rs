@@ -8,98 +8,21 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use bridge_core::ErrorKind;
-use bridge_core::retry::Backoff;
 use bridge_core::snowflake::Pool;
 use bridge_core::upload::{Outcome, Phase};
-use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::registry::{self, Live, WorkerState};
+use super::entry::end_if_dropped;
+use super::registry::{self, Live};
 use super::runner::{self, Entry, Event, Reporter};
+use super::verdict::next_state;
 use super::{begin, mirror, signals};
 use crate::error::{Error, Result, log_error, log_message};
 use crate::uploads::{self, Claimed, NextState};
 use crate::{configs, guc, net, tx};
-
-/// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
-const LOCK_CLASS: u16 = 0x5342;
-
-#[pg_guard]
-#[unsafe(no_mangle)]
-pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) {
-    signals::install();
-    let database = BackgroundWorker::get_extra().to_owned();
-    BackgroundWorker::connect_worker_to_spi(Some(&database), guc::worker_role().as_deref());
-    // SAFETY: a callback of this library, which stays loaded until the process has gone.
-    unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) };
-
-    if !has_extension() {
-        registry::leave_worker(WorkerState::NoExtension);
-        return;
-    }
-    if !take_lock() {
-        // Another worker serves this database; the launcher looks again later.
-        return;
-    }
-    // SAFETY: variables of this process.
-    let (pid, now) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
-    let before = registry::enter_worker(pid, now);
-    match Service::start(before == WorkerState::LeftCleanly) {
-        Ok(mut service) => {
-            log_message("snowflake_bridge: worker started");
-            service.run();
-        }
-        Err(error) => {
-            log_error("snowflake_bridge: worker cannot start", &error);
-            // SAFETY: ends this process in order; the launcher starts another one later.
-            unsafe { pg_sys::proc_exit(1) };
-        }
-    }
-}
-
-/// An orderly end, by SIGTERM or an ERROR: what was in flight is not to blame. A process that is killed never gets here.
-#[pg_guard]
-unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
-    if registry::my_worker().is_some_and(|slot| {
-        // SAFETY: a variable of this process.
-        slot.pid == unsafe { pg_sys::MyProcPid }
-    }) {
-        registry::leave_worker(WorkerState::LeftCleanly);
-    }
-}
-
-fn has_extension() -> bool {
-    tx::transaction(|| {
-        Ok(Spi::get_one::<bool>(
-            "select exists (select from pg_catalog.pg_extension where extname = 'snowflake_bridge')",
-        )?)
-    })
-    .ok()
-    .flatten()
-    .unwrap_or(false)
-}
-
-/// One worker per database, whatever started it. Held until the process ends.
-fn take_lock() -> bool {
-    // SAFETY: a session lock outside of transactions, as a process may hold; the tag is plain data.
-    unsafe {
-        let mut tag = pg_sys::LOCKTAG {
-            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
-            locktag_field2: 0,
-            locktag_field3: 0,
-            locktag_field4: LOCK_CLASS,
-            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-        };
-        pg_sys::StartTransactionCommand();
-        let result = pg_sys::LockAcquire(&raw mut tag, pg_sys::ExclusiveLock as i32, true, true);
-        pg_sys::CommitTransactionCommand();
-        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
-    }
-}
 
 struct InFlight {
     upload: Claimed,
@@ -111,7 +34,7 @@ struct InFlight {
     task: Option<JoinHandle<()>>,
 }
 
-struct Service {
+pub(super) struct Service {
     spool_root: PathBuf,
     pool: Arc<Pool>,
     reporter: Reporter,
@@ -120,7 +43,7 @@ struct Service {
 }
 
 impl Service {
-    fn start(left_cleanly: bool) -> Result<Self> {
+    pub(super) fn start(left_cleanly: bool) -> Result<Self> {
         // SAFETY: a variable of this process.
         let database = unsafe { pg_sys::MyDatabaseId };
         tx::transaction(|| {
@@ -168,7 +91,7 @@ impl Service {
         })
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             if signals::reload_if_asked() {
                 self.reload();
@@ -371,51 +294,6 @@ fn end_unrecorded(id: i64, error: &Error) {
     end_if_dropped();
     // SAFETY: ends this process in order.
     unsafe { pg_sys::proc_exit(1) };
-}
-
-/// After DROP EXTENSION there is nothing left to do here; CREATE EXTENSION brings another worker.
-fn end_if_dropped() {
-    if !has_extension() {
-        log_message("snowflake_bridge: the extension was dropped; worker ends");
-        registry::leave_worker(WorkerState::NoExtension);
-        // SAFETY: ends this process in order.
-        unsafe { pg_sys::proc_exit(0) };
-    }
-}
-
-/// Only what can succeed on its own is tried again, and not for ever.
-fn next_state(error: &Error, attempt: i32) -> NextState {
-    let (kind, retry_after) = match error {
-        Error::Core(error) => (error.kind(), error.retry_after()),
-        // Our own or the application's tables could not be read: a lock, a full disk, a deadlock. Or the row is bad.
-        Error::Spi(_) => (ErrorKind::Transient, None),
-        Error::Server { sqlstate, .. } if is_passing(*sqlstate) => (ErrorKind::Transient, None),
-        Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
-    };
-    match kind {
-        ErrorKind::Transient if attempt < guc::max_attempts() => {
-            let backoff = Backoff {
-                base: guc::retry_base_delay(),
-                max: guc::retry_max_delay(),
-            };
-            let mut delay = backoff.base;
-            for _ in 0..attempt {
-                delay = backoff.delay(delay, &mut rand::thread_rng());
-            }
-            NextState::Retry(delay.max(retry_after.unwrap_or_default()))
-        }
-        ErrorKind::Credentials => NextState::NeedsCredentials,
-        ErrorKind::Canceled => NextState::Canceled,
-        _ => NextState::Failed,
-    }
-}
-
-/// Classes 40 (conflict), 53 (resources), 55 (locks), 57 (operator), 58 (system): not the row's fault.
-fn is_passing(sqlstate: PgSqlErrorCode) -> bool {
-    matches!(
-        uploads::unpack_sqlstate(sqlstate).get(..2),
-        Some("40" | "53" | "55" | "57" | "58")
-    )
 }
 
 fn show(in_flight: &InFlight, phase: Phase, staged: u64) {

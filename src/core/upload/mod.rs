@@ -5,23 +5,23 @@
 //! Running a load twice is running it once: each row carries the upload's id, and a repeated load removes those rows in
 //! the same transaction in which it copies them again.
 
+mod table;
+mod transaction;
+
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::evolve::{ExistingType, copy_expression_into};
 use crate::snowflake::sql::{self, CopyColumn, TableName};
 use crate::snowflake::{QueryResult, Statement, Warehouse};
 use crate::spool::Manifest;
-use crate::types::Fit;
+
+use transaction::{Settled, commit, settle};
 
 /// COPY accepts no more than this many names in FILES.
 const MAX_FILES_PER_COPY: usize = 1_000;
-
-/// How often a transaction that Snowflake still calls running is aborted and looked at again before the attempt gives up.
-const MAX_ABORTS: usize = 5;
 
 /// What there is to load, and what earlier attempts have already done.
 #[derive(Debug, Clone)]
@@ -109,7 +109,7 @@ pub async fn run(
         ledger.staged().await?;
     }
     ledger.progress(Phase::Preparing, upload.manifest.bytes);
-    let columns = prepare_table(warehouse, upload).await?;
+    let columns = table::prepare(warehouse, upload).await?;
     load(upload, &columns, warehouse, ledger).await
 }
 
@@ -141,100 +141,6 @@ async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledg
         done += file.bytes;
     }
     Ok(())
-}
-
-/// Makes the table take every column of the upload, and says how COPY fills each. DDL commits whatever transaction is
-/// open, so all of it comes before BEGIN.
-async fn prepare_table(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result<Vec<CopyColumn>> {
-    let columns = &upload.manifest.columns;
-    if describe(warehouse, &upload.target).await?.is_none() {
-        let create = sql::create_table(&upload.target, columns, &upload.comment);
-        execute(warehouse, create).await.map_err(|error| {
-            error.in_context(
-                format_args!("cannot create table {}", upload.target),
-                format_args!(
-                    "To create tables, a role needs CREATE TABLE on schema {}.{}; or name a table that exists.",
-                    sql::quote_ident(&upload.target.database),
-                    sql::quote_ident(&upload.target.schema)
-                ),
-            )
-        })?;
-    }
-    // Looked at again even when just created: somebody else may have been faster, with other columns.
-    let Some(existing) = describe(warehouse, &upload.target).await? else {
-        return Err(Error::new(
-            ErrorKind::Configuration,
-            format!("table {} was created but cannot be seen", upload.target),
-        )
-        .with_hint(
-            "Grant the role SELECT on future tables of the schema, or let the role own the table.",
-        ));
-    };
-    let mut missing = Vec::new();
-    let mut copied = Vec::with_capacity(columns.len());
-    for column in columns {
-        let mut expression = column.column_type.copy_expression(&column.name);
-        match existing.iter().find(|(name, _)| *name == column.name) {
-            None => missing.push(column.clone()),
-            Some((_, existing_type)) => match column.column_type.fit(existing_type) {
-                Fit::AsIs => {
-                    if let Some(existing_type) = ExistingType::parse(existing_type) {
-                        expression =
-                            copy_expression_into(existing_type, column.column_type, &column.name);
-                    }
-                }
-                Fit::Widen(wider) => {
-                    execute(
-                        warehouse,
-                        sql::widen_column(&upload.target, &column.name, &wider),
-                    )
-                    .await?;
-                }
-                Fit::Refused => {
-                    return Err(Error::new(
-                        ErrorKind::Configuration,
-                        format!(
-                            "column \"{}\" of table {} is {existing_type}, but the result's is {}",
-                            column.name,
-                            upload.target,
-                            column.column_type.snowflake()
-                        ),
-                    )
-                    .with_hint("Load into another table (snowflake_table_name), or change the result's column."));
-                }
-            },
-        }
-        copied.push(CopyColumn {
-            name: column.name.clone(),
-            expression,
-        });
-    }
-    if !missing.is_empty() {
-        execute(warehouse, sql::add_columns(&upload.target, &missing)).await?;
-    }
-    Ok(copied)
-}
-
-/// Name and type of each column; `None` if there is no such table.
-async fn describe(
-    warehouse: &mut dyn Warehouse,
-    table: &TableName,
-) -> Result<Option<Vec<(String, String)>>> {
-    /// "Object does not exist or not authorized."
-    const MISSING: &str = "002003";
-    let described = match execute(warehouse, sql::describe_table(table)).await {
-        Ok(described) => described,
-        Err(error) if error.code() == Some(MISSING) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let columns = (0..described.rows.len())
-        .filter_map(|row| {
-            let name = described.value(row, "name")?;
-            let column_type = described.value(row, "type")?;
-            Some((name.to_owned(), column_type.to_owned()))
-        })
-        .collect();
-    Ok(Some(columns))
 }
 
 async fn load(
@@ -368,52 +274,6 @@ async fn verify_count(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<
     .with_query_id(counted.query_id))
 }
 
-/// COMMIT, and after a lost answer the search for what became of it.
-async fn commit(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<()> {
-    let error = match execute(warehouse, sql::commit()).await {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
-    };
-    if !error.kind().is_retryable() {
-        return Err(error);
-    }
-    // If this fails as well, the recorded transaction lets the next attempt ask again.
-    match settle(warehouse, transaction).await? {
-        Settled::Committed => Ok(()),
-        Settled::RolledBack => Err(error),
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Settled {
-    Committed,
-    RolledBack,
-}
-
-/// What became of a transaction whose end we did not see. One that is still running belongs to a session that nobody
-/// holds any more: it is aborted, and looked at again, since its COMMIT may have been on the way.
-async fn settle(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<Settled> {
-    for _ in 0..MAX_ABORTS {
-        let described = execute(warehouse, sql::describe_transaction(transaction)?).await?;
-        match described
-            .value(0, "state")
-            .map(str::to_ascii_lowercase)
-            .as_deref()
-        {
-            Some("committed") => return Ok(Settled::Committed),
-            Some("running") => {
-                execute(warehouse, sql::abort_transaction(transaction)?).await?;
-            }
-            Some(_) => return Ok(Settled::RolledBack),
-            None => break,
-        }
-    }
-    Err(Error::new(
-        ErrorKind::Transient,
-        format!("Snowflake does not tell what became of transaction {transaction}"),
-    ))
-}
-
 fn outcome(upload: &Upload, query_id: Option<String>) -> Outcome {
     Outcome {
         rows: upload.manifest.rows,
@@ -426,5 +286,7 @@ async fn execute(warehouse: &mut dyn Warehouse, text: String) -> Result<QueryRes
     warehouse.execute(&Statement::new(text)).await
 }
 
+#[cfg(test)]
+mod fake;
 #[cfg(test)]
 mod tests;
