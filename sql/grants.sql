@@ -54,31 +54,6 @@ comment on function snowflake_bridge.revoke_usage(text) is
 comment on function snowflake_bridge.generate_key_file() is
     'API: superuser. Makes the file that snowflake_bridge.key_file names, with a new key, and returns its path.';
 
-comment on function snowflake_bridge.watch(text, boolean, boolean, text, text, text, text, text, text[]) is
-    'API: public. Uploads the finished rows of a table from now on; called by its owner. Adds the snowflake_ columns and two triggers.';
-comment on function snowflake_bridge.unwatch(text) is
-    'API: public. Ends watch: drops the triggers, cancels what waits; columns and loaded rows stay.';
-comment on function snowflake_bridge.create_execution(jsonb, text) is
-    'API: public. Inserts an execution into a watched table from the JSON of a report request, and returns its id.';
-comment on function snowflake_bridge.upload(text, text) is
-    'API: public. Queues one execution that the caller can see, whatever its flag, and returns the upload''s id.';
-comment on function snowflake_bridge.wait_for_upload(bigint, interval) is
-    'API: public. Waits until an upload has ended, or the timeout, with its progress as notices; returns its state.';
-comment on function snowflake_bridge.retry_upload(bigint) is
-    'API: public. Lets an upload that failed, or waits, go on now; false if there was nothing to retry.';
-comment on function snowflake_bridge.cancel_upload(bigint) is
-    'API: public. Ends an upload that waits; false if it does not wait.';
-comment on function snowflake_bridge.upload_progress() is
-    'API: public. The caller''s unfinished uploads, with live phase, rows and bytes.';
-comment on function snowflake_bridge.worker_status() is
-    'API: public. Whether the worker of this database runs, and how many uploads are in which state.';
-comment on function snowflake_bridge.mark_pending() is
-    'API: public (for CREATE TRIGGER only). BEFORE trigger of a watched table: sets snowflake_status to pending when a result will be uploaded.';
-comment on function snowflake_bridge.enqueue() is
-    'API: public (for CREATE TRIGGER only). AFTER trigger of a watched table: queues an upload in the same transaction, and wakes the worker when it commits.';
-comment on function snowflake_bridge.notify_launcher() is
-    'API: private. Makes the launcher look for databases with the extension when the transaction commits.';
-
 -- PUBLIC may execute new functions by default, and default privileges may give anything to anybody: on Supabase they give
 -- the role of anonymous visitors all privileges on what an extension makes.
 do $$
@@ -109,9 +84,6 @@ begin
     end loop;
 end;
 $$;
-
--- A database that has just got the extension gets a worker when this commits.
-select snowflake_bridge.notify_launcher();
 
 -- The database has the extension as soon as this commits, and wants its worker.
 do $$

@@ -13,7 +13,7 @@ create table snowflake_bridge.installation (
 );
 insert into snowflake_bridge.installation default values;
 comment on table snowflake_bridge.installation is
-    'API: private. One row: the identity under which this database writes to a Snowflake stage, so that two databases never meet there.';
+    'API: private. One row: the identity under which this database writes to a Snowflake stage, so that two databases never meet there. Not dumped: a restored copy is another installation.';
 
 create table snowflake_bridge.snowflake_configurations (
     id                               uuid not null default gen_random_uuid() primary key,
@@ -64,6 +64,7 @@ create table snowflake_bridge.watches (
     user_id_column        text,
     result_rows_column    text not null,
     result_columns_column text,
+    is_active             boolean not null default true,
     created_at            timestamptz not null default now()
 );
 comment on table snowflake_bridge.watches is
@@ -72,7 +73,7 @@ comment on table snowflake_bridge.watches is
 create table snowflake_bridge.uploads (
     id              bigint generated always as identity primary key,
     upload_id       uuid not null default gen_random_uuid() unique,
-    watch_id        bigint references snowflake_bridge.watches on delete set null,
+    watch_id        bigint references snowflake_bridge.watches,
     execution_id    text not null,
     user_id         text not null,
     owner_kind      text not null check (owner_kind in ('role', 'jwt')),
@@ -82,13 +83,15 @@ create table snowflake_bridge.uploads (
     state           text not null default 'queued' check (state in
                         ('queued', 'claimed', 'staged', 'copying', 'completed', 'retry', 'failed', 'canceled', 'needs_credentials')),
     generation      bigint not null default 1,
+    claim_count     integer not null default 0,
     attempt_count   integer not null default 0,
     crash_count     integer not null default 0,
     next_attempt_at timestamptz not null default now(),
     config_id       uuid,
     target          text,
     manifest        jsonb,
-    staged_attempt  integer,
+    staged_claim    integer,
+    staged_for      text,
     transaction_id  text,
     row_count       bigint,
     byte_count      bigint,
@@ -105,6 +108,9 @@ create table snowflake_bridge.uploads (
     completed_at    timestamptz,
     check ((owner_kind = 'role') = (owner_oid <> 0))
 );
+comment on column snowflake_bridge.watches.is_active is
+    'False after unwatch. The row stays, so that a later watch goes on from the uploads of this one.';
+
 comment on table snowflake_bridge.uploads is
     'API: public (read). Every upload: its place in the queue, its state, and what came of it; each owner sees only their own. This row is the truth about an upload; the application''s row is a mirror of it.';
 comment on column snowflake_bridge.uploads.state is
@@ -115,7 +121,9 @@ comment on column snowflake_bridge.uploads.row_user_id is 'The user that the exe
 comment on column snowflake_bridge.uploads.attempt_count is 'Attempts begun. Counted and committed before the row is touched, so that a row that kills the process has spent one.';
 comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which the worker process died.';
 comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
-comment on column snowflake_bridge.uploads.staged_attempt is 'The attempt that put every file into the stage, under its own directory; null if none has.';
+comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';
+comment on column snowflake_bridge.uploads.staged_claim is 'The claim that put every file into the stage, under its own directory; null if none has.';
+comment on column snowflake_bridge.uploads.staged_for is 'Account and user whose stage that is: with another, everything begins anew.';
 comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.
@@ -125,7 +133,6 @@ create index uploads_in_flight on snowflake_bridge.uploads (id) where state in (
 create index uploads_mirror on snowflake_bridge.uploads (mirror_after) where needs_mirror;
 create index uploads_execution on snowflake_bridge.uploads (watch_id, execution_id, id);
 
-select pg_extension_config_dump('snowflake_bridge.installation', '');
 select pg_extension_config_dump('snowflake_bridge.snowflake_configurations', '');
 select pg_extension_config_dump('snowflake_bridge.watches', '');
 select pg_extension_config_dump('snowflake_bridge.watches_id_seq', '');

@@ -79,6 +79,12 @@ pub fn with_latest_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     outcome
 }
 
+/// Whether the current transaction sees what others commit while it runs.
+pub fn sees_later_commits() -> bool {
+    // SAFETY: a backend-local variable.
+    unsafe { pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32 }
+}
+
 /// Whether a row version with this `xmin` was written by the current transaction, or a part of it.
 pub fn is_own(xmin: i64) -> bool {
     u32::try_from(xmin).is_ok_and(|xmin| {

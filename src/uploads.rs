@@ -23,7 +23,12 @@ pub struct Claimed {
     pub options: serde_json::Value,
     pub attempt: i32,
     pub manifest: Option<Manifest>,
-    pub staged_attempt: Option<i32>,
+    /// Counts every time a worker took the upload.
+    pub claim: i32,
+    /// The claim that staged all files, if one did.
+    pub staged_claim: Option<i32>,
+    /// Account and user of the last attempt that read or staged.
+    pub staged_for: Option<String>,
     pub transaction: Option<String>,
 }
 
@@ -63,7 +68,8 @@ pub fn enqueue(new: &NewUpload<'_>) -> Result<i64> {
 
 /// Takes up to `limit` due uploads. The attempt is counted here, and committed before the row is touched. An execution
 /// whose earlier upload has not ended waits, so that its rows are replaced in order. No connection holds more than
-/// `share` of the slots, so that one that is slow or dead leaves room for the others.
+/// `share` of the slots, so that one that is slow or dead leaves room for the others; an upload during which the worker
+/// crashed runs alone.
 ///
 /// # Errors
 /// If the statement fails.
@@ -82,14 +88,18 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
                    and not exists (select from snowflake_bridge.uploads e \
                        where e.watch_id = d.watch_id and e.execution_id = d.execution_id and e.id < d.id \
                          and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
+                   and (d.crash_count = 0 or not exists (select from snowflake_bridge.uploads f \
+                       where f.state in ('claimed', 'staged', 'copying'))) \
+                   and not exists (select from snowflake_bridge.uploads s \
+                       where s.state in ('claimed', 'staged', 'copying') and s.crash_count > 0) \
                    and (d.owner_kind, d.user_id, d.owner_oid, coalesce(d.options ->> 'config', 'default')) not in (table busy) \
                  order by d.next_attempt_at, d.id limit $1 for update skip locked) \
              update snowflake_bridge.uploads u set \
-                 state = 'claimed', attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
+                 state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
                  error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
              from due where u.id = due.id \
-             returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_attempt, u.transaction_id",
+             returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_claim, u.transaction_id, u.staged_for, u.claim_count",
             None,
             &[limit.into(), share.into()],
         )?;
@@ -109,7 +119,9 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
                 attempt: row.get(7)?.ok_or_else(missing)?,
                 // A manifest that a newer version wrote is read anew.
                 manifest: manifest.and_then(|manifest| serde_json::from_value(manifest.0).ok()),
-                staged_attempt: row.get(9)?,
+                staged_claim: row.get(9)?,
+                staged_for: row.get(11)?,
+                claim: row.get(12)?.ok_or_else(missing)?,
                 transaction: row.get(10)?,
             });
         }
@@ -135,7 +147,7 @@ pub fn next_due() -> Result<Option<Duration>> {
 ///
 /// # Errors
 /// If the statement fails.
-pub fn record_read(id: i64, config_id: Uuid, manifest: &Manifest) -> Result<()> {
+pub fn record_read(id: i64, config_id: Uuid, destination: &str, manifest: &Manifest) -> Result<()> {
     let manifest = serde_json::to_value(manifest).map_err(|error| {
         bridge_core::Error::new(
             bridge_core::ErrorKind::Internal,
@@ -144,11 +156,13 @@ pub fn record_read(id: i64, config_id: Uuid, manifest: &Manifest) -> Result<()> 
         .with_source(error)
     })?;
     run(
-        "update snowflake_bridge.uploads set config_id = $2, manifest = $3, staged_attempt = null where id = $1",
+        "update snowflake_bridge.uploads set config_id = $2, manifest = $3, staged_claim = null, staged_for = $4, \
+             transaction_id = case when staged_for = $4 then transaction_id end where id = $1",
         &[
             id.into(),
             to_pg_uuid(config_id).into(),
             JsonB(manifest).into(),
+            destination.into(),
         ],
     )
 }
@@ -170,7 +184,7 @@ pub fn record_config(id: i64, config_id: Uuid) -> Result<()> {
 /// If the statement fails.
 pub fn record_staged(id: i64) -> Result<()> {
     run(
-        "update snowflake_bridge.uploads set state = 'staged', staged_attempt = attempt_count where id = $1",
+        "update snowflake_bridge.uploads set state = 'staged', staged_claim = claim_count where id = $1",
         &[id.into()],
     )
 }

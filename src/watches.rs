@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, quote_identifier};
 
 use crate::error::{Error, Result};
-use crate::owner::Owner;
+use crate::owner::{Owner, role_name};
 
 /// A watched relation, its owner, and which of its columns mean what.
 #[derive(Debug, Clone)]
@@ -14,6 +14,8 @@ pub struct Watch {
     pub relation: pg_sys::Oid,
     pub owner: Owner,
     pub act_for_users: bool,
+    /// False after unwatch.
+    pub is_active: bool,
     pub finished: Vec<String>,
     pub columns: Columns,
 }
@@ -29,7 +31,7 @@ pub struct Columns {
 }
 
 const SELECT: &str = "select w.id, w.relation::pg_catalog.oid, w.user_id, w.owner_oid, w.act_for_users, w.finished, \
-    w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column \
+    w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column, w.is_active \
     from snowflake_bridge.watches w";
 
 impl Watch {
@@ -55,7 +57,9 @@ impl Watch {
         Spi::connect(|client| {
             Self::first(
                 client,
-                &format!("{SELECT} where w.relation::pg_catalog.oid operator(pg_catalog.=) $1"),
+                &format!(
+                    "{SELECT} where w.is_active and w.relation::pg_catalog.oid operator(pg_catalog.=) $1"
+                ),
                 &[relation.into()],
             )
         })
@@ -66,14 +70,19 @@ impl Watch {
     /// # Errors
     /// If there is none, or more than one.
     pub fn only() -> Result<Self> {
-        let count =
-            Spi::get_one::<i64>("select count(*) from snowflake_bridge.watches")?.unwrap_or(0);
+        // A relation that was dropped has left its watch behind.
+        const WATCHED: &str = "w.is_active and exists (select from pg_catalog.pg_class c \
+            where c.oid operator(pg_catalog.=) w.relation::pg_catalog.oid)";
+        let count = Spi::get_one::<i64>(&format!(
+            "select count(*) from snowflake_bridge.watches w where {WATCHED}"
+        ))?
+        .unwrap_or(0);
         if count > 1 {
             return Err(
                 Error::invalid(format!("{count} relations are watched")).hint("Name the relation.")
             );
         }
-        Spi::connect(|client| Self::first(client, SELECT, &[]))?.ok_or_else(|| {
+        Spi::connect(|client| Self::first(client, &format!("{SELECT} where {WATCHED}"), &[]))?.ok_or_else(|| {
             Error::missing("no relation is watched")
                 .hint("Call snowflake_bridge.watch('public.workflow_executions', create_if_missing => true) first.")
         })
@@ -98,6 +107,7 @@ impl Watch {
                 oid: row.get(4)?.ok_or_else(missing)?,
             },
             act_for_users: row.get(5)?.unwrap_or(false),
+            is_active: row.get(12)?.unwrap_or(false),
             finished: row.get(6)?.unwrap_or_default(),
             columns: Columns {
                 execution_id: text(7)?,
@@ -129,18 +139,24 @@ impl Watch {
         ))
     }
 
-    /// The role that now owns the relation must be the one that had it watched, under the same name.
+    /// The role that now owns the relation must be the one for which it is watched, under the same name: the worker acts as
+    /// that role there, and whoever owns the relation decides what code runs along.
     ///
     /// # Errors
     /// If it is not.
     pub fn check_owner(&self) -> Result<()> {
-        if crate::owner::role_name(self.owner.oid()).ok().as_deref() == Some(self.owner.user_id()) {
+        let owner = Spi::get_one_with_args::<pg_sys::Oid>(
+            "select c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
+            &[self.relation.into()],
+        )?;
+        if owner == Some(self.owner.oid()) && role_name(self.owner.oid())? == self.owner.user_id() {
             return Ok(());
         }
-        Err(
-            Error::missing(format!("role \"{}\", for which the relation is watched, does not exist any more", self.owner.user_id()))
-                .hint("Let the relation's present owner call snowflake_bridge.unwatch and snowflake_bridge.watch."),
-        )
+        Err(Error::missing(format!(
+            "the relation does not belong to role \"{}\" any more, for which it is watched",
+            self.owner.user_id()
+        ))
+        .hint("Let the relation's present owner call snowflake_bridge.watch again."))
     }
 }
 

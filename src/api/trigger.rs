@@ -61,6 +61,11 @@ fn shielded<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
         Ok(value) => Some(value),
         Err(error) => {
             let (sqlstate, hint) = error.sqlstate_and_hint();
+            // Whoever cancels the statement means the statement.
+            let level = match sqlstate {
+                PgSqlErrorCode::ERRCODE_QUERY_CANCELED => PgLogLevel::ERROR,
+                _ => PgLogLevel::WARNING,
+            };
             let report = pgrx::pg_sys::panic::ErrorReport::new(
                 sqlstate,
                 format!("snowflake_bridge: the result will not be uploaded: {error}"),
@@ -70,7 +75,7 @@ fn shielded<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
                 Some(hint) => report.set_hint(hint),
                 None => report,
             }
-            .report(PgLogLevel::WARNING);
+            .report(level);
             None
         }
     }

@@ -37,12 +37,7 @@ fn wait_for_upload(
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn retry_upload(id: i64) -> Result<bool, ErrorReport> {
-    Ok(change(
-        id,
-        "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, next_attempt_at = now(), \
-             completed_at = null, needs_mirror = true, mirror_after = now() \
-         where u.id = $1 and u.state in ('retry', 'failed', 'canceled', 'needs_credentials') returning true",
-    )?)
+    Ok(retry(id)?)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -93,35 +88,10 @@ pub fn options(
 fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
     sandbox::require_unrestricted()?;
     let watch = resolve_watch(relation)?;
-    let name = watch
-        .qualified_name()?
-        .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
-    let user = watch.columns.user_id.as_ref().map_or_else(
-        || "null".to_owned(),
-        |column| format!("{}::text", pgrx::spi::quote_identifier(column)),
-    );
-    // As the caller, with the caller's rights and policies: who cannot see the row cannot upload it.
-    let row = Spi::connect(|client| {
-        let rows = client.select(
-            &format!(
-                "select {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} where {}",
-                watch.key_condition()?
-            ),
-            Some(1),
-            &[execution_id.into()],
-        )?;
-        let Some(row) = rows.into_iter().next() else {
-            return Ok::<_, Error>(None);
-        };
-        let json = row.get::<JsonB>(2)?.map(|json| json.0.to_string());
-        Ok(Some((
-            row.get::<String>(1)?,
-            options(json.as_deref(), row.get(3)?, row.get(4)?),
-        )))
-    })?;
-    let Some((user_id, options)) = row else {
+    let Some((user_id, options)) = read_row(&watch, execution_id)? else {
+        let relation = watch.qualified_name()?.unwrap_or_default();
         return Err(Error::missing(format!(
-            "no execution \"{execution_id}\" in {name}"
+            "no execution \"{execution_id}\" in {relation}"
         )));
     };
     let owner = owner_of(&watch, user_id.as_deref());
@@ -136,6 +106,73 @@ fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
     })?;
     registry::wake_at_commit(Wake::Worker);
     Ok(id)
+}
+
+/// User and options of an execution, read as the caller, with the caller's rights and policies: who cannot see the row
+/// cannot upload it.
+fn read_row(
+    watch: &Watch,
+    execution_id: &str,
+) -> Result<Option<(Option<String>, serde_json::Value)>> {
+    let name = watch
+        .qualified_name()?
+        .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
+    let user = watch.columns.user_id.as_ref().map_or_else(
+        || "null".to_owned(),
+        |column| format!("{}::text", pgrx::spi::quote_identifier(column)),
+    );
+    let query = format!(
+        "select {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} where {}",
+        watch.key_condition()?
+    );
+    Spi::connect(|client| {
+        let Some(row) = client
+            .select(&query, Some(1), &[execution_id.into()])?
+            .next()
+        else {
+            return Ok(None);
+        };
+        let json = row.get::<JsonB>(2)?.map(|json| json.0.to_string());
+        let options = options(json.as_deref(), row.get(3)?, row.get(4)?);
+        Ok(Some((row.get::<String>(1)?, options)))
+    })
+}
+
+/// Goes on with the options that the row has now: changing them is what most hints ask for. Only the latest upload of
+/// an execution: an older one would load beside it what it has replaced.
+fn retry(id: i64) -> Result<bool> {
+    sandbox::require_unrestricted()?;
+    require_visible(id)?;
+    let (watch, execution_id) = sandbox::as_extension_owner(|| {
+        let (watch, execution_id) = Spi::get_two_with_args::<i64, String>(
+            "select u.watch_id, u.execution_id from snowflake_bridge.uploads u where u.id = $1",
+            &[id.into()],
+        )?;
+        Ok((watch.map(Watch::load).transpose()?.flatten(), execution_id))
+    })?;
+    let row = match (&watch, &execution_id) {
+        (Some(watch), Some(execution_id)) if watch.is_active => read_row(watch, execution_id)?,
+        _ => None,
+    };
+    let options = row.map(|(_, options)| JsonB(options));
+    let changed = sandbox::as_extension_owner(|| {
+        Spi::connect_mut(|client| {
+            let changed = client.update(
+                "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, \
+                     next_attempt_at = now(), completed_at = null, needs_mirror = true, mirror_after = now(), \
+                     options = coalesce($2, u.options), \
+                     staged_claim = case when coalesce($2, u.options) = u.options then u.staged_claim end \
+                 where u.id = $1 and u.state in ('retry', 'failed', 'canceled', 'needs_credentials') \
+                     and not exists (select from snowflake_bridge.uploads n \
+                         where n.watch_id = u.watch_id and n.execution_id = u.execution_id and n.id > u.id)",
+                None,
+                &[id.into(), options.into()],
+            )?;
+            Ok(!changed.is_empty())
+        })
+    })?;
+    registry::wake_at_commit(Wake::Worker);
+    Ok(changed)
 }
 
 /// The named watch, or the only one.
@@ -207,6 +244,13 @@ struct Seen {
 
 fn wait(id: i64, timeout: Option<Interval>) -> Result<String> {
     sandbox::require_unrestricted()?;
+    if !tx::sees_later_commits() {
+        return Err(Error::user(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            "cannot wait for an upload in a transaction that keeps one snapshot",
+        )
+        .hint("Wait in READ COMMITTED, outside of the transaction."));
+    }
     require_visible(id)?;
     let deadline = timeout.map(|timeout| {
         Instant::now() + Duration::from_secs_f64((timeout.as_micros() as f64 / 1e6).max(0.0))

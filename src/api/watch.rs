@@ -97,7 +97,7 @@ fn start(
             "insert into snowflake_bridge.watches as w (relation, user_id, owner_oid, act_for_users, finished, execution_id_column, \
                  status_column, user_id_column, result_rows_column, result_columns_column) \
              values ($1::pg_catalog.regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
-             on conflict (relation) do update set user_id = excluded.user_id, owner_oid = excluded.owner_oid, \
+             on conflict (relation) do update set is_active = true, user_id = excluded.user_id, owner_oid = excluded.owner_oid, \
                  act_for_users = excluded.act_for_users, finished = excluded.finished, \
                  execution_id_column = excluded.execution_id_column, status_column = excluded.status_column, \
                  user_id_column = excluded.user_id_column, result_rows_column = excluded.result_rows_column, \
@@ -147,7 +147,7 @@ fn stop(relation: &str) -> Result<bool> {
             &[watch.id.into()],
         )?;
         Ok(Spi::run_with_args(
-            "delete from snowflake_bridge.watches where id = $1",
+            "update snowflake_bridge.watches set is_active = false where id = $1",
             &[watch.id.into()],
         )?)
     })?;

@@ -52,22 +52,31 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
     let (table, schema, database) = options.target(&default_table)?;
     let spool = spool_root
         .join(upload.upload_id.to_string())
-        .join(upload.attempt.to_string());
+        .join(upload.claim.to_string());
     make_private(spool.parent().unwrap_or(spool_root))?;
 
-    let manifest = match (&upload.manifest, upload.staged_attempt) {
-        (Some(manifest), Some(_)) => {
+    // Another account or user has another stage, and knows nothing of what was loaded elsewhere.
+    let destination = format!("{}/{}", settings.account.host(), settings.username);
+    let is_same = upload.staged_for.as_ref() == Some(&destination);
+    let (manifest, staged_claim) = match (&upload.manifest, upload.staged_claim) {
+        (Some(manifest), Some(claim)) if is_same => {
             tx::transaction(|| uploads::record_config(upload.id, config.id))?;
-            manifest.clone()
+            (manifest.clone(), Some(claim))
         }
-        _ => read(upload, &watch, &options, &spool, config.id)?,
+        _ => {
+            let manifest = read(upload, &watch, &options, &spool)?;
+            tx::transaction(|| {
+                uploads::record_read(upload.id, config.id, &destination, &manifest)
+            })?;
+            (manifest, None)
+        }
     };
 
     Ok(Job {
         id: upload.id,
         upload_id: upload.upload_id,
         installation_id,
-        attempt: upload.attempt,
+        claim: upload.claim,
         pool_key: PoolKey::new(config.id, config.version),
         settings,
         read_at,
@@ -77,8 +86,8 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
         database,
         spool,
         manifest,
-        staged_attempt: upload.staged_attempt,
-        transaction: upload.transaction.clone(),
+        staged_claim,
+        transaction: upload.transaction.clone().filter(|_| is_same),
         replaces,
         comment: format!("Loaded by snowflake_bridge from {relation}"),
     })
@@ -116,9 +125,8 @@ fn read(
     watch: &Watch,
     options: &TargetOptions,
     spool: &Path,
-    config_id: Uuid,
 ) -> Result<Manifest> {
-    let manifest = tx::transaction(|| {
+    tx::transaction(|| {
         // Whatever code the owner attached to the relation, reading it changes nothing.
         Spi::run("set transaction read only")?;
         source::read(
@@ -132,9 +140,7 @@ fn read(
                 files: SpoolOptions::new(guc::target_file_size()),
             },
         )
-    })?;
-    tx::transaction(|| uploads::record_read(upload.id, config_id, &manifest))?;
-    Ok(manifest)
+    })
 }
 
 fn watch(upload: &Claimed) -> Result<Watch> {
@@ -143,6 +149,7 @@ fn watch(upload: &Claimed) -> Result<Watch> {
         .map(Watch::load)
         .transpose()?
         .flatten()
+        .filter(|watch| watch.is_active)
         .ok_or_else(|| Error::missing("the relation of this upload is not watched any more"))
 }
 

@@ -58,15 +58,21 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
     }
 }
 
+/// Ends this process with an error if the catalog cannot be read: the launcher then starts another one later.
 fn has_extension() -> bool {
-    tx::transaction(|| {
+    let found = tx::transaction(|| {
         Ok(Spi::get_one::<bool>(
             "select exists (select from pg_catalog.pg_extension where extname = 'snowflake_bridge')",
         )?)
-    })
-    .ok()
-    .flatten()
-    .unwrap_or(false)
+    });
+    match found {
+        Ok(found) => found == Some(true),
+        Err(error) => {
+            log_error("snowflake_bridge: cannot look for the extension", &error);
+            // SAFETY: ends this process in order.
+            unsafe { pg_sys::proc_exit(1) };
+        }
+    }
 }
 
 /// One worker per database, whatever started it. Held until the process ends.

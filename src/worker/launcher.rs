@@ -43,9 +43,11 @@ pub extern "C-unwind" fn snowflake_bridge_launcher_main(_argument: pg_sys::Datum
             Ok(databases) => databases,
             Err(error) => {
                 crate::error::log_error("snowflake_bridge: cannot list the databases", &error);
-                Vec::new()
+                net::sleep(RESTART_DELAY);
+                continue;
             }
         };
+        registry::retain(&databases.iter().map(|(oid, _)| *oid).collect::<Vec<_>>());
         workers.retain(|oid, _| databases.iter().any(|(known, _)| known == oid));
         let mut all_registered = true;
         for (oid, name) in databases {
@@ -91,6 +93,10 @@ fn is_waiting_for_restart(worker: &Worker) -> bool {
 }
 
 fn needs_worker(oid: pg_sys::Oid, worker: Option<&Worker>, look_again: bool) -> bool {
+    // One that an earlier launcher started may still run.
+    if registry::worker_state(oid) == WorkerState::Running {
+        return false;
+    }
     let Some(worker) = worker else {
         return true;
     };

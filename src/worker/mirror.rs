@@ -52,7 +52,11 @@ pub fn run() -> Result<bool> {
         });
         match written {
             Ok(Written::Done) => {}
-            Ok(Written::Locked) => tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?,
+            Ok(Written::Locked)
+            | Err(Error::Server {
+                sqlstate: PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                ..
+            }) => tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?,
             Err(error) => {
                 log_error(
                     &format!(
@@ -105,7 +109,8 @@ fn pending() -> Result<Vec<Mirror>> {
 }
 
 fn write(mirror: &Mirror) -> Result<Written> {
-    let Some(watch) = mirror.watch_id.map(Watch::load).transpose()?.flatten() else {
+    let watch = mirror.watch_id.map(Watch::load).transpose()?.flatten();
+    let Some(watch) = watch.filter(|watch| watch.is_active) else {
         return Ok(Written::Done);
     };
     let Some(relation) = watch.qualified_name()? else {
@@ -128,7 +133,7 @@ fn write(mirror: &Mirror) -> Result<Written> {
     let key_column = quote_identifier(&watch.columns.execution_id);
     sandbox::as_table_owner(watch.owner.oid(), || {
         // The table itself may be locked as well, by DDL; that is not waited for either.
-        Spi::run("set local lock_timeout = '200ms'")?;
+        Spi::run("set local lock_timeout = '50ms'")?;
         let updated = Spi::get_one_with_args::<i64>(
             &format!(
                 "with free as (select {key_column} as key from {relation} where {key} for no key update skip locked), \

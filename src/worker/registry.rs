@@ -236,6 +236,15 @@ fn update_slot(change: impl FnOnce(&mut WorkerSlot) -> WorkerState) -> WorkerSta
     }
 }
 
+/// Frees the slots of databases that are gone.
+pub fn retain(databases: &[pg_sys::Oid]) {
+    for slot in &mut REGISTRY.exclusive().workers {
+        if slot.database != pg_sys::InvalidOid && !databases.contains(&slot.database) {
+            *slot = WorkerSlot::default();
+        }
+    }
+}
+
 /// The state of the worker of `database`, as the launcher needs it.
 pub fn worker_state(database: pg_sys::Oid) -> WorkerState {
     REGISTRY

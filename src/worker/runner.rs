@@ -24,7 +24,7 @@ pub struct Job {
     pub id: i64,
     pub upload_id: Uuid,
     pub installation_id: Uuid,
-    pub attempt: i32,
+    pub claim: i32,
     pub pool_key: PoolKey,
     pub settings: ConnectionSettings,
     /// When the settings were read.
@@ -35,8 +35,8 @@ pub struct Job {
     pub database: Option<String>,
     pub spool: PathBuf,
     pub manifest: Manifest,
-    /// The attempt that staged all files, if one did.
-    pub staged_attempt: Option<i32>,
+    /// The claim that staged all files, if one did.
+    pub staged_claim: Option<i32>,
     pub transaction: Option<String>,
     pub replaces: Vec<Uuid>,
     pub comment: String,
@@ -180,10 +180,10 @@ async fn run(
             "~/snowflake_bridge/{}/{}/{}/",
             job.installation_id,
             job.upload_id,
-            job.staged_attempt.unwrap_or(job.attempt)
+            job.staged_claim.unwrap_or(job.claim)
         ),
         manifest: job.manifest.clone(),
-        is_staged: job.staged_attempt.is_some(),
+        is_staged: job.staged_claim.is_some(),
         transaction: job.transaction.clone(),
         replaces: job.replaces.clone(),
         comment: job.comment.clone(),

@@ -252,15 +252,21 @@ impl Service {
 
     fn failed(&mut self, in_flight: InFlight, error: Error) {
         let id = in_flight.upload.id;
-        let next = next_state(&error, in_flight.upload.attempt);
-        let recorded = tx::transaction(|| {
-            if next == NextState::NeedsCredentials
-                && let Some((config, version)) = in_flight.config_id
-            {
-                configs::mark_refused(config, version, &error.to_string())?;
+        let mut next = next_state(&error, in_flight.upload.attempt);
+        if next == NextState::NeedsCredentials
+            && let Some((config, version)) = in_flight.config_id
+        {
+            match tx::transaction(|| configs::mark_refused(config, version, &error.to_string())) {
+                Ok(true) => {}
+                // The configuration has changed since, and nobody would wake this upload again.
+                Ok(false) => next = NextState::Retry(Duration::ZERO),
+                Err(error) => log_error(
+                    "snowflake_bridge: cannot mark a refused configuration",
+                    &error,
+                ),
             }
-            uploads::record_error(id, next, &error)
-        });
+        }
+        let recorded = tx::transaction(|| uploads::record_error(id, next, &error));
         self.forget(&in_flight);
         let execution = quoted(&in_flight.upload.execution_id);
         match next {

@@ -1,9 +1,8 @@
-//! One login at a time for credentials that have not worked yet. Many uploads begin at once, and five wrong passwords
-//! lock a user out: whoever waited behind a refused login is refused with it, without asking Snowflake again.
+//! One login at a time for each configuration. Many uploads begin at once, and five wrong passwords lock a user out:
+//! whoever waited behind a refused login is refused with it, without asking Snowflake again.
 
 use std::future::Future;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::transport::lock;
@@ -13,7 +12,6 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Default)]
 pub(super) struct Gate {
     turn: tokio::sync::Mutex<()>,
-    has_worked: AtomicBool,
     refused: Mutex<Option<(Instant, Refusal)>>,
 }
 
@@ -32,26 +30,17 @@ impl Gate {
         read_at: Instant,
         login: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        if self.has_worked.load(Ordering::Acquire) {
-            return self.note(login.await);
-        }
         let _turn = self.turn.lock().await;
         if let Some((refused_at, refusal)) = &*lock(&self.refused)
             && *refused_at >= read_at
         {
             return Err(refusal.clone().into());
         }
-        self.note(login.await)
-    }
-
-    fn note<T>(&self, result: Result<T>) -> Result<T> {
-        match &result {
-            Ok(_) => self.has_worked.store(true, Ordering::Release),
-            Err(error) if error.kind() == ErrorKind::Credentials => {
-                *lock(&self.refused) = Some((Instant::now(), Refusal::from(error)));
-                self.has_worked.store(false, Ordering::Release);
-            }
-            Err(_) => {}
+        let result = login.await;
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Credentials
+        {
+            *lock(&self.refused) = Some((Instant::now(), Refusal::from(error)));
         }
         result
     }
@@ -82,7 +71,7 @@ impl From<Refusal> for Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -114,21 +103,5 @@ mod tests {
         // Read again after the refusal, the configuration may have changed.
         let again = gate.pass(Instant::now(), async { Ok(()) }).await;
         assert!(again.is_ok());
-    }
-
-    #[tokio::test]
-    async fn credentials_that_work_are_used_by_many_at_once() {
-        let gate = Gate::default();
-        gate.pass(Instant::now(), async { Ok(()) }).await.unwrap();
-        let barrier = tokio::sync::Barrier::new(2);
-        let meet = || {
-            gate.pass(Instant::now(), async {
-                Ok(barrier.wait().await.is_leader())
-            })
-        };
-        let both = tokio::time::timeout(Duration::from_secs(10), async {
-            tokio::join!(meet(), meet())
-        });
-        assert!(both.await.is_ok(), "the second login waited for the first");
     }
 }

@@ -32,7 +32,7 @@ pub struct Upload {
     pub target: TableName,
     /// Where the files lie here.
     pub spool: PathBuf,
-    /// Where they go: `~/snowflake_bridge/<installation>/<upload>/<attempt>/`.
+    /// Where they go: `~/snowflake_bridge/<installation>/<upload>/<claim>/`.
     pub stage_directory: String,
     /// The columns and files.
     pub manifest: Manifest,
@@ -118,8 +118,12 @@ pub async fn run(
 /// # Errors
 /// What Snowflake answered.
 pub async fn clean_stage(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<()> {
-    if !upload.manifest.files.is_empty() {
-        execute(warehouse, sql::remove(&upload.stage_directory)).await?;
+    // With what earlier attempts left: theirs are the directories beside this one.
+    let directory = upload.stage_directory.trim_end_matches('/');
+    if let Some((of_all_attempts, _)) = directory.rsplit_once('/')
+        && !upload.manifest.files.is_empty()
+    {
+        execute(warehouse, sql::remove(&format!("{of_all_attempts}/"))).await?;
     }
     Ok(())
 }
