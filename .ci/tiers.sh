@@ -24,8 +24,8 @@ count_tests() {
             }
         }
         # pg_regress: test surface                      ... ok           12 ms
-        /^(test|    ) .* \.\.\. ok/ { passed++ }
-        /^(test|    ) .* \.\.\. FAILED/ { failed++ }
+        /^(test|    ) .* \.\.\. ok +[0-9]+ ms$/ { passed++ }
+        /^(test|    ) .* \.\.\. FAILED +[0-9]+ ms$/ { failed++ }
         END { print passed + 0, failed + 0, skipped + 0 }
     ' "$1"
 }
