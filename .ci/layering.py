@@ -24,7 +24,14 @@ CORE_CRATES = re.compile(
 )
 # Calling into the server is unsafe by nature; these are the places that do it, and nothing else may.
 UNSAFE_ALLOWED = (
-    "src/lib.rs", "src/guc.rs", "src/net.rs", "src/owner.rs", "src/sandbox.rs", "src/secrets.rs", "src/tx.rs", "src/source",
+    "src/lib.rs",
+    "src/guc.rs",
+    "src/net.rs",
+    "src/owner.rs",
+    "src/sandbox.rs",
+    "src/secrets.rs",
+    "src/tx.rs",
+    "src/source",
     "src/worker",
 )
 # Libraries that would bring a second TLS stack or the server itself into the core.
@@ -100,7 +107,18 @@ def unused_dependencies(manifest: Path, files: list[Path]) -> list[str]:
 
 def linked_to_core() -> list[str]:
     """Forbidden libraries in what the core links."""
-    command = ["cargo", "tree", "--package", "bridge_core", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]
+    command = [
+        "cargo",
+        "tree",
+        "--package",
+        "bridge_core",
+        "--edges",
+        "normal,build",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ]
     tree = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     crates = {line.split()[0] for line in tree.splitlines() if line}
     if not {"bridge_core", "arrow"} <= crates:
@@ -114,19 +132,27 @@ def main() -> int:
     extension = rust_files(SOURCE, without=CORE)
     tests = rust_files(Path("tests"))
     findings = [
-        *[f"{path}:{number}: the core names the server: {line.strip()}"
-          for path in [*core, CORE / "Cargo.toml"]
-          for number, line in enumerate(path.read_text().splitlines(), 1) if SERVER_WORDS.search(line)],
+        *[
+            f"{path}:{number}: the core names the server: {line.strip()}"
+            for path in [*core, CORE / "Cargo.toml"]
+            for number, line in enumerate(path.read_text().splitlines(), 1)
+            if SERVER_WORDS.search(line)
+        ],
         *lines_matching(extension, CORE_CRATES, "the extension names what belongs to the core"),
-        *lines_matching([path for path in extension if not str(path).startswith(UNSAFE_ALLOWED)],
-                        re.compile(r"\bunsafe\b(?!_code)"), "unsafe outside the files meant for it"),
+        *lines_matching(
+            [path for path in extension if not str(path).startswith(UNSAFE_ALLOWED)],
+            re.compile(r"\bunsafe\b(?!_code)"),
+            "unsafe outside the files meant for it",
+        ),
         *cycles(CORE, core),
         *cycles(SOURCE, extension),
         *unused_dependencies(Path("Cargo.toml"), extension),
         *unused_dependencies(CORE / "Cargo.toml", core + tests),
-        *[f"{path}: {count} lines, more than {MAX_LINES}: split it by concept"
-          for path in core + extension
-          if path.name != "tests.rs" and "tests" not in path.parts and (count := product_lines(path)) > MAX_LINES],
+        *[
+            f"{path}: {count} lines, more than {MAX_LINES}: split it by concept"
+            for path in core + extension
+            if path.name != "tests.rs" and "tests" not in path.parts and (count := product_lines(path)) > MAX_LINES
+        ],
         *linked_to_core(),
     ]
     if "#![forbid(unsafe_code)]" not in (CORE / "lib.rs").read_text():

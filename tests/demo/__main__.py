@@ -23,7 +23,8 @@ def heading(number: int, text: str) -> None:
 
 def echo(sql: str) -> None:
     """A statement as psql shows it while it is typed."""
-    print("\n".join(f"  shop{'=' if number == 0 else '-'}> {line}" for number, line in enumerate(sql.strip().splitlines())), flush=True)
+    for number, line in enumerate(sql.strip().splitlines()):
+        print(f"  shop{'=' if number == 0 else '-'}> {line}", flush=True)
 
 
 def show(bridge: Bridge, sql: str, *options: str) -> None:
@@ -35,11 +36,22 @@ def show(bridge: Bridge, sql: str, *options: str) -> None:
 
 def configure(bridge: Bridge, user: User) -> None:
     """The configuration and the watched table, by SQL alone."""
-    show(bridge, "select snowflake_bridge.create_config(\n"
-                 f"    account_identifier => '{bridge.account.host}', username => '{user.name}', password => '{user.password}',\n"
-                 f"    warehouse => '{WAREHOUSE}', database => '{user.database}', schema => '{user.schema}', role => '{ROLE}')")
-    show(bridge, "select success, version, username, role, warehouse, database, schema\nfrom snowflake_bridge.test_connection('default')")
-    show(bridge, "select snowflake_bridge.watch('public.workflow_executions', create_if_missing => true)", "--tuples-only")
+    show(
+        bridge,
+        "select snowflake_bridge.create_config(\n"
+        f"    account_identifier => '{bridge.account.host}',\n"
+        f"    username => '{user.name}', password => '{user.password}', role => '{ROLE}',\n"
+        f"    warehouse => '{WAREHOUSE}', database => '{user.database}', schema => '{user.schema}')",
+    )
+    show(
+        bridge,
+        "select success, version, username, role, warehouse, database, schema\nfrom snowflake_bridge.test_connection('default')",
+    )
+    show(
+        bridge,
+        "select snowflake_bridge.watch('public.workflow_executions', create_if_missing => true)",
+        "--tuples-only",
+    )
 
 
 def finish_all(bridge: Bridge) -> float:
@@ -55,8 +67,10 @@ def finish_all(bridge: Bridge) -> float:
         with bridge.cluster.connect("shop", "app") as watcher:
             while not settled.is_set():
                 for row in watcher.execute(executions.PROGRESS).fetchall():
-                    line = (f"{row['execution_id']:<8} {row['phase']:<10} {row['rows'] or 0:>8} rows read, "
-                            f"{row['staged_bytes'] or 0:>9} of {row['total_bytes'] or 0:>9} bytes staged")
+                    line = (
+                        f"{row['execution_id']:<8} {row['phase']:<10} {row['rows'] or 0:>8} rows read, "
+                        f"{row['staged_bytes'] or 0:>9} of {row['total_bytes'] or 0:>9} bytes staged"
+                    )
                     if seen.get(row["execution_id"]) != line:
                         print(f"  {time.monotonic() - started:5.1f} s  {line}", flush=True)
                         seen[row["execution_id"]] = line
@@ -80,13 +94,16 @@ def show_snowflake(bridge: Bridge, user: User) -> bool:
     for name, kind in columns(bridge.account, user, RESULTS).items():
         print(f"  {name:<14} {kind}")
     print()
-    for row in query(bridge.account, user, f"select execution_id, user_id, upload_id, min(uploaded_at), count(*) from {RESULTS} group by 1, 2, 3"):
-        print("  EXECUTION_ID {} | USER_ID {} | UPLOAD_ID {} | UPLOADED_AT {:%Y-%m-%d %H:%M:%S%z} | {} rows".format(*row))
+    metadata = f"select execution_id, user_id, upload_id, min(uploaded_at), count(*) from {RESULTS} group by 1, 2, 3"
+    for row in query(bridge.account, user, metadata):
+        print(
+            "  EXECUTION_ID {} | USER_ID {} | UPLOAD_ID {} | UPLOADED_AT {:%Y-%m-%d %H:%M:%S%z} | {} rows".format(*row)
+        )
     print()
     ours = compare.in_postgresql(bridge)
     theirs = compare.in_snowflake(bridge, user)
-    for row in theirs.sample:
-        print("  " + " | ".join(str(value) for value in row))
+    for values in theirs.sample:
+        print("  " + " | ".join(map(str, values)))
     print(f"\n  PostgreSQL: {ours.count:>7} rows, SHA-256 of all values {ours.digest}")
     print(f"  Snowflake:  {theirs.count:>7} rows, SHA-256 of all values {theirs.digest}")
     return ours == theirs
@@ -97,11 +114,16 @@ def main() -> int:
     heading(1, "A throw-away PostgreSQL and a Snowflake stand-in are started")
     with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin)) as bridge:
         user = bridge.account.add_user()
-        print(f"  PostgreSQL {bridge.admin.info.server_version // 10000} in {bridge.cluster.root}, with "
-              f"shared_preload_libraries = 'snowflake_bridge'\n  Snowflake stand-in at {bridge.account.origin}, no other network")
+        print(
+            f"  PostgreSQL {bridge.admin.info.server_version // 10000} in {bridge.cluster.root}, with "
+            f"shared_preload_libraries = 'snowflake_bridge'\n  Snowflake stand-in at {bridge.account.origin}, no other network"
+        )
         heading(2, "The application's user configures Snowflake and watches a table, in psql")
         configure(bridge, user)
-        heading(3, f"Three executions finish: one of {executions.COUNT} rows, one whose data is bad, one that is not enabled")
+        heading(
+            3,
+            f"Three executions finish: one of {executions.COUNT} rows, one whose data is bad, one that is not enabled",
+        )
         seconds = finish_all(bridge)
         print(f"\n  both uploads settled after {seconds:.1f} s")
         heading(4, "What the application sees in its own table")

@@ -60,11 +60,14 @@ def in_postgresql(bridge: Bridge) -> Side:
     rows = bridge.app.execute(
         "select r.* from workflow_executions, jsonb_to_recordset(result_rows) as "
         "r(n bigint, day date, seen_at timestamptz, campaign text, cost numeric, active boolean, detail jsonb) "
-        "where execution_id = 'large' order by n")
+        "where execution_id = 'large' order by n"
+    )
     return side(tuple(row[name] for name in COLUMNS) for row in rows)
 
 
 def in_snowflake(bridge: Bridge, user: User) -> Side:
     """The rows that were loaded. The client gives a VARIANT as its JSON text."""
-    rows = query(bridge.account, user, f"select {', '.join(COLUMNS)} from {RESULTS} where execution_id = 'large' order by n")
+    rows = query(
+        bridge.account, user, f"select {', '.join(COLUMNS)} from {RESULTS} where execution_id = 'large' order by n"
+    )
     return side((*row[:-1], json.loads(row[-1])) for row in rows)

@@ -5,7 +5,8 @@ COUNT = 100_000
 LARGE = f"""
 insert into workflow_executions (execution_id, user_id, name, status, snowflake_enabled, result_columns, result_rows)
 select 'large', 'ada', 'Campaign Performance Report', 'completed', true,
-       '["n", {{"name": "day", "type": "date"}}, {{"name": "seen_at", "type": "timestamptz"}}, "campaign", "cost", "active", "detail"]',
+       '["n", {{"name": "day", "type": "date"}}, {{"name": "seen_at", "type": "timestamptz"}},
+         "campaign", "cost", "active", "detail"]',
        jsonb_agg(jsonb_build_object(
            'n', n,
            'day', date '2024-01-01' + n % 366,
@@ -30,7 +31,8 @@ values ('private', 'ada', 'Not For Snowflake', 'completed', '[{"day": "2024-01-0
 
 ALL = (LARGE, BAD, NOT_ENABLED)
 
-PROGRESS = "select execution_id, coalesce(phase, state) as phase, rows, staged_bytes, total_bytes from snowflake_bridge.upload_progress()"
+PROGRESS = """select execution_id, coalesce(phase, state) as phase, rows, staged_bytes, total_bytes
+from snowflake_bridge.upload_progress()"""
 
 STATUS = """select execution_id, status, snowflake_enabled, snowflake_status,
        snowflake_row_count, snowflake_uploaded_at, snowflake_error_message

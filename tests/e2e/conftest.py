@@ -18,8 +18,10 @@ LOG_LINES = 120
 
 def pytest_configure() -> None:
     """A run that is told to stop (by its time budget, say) still ends what it started."""
+
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt("told to stop")
+
     signal.signal(signal.SIGTERM, stop)
 
 
@@ -31,8 +33,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         for bridge in getattr(item, "bridges", []):
             log = bridge.cluster.log_text().splitlines()
             report.sections.append(("server log", "\n".join(log[-LOG_LINES:])))
-            requests = [f"{record['sequence']} {record['kind']} {record['method']} {record['path']} {record['sql'] or ''} -> "
-                        f"{record['status']} {record['code'] or ''}" for record in bridge.standin.audit(item.audit_mark)]
+            requests = [
+                f"{record['sequence']} {record['kind']} {record['method']} {record['path']} {record['sql'] or ''} -> "
+                f"{record['status']} {record['code'] or ''}"
+                for record in bridge.standin.audit(item.audit_mark)
+            ]
             report.sections.append(("requests", "\n".join(requests)))
     return report
 

@@ -13,10 +13,15 @@ def test_an_older_upload_is_not_retried(bridge: Bridge, user: User) -> None:
     bridge.run("run-1", [{"a": 1}], snowflake_options={"strategy": "no such strategy"})
     bridge.failed("run-1")
     older = bridge.upload("run-1")["id"]
-    bridge.app.execute("update workflow_executions set snowflake_options = null, result_rows = '[{\"a\": 2}]' where execution_id = 'run-1'")
+    bridge.app.execute(
+        "update workflow_executions set snowflake_options = null, result_rows = '[{\"a\": 2}]' where execution_id = 'run-1'"
+    )
     bridge.completed("run-1")
     assert bridge.upload("run-1")["id"] > older
-    assert bridge.app.execute("select snowflake_bridge.retry_upload(%s) as retried", [older]).fetchone()["retried"] is False
+    assert (
+        bridge.app.execute("select snowflake_bridge.retry_upload(%s) as retried", [older]).fetchone()["retried"]
+        is False
+    )
     assert bridge.results(user, ["A"]) == [(2,)]
 
 
@@ -25,8 +30,14 @@ def test_a_retry_takes_the_options_that_the_row_has_now(bridge: Bridge, user: Us
     bridge.failed("run-1")
     bridge.app.execute("update workflow_executions set snowflake_options = null where execution_id = 'run-1'")
     upload = bridge.upload("run-1")["id"]
-    assert bridge.app.execute("select snowflake_bridge.retry_upload(%s) as retried", [upload]).fetchone()["retried"] is True
-    assert bridge.app.execute("select snowflake_bridge.wait_for_upload(%s, '30 s') as state", [upload]).fetchone()["state"] == "completed"
+    assert (
+        bridge.app.execute("select snowflake_bridge.retry_upload(%s) as retried", [upload]).fetchone()["retried"]
+        is True
+    )
+    assert (
+        bridge.app.execute("select snowflake_bridge.wait_for_upload(%s, '30 s') as state", [upload]).fetchone()["state"]
+        == "completed"
+    )
     assert bridge.results(user, ["A"]) == [(1,)]
 
 
@@ -35,7 +46,9 @@ def test_a_relation_that_is_watched_again_replaces_what_it_sent(bridge: Bridge, 
     bridge.completed("run-1")
     assert bridge.app.execute("select snowflake_bridge.unwatch('workflow_executions') as ended").fetchone()["ended"]
     bridge.watch()
-    bridge.app.execute("update workflow_executions set result_rows = '[{\"a\": 2}, {\"a\": 3}]' where execution_id = 'run-1'")
+    bridge.app.execute(
+        "update workflow_executions set result_rows = '[{\"a\": 2}, {\"a\": 3}]' where execution_id = 'run-1'"
+    )
     upload = bridge.upload("run-1")["id"]
     bridge.app.execute("select snowflake_bridge.wait_for_upload(%s, '30 s')", [upload])
     assert sorted(bridge.results(user, ["A"])) == [(2,), (3,)]
@@ -44,10 +57,14 @@ def test_a_relation_that_is_watched_again_replaces_what_it_sent(bridge: Bridge, 
 def test_a_relation_with_a_new_owner_is_not_touched_as_the_old_one(bridge: Bridge, user: User) -> None:
     bridge.admin.execute("create role heir")
     bridge.admin.execute("alter table workflow_executions owner to heir")
-    bridge.admin.execute("insert into workflow_executions (execution_id, status, snowflake_enabled, result_rows) "
-                         "values ('run-1', 'completed', true, '[{\"a\": 1}]')")
+    bridge.admin.execute(
+        "insert into workflow_executions (execution_id, status, snowflake_enabled, result_rows) "
+        "values ('run-1', 'completed', true, '[{\"a\": 1}]')"
+    )
     upload = bridge.upload("run-1")["id"]
-    state = bridge.admin.execute("select snowflake_bridge.wait_for_upload(%s, '30 s') as state", [upload]).fetchone()["state"]
+    state = bridge.admin.execute("select snowflake_bridge.wait_for_upload(%s, '30 s') as state", [upload]).fetchone()[
+        "state"
+    ]
     assert state == "failed"
     assert "does not belong to role" in bridge.upload("run-1")["error_message"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
@@ -13,13 +15,15 @@ from harness.standin import ROLE, User
 
 def logins(bridge: Bridge) -> int:
     """How often anybody tried to log in to this test's account."""
-    return sum(1 for record in bridge.standin.audit() if record["kind"] == "login"
-               and bridge.account.host in record["headers"].get("host", ""))
+    return sum(
+        1
+        for record in bridge.standin.audit()
+        if record["kind"] == "login" and bridge.account.host in record["headers"].get("host", "")
+    )
 
 
 def closed_port() -> int:
     """A port on loopback that nobody listens on."""
-    import socket
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -31,7 +35,9 @@ def test_a_wrong_password_is_not_saved(bridge: Bridge) -> None:
         bridge.configure(user, password="wrong")
     assert "password" in str(error.value).lower()
     assert logins(bridge) == 1
-    assert bridge.app.execute("select count(*) as n from snowflake_bridge.snowflake_configurations").fetchone() == {"n": 0}
+    assert bridge.app.execute("select count(*) as n from snowflake_bridge.snowflake_configurations").fetchone() == {
+        "n": 0
+    }
 
 
 def test_a_wrong_password_is_tried_once(bridge: Bridge) -> None:
@@ -49,7 +55,9 @@ def test_a_wrong_password_is_tried_once(bridge: Bridge) -> None:
     # The right password wakes what waited for it.
     bridge.call("update_config", password=user.password)
     for number in range(4):
-        wait.until(lambda n=number: bridge.execution(f"run-{n}")["snowflake_status"] == "completed", f"run-{number} completes")
+        wait.until(
+            lambda n=number: bridge.execution(f"run-{n}")["snowflake_status"] == "completed", f"run-{number} completes"
+        )
     assert bridge.row_count(user) == 4
 
 
@@ -87,9 +95,18 @@ def test_an_empty_result(bridge: Bridge, user: User) -> None:
     assert bridge.row_count(user) == 0, "the table is there, with its columns and no rows"
 
 
-@pytest.mark.parametrize("result", [
-    {"rows": "not an array"}, "a string", 17, [1, 2, 3], [{"a": 1}, "secret-cell-value"], [["too", "short"], ["x"]],
-], ids=["object", "string", "number", "scalars", "mixed", "ragged"])
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"rows": "not an array"},
+        "a string",
+        17,
+        [1, 2, 3],
+        [{"a": 1}, "secret-cell-value"],
+        [["too", "short"], ["x"]],
+    ],
+    ids=["object", "string", "number", "scalars", "mixed", "ragged"],
+)
 def test_a_malformed_result(bridge: Bridge, user: User, result: object) -> None:
     bridge.run("bad", result)
     bridge.run("good", [{"a": 1}])
@@ -102,7 +119,9 @@ def test_a_malformed_result(bridge: Bridge, user: User, result: object) -> None:
 
 
 def test_a_value_that_does_not_fit_its_column(bridge: Bridge, user: User) -> None:
-    bridge.run("bad", [{"day": "2024-01-01"}, {"day": "secret-cell-value"}], result_columns=[{"name": "day", "type": "date"}])
+    bridge.run(
+        "bad", [{"day": "2024-01-01"}, {"day": "secret-cell-value"}], result_columns=[{"name": "day", "type": "date"}]
+    )
     message = bridge.failed("bad")["snowflake_error_message"]
     assert "day" in message.lower() and "2" in message and "date" in message, message
     assert "secret-cell-value" not in message + bridge.cluster.log_text()
@@ -116,12 +135,14 @@ def test_no_result_at_all(bridge: Bridge, user: User) -> None:
     assert (row["snowflake_status"], row["snowflake_row_count"]) == ("completed", 0), row["snowflake_error_message"]
 
 
-@pytest.mark.parametrize("options", [{"strategy": "no such strategy"}, {"unknown": 1}, ["not", "an", "object"], "text", {"config": "missing"}],
-                         ids=["strategy", "unknown-key", "array", "string", "config"])
+@pytest.mark.parametrize(
+    "options",
+    [{"strategy": "no such strategy"}, {"unknown": 1}, ["not", "an", "object"], "text", {"config": "missing"}],
+    ids=["strategy", "unknown-key", "array", "string", "config"],
+)
 def test_bad_options_never_fail_the_application(bridge: Bridge, user: User, options: object) -> None:
     bridge.start_execution("run-1")
-    bridge.app.execute("update workflow_executions set snowflake_options = %s, status = 'completed', result_rows = '[{\"a\": 1}]' "
-                       "where execution_id = 'run-1'", [Jsonb(options)])
+    bridge.finish("run-1", [{"a": 1}], snowflake_options=Jsonb(options))
     assert bridge.execution("run-1")["status"] == "completed"
     assert bridge.failed("run-1")["snowflake_error_message"]
 
@@ -135,9 +156,18 @@ def test_without_any_configuration(bridge: Bridge) -> None:
 
 def test_a_connection_can_be_tested_without_saving(bridge: Bridge) -> None:
     user = bridge.account.add_user()
-    settings = {"account_identifier": bridge.account.host, "username": user.name, "password": user.password, "database": user.database}
+    settings = {
+        "account_identifier": bridge.account.host,
+        "username": user.name,
+        "password": user.password,
+        "database": user.database,
+    }
     good = bridge.app.execute("select * from snowflake_bridge.test_connection(%s::jsonb)", [Jsonb(settings)]).fetchone()
     assert good["success"] and good["username"] == user.name and good["database"] == user.database
-    bad = bridge.app.execute("select * from snowflake_bridge.test_connection(%s::jsonb)", [Jsonb(settings | {"password": "wrong"})]).fetchone()
+    bad = bridge.app.execute(
+        "select * from snowflake_bridge.test_connection(%s::jsonb)", [Jsonb(settings | {"password": "wrong"})]
+    ).fetchone()
     assert not bad["success"] and bad["message"] and bad["hint"]
-    assert bridge.app.execute("select count(*) as n from snowflake_bridge.snowflake_configurations").fetchone() == {"n": 0}
+    assert bridge.app.execute("select count(*) as n from snowflake_bridge.snowflake_configurations").fetchone() == {
+        "n": 0
+    }

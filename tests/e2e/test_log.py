@@ -15,8 +15,11 @@ from harness.standin import User
 
 def lines(bridge: Bridge, level: str, *words: str) -> list[str]:
     """Log lines of one level that hold all these words."""
-    return [line for line in bridge.cluster.log_text().splitlines()
-            if f" {level}:" in line and all(word in line for word in words)]
+    return [
+        line
+        for line in bridge.cluster.log_text().splitlines()
+        if f" {level}:" in line and all(word in line for word in words)
+    ]
 
 
 def test_start_and_success(bridge: Bridge, user: User) -> None:
@@ -48,11 +51,15 @@ def test_no_secret_anywhere(bridge: Bridge) -> None:
     user = bridge.account.add_user(public_key=pair.public)
     # Literals in the statement, as a user types them in psql: the server logs statements that fail.
     with pytest.raises(psycopg.Error):
-        bridge.app.execute(f"select snowflake_bridge.create_config(account_identifier => '{bridge.account.host}', "
-                           f"username => '{user.name}', password => 'wrong-password-4711')")
+        bridge.app.execute(
+            f"select snowflake_bridge.create_config(account_identifier => '{bridge.account.host}', "
+            f"username => '{user.name}', password => 'wrong-password-4711')"
+        )
     with pytest.raises(psycopg.Error):
-        bridge.app.execute(f"select snowflake_bridge.create_config(account_identifier => 'not allowed/at all', "
-                           f"username => '{user.name}', password => 'wrong-password-4711')")
+        bridge.app.execute(
+            f"select snowflake_bridge.create_config(account_identifier => 'not allowed/at all', "
+            f"username => '{user.name}', password => 'wrong-password-4711')"
+        )
     bridge.configure(user)
     bridge.configure(user, name="pair", private_key=pair.private, private_key_passphrase="pass-phrase-4711")
     bridge.watch()
@@ -67,7 +74,9 @@ def test_no_secret_anywhere(bridge: Bridge) -> None:
         "audit": json.dumps(bridge.standin.audit()),
         "stand-in output": bridge.standin.output(),
         "uploads": str(bridge.admin.execute("select * from snowflake_bridge.uploads").fetchall()),
-        "configurations": str(bridge.admin.execute("select * from snowflake_bridge.snowflake_configurations").fetchall()),
+        "configurations": str(
+            bridge.admin.execute("select * from snowflake_bridge.snowflake_configurations").fetchall()
+        ),
         "get_config": str(bridge.app.execute("select snowflake_bridge.get_config('pair') as c").fetchall()),
         "activity": str(bridge.admin.execute("select * from pg_stat_activity").fetchall()),
     }

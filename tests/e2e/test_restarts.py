@@ -29,12 +29,19 @@ def kill_worker(bridge: Bridge) -> None:
             return bridge.worker() != victim
         except psycopg.OperationalError:
             return False
+
     wait.until(answers, "the server is back, with another worker")
 
 
-@pytest.mark.parametrize("match", [
-    {"kind": "objectstore", "method": "PUT"}, {"kind": "query", "sql": "COPY INTO"}, {"kind": "query", "sql": "COMMIT"},
-], ids=["object store", "copy", "commit"])
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"kind": "objectstore", "method": "PUT"},
+        {"kind": "query", "sql": "COPY INTO"},
+        {"kind": "query", "sql": "COMMIT"},
+    ],
+    ids=["object store", "copy", "commit"],
+)
 def test_a_worker_killed_during_an_upload(bridge: Bridge, user: User, match: dict[str, str]) -> None:
     mark = bridge.standin.audit_mark()
     bridge.standin.fault({name: "^\\s*" + text for name, text in match.items()}, {"delay_ms": 120_000})
@@ -88,9 +95,15 @@ def test_a_restart_with_work_queued(make_bridge) -> None:
     assert bridge.upload("run-0")["crash_count"] == 0, "an orderly stop is not a crash"
 
 
-@pytest.mark.parametrize("match", [
-    {"kind": "login"}, {"kind": "objectstore", "method": "PUT"}, {"kind": "query", "sql": "COPY INTO"},
-], ids=["login", "object store", "copy"])
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"kind": "login"},
+        {"kind": "objectstore", "method": "PUT"},
+        {"kind": "query", "sql": "COPY INTO"},
+    ],
+    ids=["login", "object store", "copy"],
+)
 def test_a_fast_shutdown_with_an_upload_in_flight(bridge: Bridge, user: User, match: dict[str, str]) -> None:
     mark = bridge.standin.audit_mark()
     bridge.standin.fault({name: "^\\s*" + text for name, text in match.items()}, {"delay_ms": 120_000})

@@ -18,10 +18,18 @@ def assert_once(bridge: Bridge, user: User) -> None:
     assert bridge.standin.faults_left() == 0, "every fault has happened"
 
 
-@pytest.mark.parametrize("match", [
-    {"kind": "login"}, {"kind": "query", "sql": "create .*table|describe|show"}, {"kind": "query", "sql": r"^\s*put"},
-    {"kind": "objectstore", "method": "PUT"}, {"kind": "query", "sql": r"^\s*copy into"}, {"kind": "query", "sql": r"^\s*commit"},
-], ids=["login", "table", "put", "object store", "copy", "commit"])
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"kind": "login"},
+        {"kind": "query", "sql": "create .*table|describe|show"},
+        {"kind": "query", "sql": r"^\s*put"},
+        {"kind": "objectstore", "method": "PUT"},
+        {"kind": "query", "sql": r"^\s*copy into"},
+        {"kind": "query", "sql": r"^\s*commit"},
+    ],
+    ids=["login", "table", "put", "object store", "copy", "commit"],
+)
 def test_a_server_that_is_not_available(bridge: Bridge, user: User, match: dict[str, str]) -> None:
     bridge.standin.fault(match, {"status": 503}, times=2)
     if match["kind"] == "login":
@@ -32,10 +40,16 @@ def test_a_server_that_is_not_available(bridge: Bridge, user: User, match: dict[
     assert_once(bridge, user)
 
 
-@pytest.mark.parametrize("match", [
-    {"kind": "query", "sql": r"^\s*copy into"}, {"kind": "query", "sql": r"^\s*commit"}, {"kind": "objectstore", "method": "PUT"},
-    {"kind": "query", "sql": r"^\s*begin"},
-], ids=["copy", "commit", "object store", "begin"])
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"kind": "query", "sql": r"^\s*copy into"},
+        {"kind": "query", "sql": r"^\s*commit"},
+        {"kind": "objectstore", "method": "PUT"},
+        {"kind": "query", "sql": r"^\s*begin"},
+    ],
+    ids=["copy", "commit", "object store", "begin"],
+)
 def test_an_answer_that_is_lost(bridge: Bridge, user: User, match: dict[str, str]) -> None:
     bridge.standin.fault(match, {"lose_answer": True})
     bridge.run("run-1", ROWS)

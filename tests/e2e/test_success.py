@@ -15,7 +15,7 @@ from harness.standin import User
 
 ROWS = [
     {"campaign": "Sommer-Angebot ☀ 夏", "clicks": 12, "cost": 1.25, "active": True, "tags": ["a", "b"]},
-    {"campaign": "it's \"quoted\"\\", "clicks": 9007199254740993, "cost": 0.1, "active": False, "tags": []},
+    {"campaign": 'it\'s "quoted"\\', "clicks": 9007199254740993, "cost": 0.1, "active": False, "tags": []},
     {"campaign": None, "clicks": -3, "cost": 100, "active": None, "tags": {"nested": {"deep": [1, None]}}},
 ]
 
@@ -30,7 +30,7 @@ def test_password(bridge: Bridge, user: User) -> None:
     assert loaded == [
         (None, -3, Decimal("100.00"), None),
         ("Sommer-Angebot ☀ 夏", 12, Decimal("1.25"), True),
-        ("it's \"quoted\"\\", 9007199254740993, Decimal("0.10"), False),
+        ('it\'s "quoted"\\', 9007199254740993, Decimal("0.10"), False),
     ]
     tags = [json.loads(value) for (value,) in bridge.results(user, ["TAGS"], tail="order by clicks desc")]
     assert tags == [[], ["a", "b"], {"nested": {"deep": [1, None]}}]
@@ -67,18 +67,29 @@ def test_every_row_says_where_it_comes_from(bridge: Bridge, user: User) -> None:
 
 
 def test_rows_as_arrays_with_declared_columns(bridge: Bridge, user: User) -> None:
-    declared = [{"name": "day", "type": "date"}, {"name": "at", "type": "timestamptz"}, {"name": "amount", "type": "numeric(12,3)"}, "note"]
-    bridge.run("run-1", [["2024-02-29", "2024-02-29T23:59:59.123456+02:00", "10.5", "x"], [None, None, None, "y"]], result_columns=declared)
+    declared = [
+        {"name": "day", "type": "date"},
+        {"name": "at", "type": "timestamptz"},
+        {"name": "amount", "type": "numeric(12,3)"},
+        "note",
+    ]
+    bridge.run(
+        "run-1",
+        [["2024-02-29", "2024-02-29T23:59:59.123456+02:00", "10.5", "x"], [None, None, None, "y"]],
+        result_columns=declared,
+    )
     bridge.completed("run-1")
     types = columns(bridge.account, user, RESULTS)
     assert types["DAY"] == "DATE"
     assert types["AMOUNT"] == "NUMBER(12,3)"
     assert types["AT"].startswith("TIMESTAMP_TZ")
-    assert bridge.results(user, ["DAY", "AT", "AMOUNT"], tail="where note = 'x'") == [(
-        datetime.date(2024, 2, 29),
-        datetime.datetime(2024, 2, 29, 21, 59, 59, 123456, tzinfo=datetime.UTC),
-        Decimal("10.500"),
-    )]
+    assert bridge.results(user, ["DAY", "AT", "AMOUNT"], tail="where note = 'x'") == [
+        (
+            datetime.date(2024, 2, 29),
+            datetime.datetime(2024, 2, 29, 21, 59, 59, 123456, tzinfo=datetime.UTC),
+            Decimal("10.500"),
+        )
+    ]
 
 
 def test_the_target_of_one_execution(bridge: Bridge) -> None:
@@ -86,9 +97,14 @@ def test_the_target_of_one_execution(bridge: Bridge) -> None:
     bridge.configure(user, schema="PUBLIC")
     bridge.watch()
     request = {
-        "name": "Campaign Performance Report", "template_id": "template_123", "instance_id": "instance_456",
-        "parameters": {"campaign_ids": ["123", "456"], "date_range": "30d"}, "execution_type": "once",
-        "snowflake_enabled": True, "snowflake_table_name": "campaign_performance", "snowflake_schema_name": "marketing",
+        "name": "Campaign Performance Report",
+        "template_id": "template_123",
+        "instance_id": "instance_456",
+        "parameters": {"campaign_ids": ["123", "456"], "date_range": "30d"},
+        "execution_type": "once",
+        "snowflake_enabled": True,
+        "snowflake_table_name": "campaign_performance",
+        "snowflake_schema_name": "marketing",
     }
     execution = bridge.call("create_execution", request=Jsonb(request))
     assert bridge.execution(execution)["parameters"] == request["parameters"]
@@ -122,11 +138,14 @@ def test_a_hundred_thousand_rows(bridge: Bridge, user: User) -> None:
                select jsonb_agg(jsonb_build_object('n', n, 'price', (n * 7 %% 10007)::numeric / 100, 'text', 'Zeile №' || n,
                                                    'detail', jsonb_build_object('mod', n %% 13, 'list', jsonb_build_array(n, null))))
                from generate_series(1, %s) n)
-           where execution_id = 'large'""", [count])
+           where execution_id = 'large'""",
+        [count],
+    )
     row = bridge.completed("large", seconds=120)
     assert row["snowflake_row_count"] == count
     [[rows, distinct, total, price, texts]] = bridge.results(
-        user, "count(*), count(distinct n), sum(n), sum(price), count(distinct text)")
+        user, "count(*), count(distinct n), sum(n), sum(price), count(distinct text)"
+    )
     expected_price = sum(Decimal(n * 7 % 10007) for n in range(1, count + 1)) / 100
     assert (rows, distinct, total, price, texts) == (count, count, count * (count + 1) // 2, expected_price, count)
     [[detail]] = bridge.results(user, ["DETAIL"], tail="where n = 99999")

@@ -30,7 +30,10 @@ def test_a_table_with_other_columns(bridge: Bridge, user: User) -> None:
     bridge.account.sql(f"insert into {QUALIFIED} values ('north', 1)")
     bridge.run("run-1", [{"a": 2, "fresh": "x"}])
     bridge.completed("run-1")
-    assert sorted(bridge.results(user, ["A", "REGION", "FRESH", "EXECUTION_ID"])) == [(1, "north", None, None), (2, None, "x", "run-1")]
+    assert sorted(bridge.results(user, ["A", "REGION", "FRESH", "EXECUTION_ID"])) == [
+        (1, "north", None, None),
+        (2, None, "x", "run-1"),
+    ]
 
 
 def test_a_column_of_another_type(bridge: Bridge, user: User) -> None:
@@ -45,10 +48,16 @@ def test_a_column_of_another_type(bridge: Bridge, user: User) -> None:
 
 def test_a_table_name_of_letters_that_need_care(bridge: Bridge, user: User) -> None:
     name = 'Übersicht "2024"; drop table x --'
-    bridge.run("run-1", [{"a b": 1, 'c"d': 2}], snowflake_table_name=name, snowflake_options={"column_case": "preserve"})
+    bridge.run(
+        "run-1", [{"a b": 1, 'c"d': 2}], snowflake_table_name=name, snowflake_options={"column_case": "preserve"}
+    )
     bridge.completed("run-1")
-    tables = [row["name"] for row in bridge.app.execute(
-        "select name from snowflake_bridge.list_tables('ANALYTICS_DB', 'REPORTS')").fetchall()]
+    tables = [
+        row["name"]
+        for row in bridge.app.execute(
+            "select name from snowflake_bridge.list_tables('ANALYTICS_DB', 'REPORTS')"
+        ).fetchall()
+    ]
     assert [table for table in tables if "2024" in table], tables
 
 
@@ -67,8 +76,11 @@ def test_two_users_with_the_same_table_name(bridge: Bridge) -> None:
         bridge.completed(f"b-{number}")
     for user, name in ((alice, "alice"), (bob, "bob")):
         assert sorted(bridge.results(user, ["OWNER", "USER_ID", "N"], "REPORT")) == [(name, name, n) for n in range(3)]
-    logins = {record["user"] for record in bridge.standin.audit() if record["account"] == bridge.account.name.upper()
-              and "ALICE_DB" in (record["sql"] or "")} - {None}
+    logins = {
+        record["user"]
+        for record in bridge.standin.audit()
+        if record["account"] == bridge.account.name.upper() and "ALICE_DB" in (record["sql"] or "")
+    } - {None}
     assert logins <= {"ALICE"}, "only Alice's own session names her database"
 
 
@@ -80,7 +92,13 @@ def test_a_user_without_a_configuration(bridge: Bridge) -> None:
 
 
 def test_types_are_those_of_the_data(bridge: Bridge, user: User) -> None:
-    bridge.run("run-1", [{"i": 1, "d": 1.5, "s": "x", "b": True, "j": {"k": 1}, "never": None}, {"i": 2, "d": 0.001, "s": "y", "b": False, "j": [1], "never": None}])
+    bridge.run(
+        "run-1",
+        [
+            {"i": 1, "d": 1.5, "s": "x", "b": True, "j": {"k": 1}, "never": None},
+            {"i": 2, "d": 0.001, "s": "y", "b": False, "j": [1], "never": None},
+        ],
+    )
     bridge.completed("run-1")
     types = columns(bridge.account, user, RESULTS)
     assert types["I"] == "NUMBER(38,0)"

@@ -45,7 +45,9 @@ def test_nothing_is_seen_before_commit(bridge: Bridge, user: User) -> None:
     bridge.start_execution("run-2")
     mark = bridge.standin.audit_mark()
     with bridge.cluster.connect("shop", "app") as other, other.transaction():
-        other.execute("update workflow_executions set status = 'completed', result_rows = '[{\"a\": 1}]' where execution_id = 'run-1'")
+        other.execute(
+            "update workflow_executions set status = 'completed', result_rows = '[{\"a\": 1}]' where execution_id = 'run-1'"
+        )
         bridge.finish("run-2", [{"a": 2}])
         bridge.completed("run-2")
         assert bridge.results(user, ["EXECUTION_ID"]) == [("run-2",)]
@@ -56,13 +58,18 @@ def test_nothing_is_seen_before_commit(bridge: Bridge, user: User) -> None:
 def test_rows_that_are_not_enabled_are_untouched(bridge: Bridge, user: User) -> None:
     bridge.run("off", [{"a": 1}], enabled=False)
     bridge.start_execution("failed-run")
-    bridge.app.execute("update workflow_executions set status = 'failed', error_message = 'x' where execution_id = 'failed-run'")
+    bridge.app.execute(
+        "update workflow_executions set status = 'failed', error_message = 'x' where execution_id = 'failed-run'"
+    )
     bridge.run("on", [{"a": 2}])
     bridge.completed("on")
     for execution in ("off", "failed-run"):
         row = bridge.execution(execution)
-        assert [row[name] for name in row if name.startswith("snowflake_") and name not in ("snowflake_enabled", "snowflake_attempt_count")] \
-            == [None] * 7, row
+        assert [
+            row[name]
+            for name in row
+            if name.startswith("snowflake_") and name not in ("snowflake_enabled", "snowflake_attempt_count")
+        ] == [None] * 7, row
     assert queued(bridge) == 1
     assert bridge.results(user, ["EXECUTION_ID"]) == [("on",)]
 

@@ -31,7 +31,9 @@ SETTINGS = {
 class Bridge:
     """One application on one server. `app` is the application's own connection, `admin` a superuser's."""
 
-    def __init__(self, standin: Standin, settings: Mapping[str, str] | None = None, *, hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self, standin: Standin, settings: Mapping[str, str] | None = None, *, hosts: Iterable[str] = ()
+    ) -> None:
         self.standin = standin
         self.account: Account = standin.new_account()
         allowed = [self.account.origin, f"http://{standin.s3_endpoint}", *hosts]
@@ -71,17 +73,21 @@ class Bridge:
     def configure(self, user: User, *, connection: Any = None, **arguments: Any) -> str:
         """Saves a configuration for this Snowflake user, with its password unless told otherwise."""
         settings = {
-            "account_identifier": self.account.host, "warehouse": WAREHOUSE, "database": user.database,
-            "schema": user.schema, "role": ROLE, "username": user.name,
+            "account_identifier": self.account.host,
+            "warehouse": WAREHOUSE,
+            "database": user.database,
+            "schema": user.schema,
+            "role": ROLE,
+            "username": user.name,
         } | arguments
         if not settings.keys() & {"password", "private_key", "token"}:
             settings["password"] = user.password
-        return self.call("create_config", connection=connection, **settings)
+        return str(self.call("create_config", connection=connection, **settings))
 
     def call(self, function: str, *, connection: Any = None, **arguments: Any) -> Any:
         """The value of one of the extension's functions, called with named arguments."""
         named = ", ".join(f"{name} => %({name})s" for name in arguments)
-        row = (connection or self.app).execute(f"select snowflake_bridge.{function}({named}) as value", arguments).fetchone()
+        [row] = (connection or self.app).execute(f"select snowflake_bridge.{function}({named}) as value", arguments)
         return row["value"]
 
     def watch(self, **arguments: Any) -> None:
@@ -106,8 +112,10 @@ class Bridge:
         """The application's own UPDATE, when a run has finished."""
         row = {"status": "completed", "result_rows": Jsonb(rows)} | columns
         changes = ", ".join(f"{name} = %({name})s" for name in row)
-        self.app.execute(f"update {TABLE} set {changes} where execution_id = %(execution_id)s",
-                         prepared(row) | {"execution_id": execution_id})
+        self.app.execute(
+            f"update {TABLE} set {changes} where execution_id = %(execution_id)s",
+            prepared(row) | {"execution_id": execution_id},
+        )
 
     def run(self, execution_id: str, rows: Any, *, enabled: bool = True, **columns: Any) -> None:
         """One execution from its start to its finish."""
@@ -124,20 +132,24 @@ class Bridge:
 
     def upload(self, execution_id: str) -> dict[str, Any]:
         """The execution's latest row in the table of uploads."""
-        row = self.admin.execute("select * from snowflake_bridge.uploads where execution_id = %s order by id desc limit 1",
-                                 [execution_id]).fetchone()
+        row = self.admin.execute(
+            "select * from snowflake_bridge.uploads where execution_id = %s order by id desc limit 1", [execution_id]
+        ).fetchone()
         assert row is not None, f"execution {execution_id} was never queued"
         return row
 
     def settled(self, execution_id: str, seconds: float = 30.0) -> dict[str, Any]:
         """The application's row once its upload has completed or failed."""
+
         def look() -> dict[str, Any] | None:
             row = self.execution(execution_id)
             return row if row["snowflake_status"] in SETTLED else None
+
         try:
             return wait.until(look, f"execution {execution_id} settles", seconds)
         except wait.Late as late:
-            raise wait.Late(f"{late}\nexecution: {plain(self.execution(execution_id))}\nupload: {plain(self.upload(execution_id))}") from None
+            execution, upload = plain(self.execution(execution_id)), plain(self.upload(execution_id))
+            raise wait.Late(f"{late}\nexecution: {execution}\nupload: {upload}") from None
 
     def completed(self, execution_id: str, seconds: float = 30.0) -> dict[str, Any]:
         """The application's row once its upload has completed; a failed upload is a failure of the test."""
@@ -153,26 +165,33 @@ class Bridge:
 
     def uploading(self, match: Mapping[str, str], after: int = 0, seconds: float = 30.0) -> dict[str, Any]:
         """The first unanswered request since `after` whose audited fields begin with these texts."""
+
         def look() -> dict[str, Any] | None:
             for record in self.standin.audit(after):
-                if record["finished"] is None and all((record[name] or "").lstrip().upper().startswith(text.upper())
-                                                      for name, text in match.items()):
+                if record["finished"] is None and all(
+                    (record[name] or "").lstrip().upper().startswith(text.upper()) for name, text in match.items()
+                ):
                     return record
             return None
+
         return wait.until(look, f"a request is held at {dict(match)}", seconds)
 
     def worker(self) -> int:
         """The process id of this database's worker."""
-        def look() -> int | None:
-            row = self.admin.execute("select pid from pg_stat_activity where datname = current_database() "
-                                     "and backend_type like 'snowflake_bridge%'").fetchone()
-            return row["pid"] if row else None
-        return wait.until(look, "the worker runs")
+        sql = (
+            "select pid from pg_stat_activity where datname = current_database() "
+            "and backend_type = 'snowflake_bridge worker'"
+        )
+        [row] = wait.until(lambda: self.admin.execute(sql).fetchall(), "the worker runs")
+        return int(row["pid"])
 
-    def results(self, user: User, columns: Sequence[str] | str = "*", table: str = RESULTS, tail: str = "") -> list[tuple[Any, ...]]:
-        """The target table's rows, by the official client."""
+    def results(
+        self, user: User, columns: Sequence[str] | str = "*", table: str = RESULTS, tail: str = ""
+    ) -> list[tuple[Any, ...]]:
+        """The target table's rows, by the official client; a list of columns is quoted, a text is taken as it is."""
         chosen = columns if isinstance(columns, str) else ", ".join(f'"{name}"' for name in columns)
-        return reader.query(self.account, user, f'select {chosen} from "{user.database}"."{user.schema}"."{table}" {tail}')
+        target = f'"{user.database}"."{user.schema}"."{table}"'
+        return reader.query(self.account, user, f"select {chosen} from {target} {tail}")
 
     def row_count(self, user: User, table: str = RESULTS) -> int:
         """How many rows the target table has."""
@@ -186,4 +205,6 @@ def prepared(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def plain(row: Mapping[str, Any]) -> str:
     """A row for a failure's message, without the result itself."""
-    return json.dumps({name: value for name, value in row.items() if name != "result_rows" and value is not None}, default=str)
+    return json.dumps(
+        {name: value for name, value in row.items() if name != "result_rows" and value is not None}, default=str
+    )

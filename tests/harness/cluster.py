@@ -76,9 +76,19 @@ def pattern() -> Path:
     root = scratch()
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     give(root, 0o755)
-    command = [f"{bindir()}/initdb", f"--pgdata={root / 'data'}", "--username=postgres", "--auth=trust",
-               "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
-    done = subprocess.run(as_server_user(command), env=environment(), cwd=root, capture_output=True, text=True)
+    command = [
+        f"{bindir()}/initdb",
+        f"--pgdata={root / 'data'}",
+        "--username=postgres",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C.UTF-8",
+        "--no-sync",
+        "--no-instructions",
+    ]
+    done = subprocess.run(
+        as_server_user(command), check=False, env=environment(), cwd=root, capture_output=True, text=True
+    )
     if done.returncode != 0:
         raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
     return root / "data"
@@ -115,8 +125,15 @@ class Cluster:
         options = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
         command = as_server_user([f"{bindir()}/postgres", "-D", str(self.data), *options], end_with_parent=True)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, env=environment(), cwd=self.root, stdout=log, stderr=log,
-                                            stdin=subprocess.DEVNULL, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                env=environment(),
+                cwd=self.root,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         wait.until(self._is_ready, "the server is ready", START_SECONDS)
 
     def _is_ready(self) -> bool:
@@ -156,26 +173,46 @@ class Cluster:
     def close(self) -> None:
         """Ends the server and removes everything it left."""
         try:
-            if self.process is not None:
-                try:
-                    self.stop(signal.SIGQUIT, seconds=10.0)
-                except subprocess.TimeoutExpired:
-                    pass  # stop() has killed it by then
+            with contextlib.suppress(subprocess.TimeoutExpired):  # stop() has killed it by then
+                self.stop(signal.SIGQUIT, seconds=10.0)
         finally:
             shutil.rmtree(self.root, ignore_errors=True)
 
     # --- use --------------------------------------------------------------------------------------------------
 
-    def connect(self, database: str = "postgres", user: str = "postgres", **options: Any) -> psycopg.Connection[dict[str, Any]]:
+    def connect(
+        self, database: str = "postgres", user: str = "postgres", **options: Any
+    ) -> psycopg.Connection[dict[str, Any]]:
         """A connection in autocommit mode whose rows are dictionaries."""
-        return psycopg.connect(host=str(self.sockets), dbname=database, user=user, autocommit=True, row_factory=dict_row,
-                               connect_timeout=10, **options)
+        return psycopg.connect(
+            host=str(self.sockets),
+            dbname=database,
+            user=user,
+            autocommit=True,
+            row_factory=dict_row,
+            connect_timeout=10,
+            **options,
+        )
 
     def psql(self, sql: str, database: str = "postgres", user: str = "postgres", *options: str) -> str:
         """What a user sees in psql for these statements."""
-        command = [f"{bindir()}/psql", "--no-psqlrc", "--host", str(self.sockets), "--dbname", database, "--username", user,
-                   "--set", "ON_ERROR_STOP=1", *options, "--command", sql]
-        done = subprocess.run(command, env={**environment(), "PGCLIENTENCODING": "UTF8"}, capture_output=True, text=True)
+        command = [
+            f"{bindir()}/psql",
+            "--no-psqlrc",
+            "--host",
+            str(self.sockets),
+            "--dbname",
+            database,
+            "--username",
+            user,
+            "--set",
+            "ON_ERROR_STOP=1",
+            *options,
+            "--command",
+            sql,
+        ]
+        utf8 = {**environment(), "PGCLIENTENCODING": "UTF8"}
+        done = subprocess.run(command, check=False, env=utf8, capture_output=True, text=True)
         return done.stdout + done.stderr
 
     def log_text(self) -> str:

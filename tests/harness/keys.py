@@ -19,7 +19,9 @@ class KeyPair:
 def generate(passphrase: str | None = None) -> KeyPair:
     """A new RSA key of 2048 bits, Snowflake's minimum."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    protection = serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
+    protection = (
+        serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
+    )
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
     public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return KeyPair(private.decode(), public.decode())

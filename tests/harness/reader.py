@@ -15,8 +15,16 @@ from harness.standin import ROLE, WAREHOUSE, Account, User
 def session(account: Account, user: User) -> Iterator[snowflake.connector.SnowflakeConnection]:
     """A session of the official client."""
     connection = snowflake.connector.connect(
-        account=account.name.upper(), user=user.name, password=user.password, host="127.0.0.1",
-        port=account.standin.port, protocol="http", warehouse=WAREHOUSE, role=ROLE, database=user.database, schema=user.schema,
+        account=account.name.upper(),
+        user=user.name,
+        password=user.password,
+        host="127.0.0.1",
+        port=account.standin.port,
+        protocol="http",
+        warehouse=WAREHOUSE,
+        role=ROLE,
+        database=user.database,
+        schema=user.schema,
         enable_server_session_keep_alive_auto_detection=False,
     )
     try:

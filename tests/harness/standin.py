@@ -45,7 +45,11 @@ class Standin:
         with (self.state / "output.log").open("wb") as output:
             self.process = subprocess.Popen(
                 [PYTHON, "-m", "standin", "--state-dir", str(self.state), "--exit-with-parent"],
-                cwd=PACKAGE, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+                cwd=PACKAGE,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
         try:
             ready = json.loads(wait.until(self._ready, "the stand-in is ready", START_SECONDS))
@@ -80,10 +84,12 @@ class Standin:
 
     # --- the admin endpoint --------------------------------------------------------------------------------------
 
-    def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One call; an answer other than 200 is an error with the stand-in's own words."""
         request = urllib.request.Request(
-            f"{self._url}/admin/{path}", method=method, data=None if body is None else json.dumps(body).encode(),
+            f"{self._url}/admin/{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
             headers={"X-Admin-Token": self._token, "Content-Type": "application/json"},
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -111,7 +117,8 @@ class Standin:
 
     def audit(self, after: int = 0) -> list[dict[str, Any]]:
         """Every request since the one numbered `after`."""
-        return self.admin("GET", f"audit?after={after}")["records"]
+        records: list[dict[str, Any]] = self.admin("GET", f"audit?after={after}")["records"]
+        return records
 
     def audit_mark(self) -> int:
         """The number of the last request so far."""
@@ -132,31 +139,52 @@ class Account:
     def _apply(self, **spec: Any) -> None:
         self.standin.admin("POST", "accounts", {"accounts": [{"name": self.name, **spec}]})
 
-    def add_user(self, name: str = "LOADER", *, database: str = "ANALYTICS_DB", schema: str = "REPORTS",
-                 public_key: str | None = None) -> User:
+    def add_user(
+        self,
+        name: str = "LOADER",
+        *,
+        database: str = "ANALYTICS_DB",
+        schema: str = "REPORTS",
+        public_key: str | None = None,
+    ) -> User:
         """A user with a password that occurs nowhere else, and with a database to work in."""
         user = User(name, f"pw-{secrets.token_urlsafe(18)}", database, schema)
         self._apply(
-            users=[{"name": name, "password": user.password, "public_key": public_key, "default_role": ROLE,
-                    "default_warehouse": WAREHOUSE}],
+            users=[
+                {
+                    "name": name,
+                    "password": user.password,
+                    "public_key": public_key,
+                    "default_role": ROLE,
+                    "default_warehouse": WAREHOUSE,
+                }
+            ],
             databases={database: ["PUBLIC", schema]},
         )
         return user
 
-    def withhold(self, privilege: str, on: str, name: str) -> None:
+    def withhold(self, privilege: str, on: str, name: str, *, withhold: bool = True) -> None:
         """Takes a privilege from the role that the users work with."""
-        self.standin.admin("POST", "privileges", {"account": self.name, "role": ROLE, "privilege": privilege, "on": on, "name": name})
+        change = {
+            "account": self.name,
+            "role": ROLE,
+            "privilege": privilege,
+            "on": on,
+            "name": name,
+            "withhold": withhold,
+        }
+        self.standin.admin("POST", "privileges", change)
 
     def give_back(self, privilege: str, on: str, name: str) -> None:
         """Ends what `withhold` began."""
-        self.standin.admin("POST", "privileges", {"account": self.name, "role": ROLE, "privilege": privilege, "on": on,
-                                                  "name": name, "withhold": False})
+        self.withhold(privilege, on, name, withhold=False)
 
     def sql(self, text: str) -> list[list[Any]]:
         """Runs one statement with every right, as the account's owner would; values come as text."""
-        return self.standin.admin("POST", "sql", {"account": self.name, "sql": text})["rows"]
+        rows: list[list[Any]] = self.standin.admin("POST", "sql", {"account": self.name, "sql": text})["rows"]
+        return rows
 
     def statements(self, pattern: str, after: int = 0) -> list[str]:
         """The statements that clients sent and that begin with `pattern`, case aside."""
-        return [record["sql"] for record in self.standin.audit(after)
-                if record["sql"] and record["account"] == self.name.upper() and record["sql"].lstrip().upper().startswith(pattern.upper())]
+        sent = [record["sql"] for record in self.standin.audit(after) if record["account"] == self.name.upper()]
+        return [sql for sql in sent if sql and sql.lstrip().upper().startswith(pattern.upper())]

@@ -16,7 +16,7 @@ class Late(AssertionError):
     """A condition did not come true in time."""
 
 
-def until(condition: Callable[[], T], what: str, seconds: float = 30.0, pause: float = PAUSE) -> T:
+def until(condition: Callable[[], T | None], what: str, seconds: float = 30.0, pause: float = PAUSE) -> T:
     """The first true value of `condition`, or a failure that says what was waited for and what was seen last."""
     deadline = time.monotonic() + seconds
     while True:

@@ -35,8 +35,14 @@ def run(names: list[str]) -> int:
     try:
         cluster.start()
         command = [
-            str(bindir().parent / DRIVER), f"--bindir={bindir()}", f"--inputdir={HERE}", f"--outputdir={OUTPUT}",
-            f"--host={cluster.sockets}", "--user=postgres", "--dbname=regression", *names,
+            str(bindir().parent / DRIVER),
+            f"--bindir={bindir()}",
+            f"--inputdir={HERE}",
+            f"--outputdir={OUTPUT}",
+            f"--host={cluster.sockets}",
+            "--user=postgres",
+            "--dbname=regression",
+            *names,
         ]
         status = subprocess.run(command, check=False).returncode
         if status != 0:
