@@ -152,8 +152,10 @@ class Cluster:
         self.process.send_signal(how)
         try:
             self.process.wait(seconds)
-        finally:
+        except subprocess.TimeoutExpired:
             self._kill_all()
+            raise
+        finally:
             self.process = None
 
     def restart(self) -> None:
@@ -162,12 +164,11 @@ class Cluster:
         self.start()
 
     def _kill_all(self) -> None:
-        """Ends the postmaster and its children by force, if any of them is left."""
+        """Ends a postmaster that did not stop, and its children. It is still there, so these ids are still its own."""
         assert self.process is not None
         for pid in [*children(self.process.pid), self.process.pid]:
             with contextlib.suppress(ProcessLookupError):
-                if pid != self.process.pid or self.process.poll() is None:
-                    os.kill(pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def close(self) -> None:
