@@ -66,7 +66,7 @@ impl Error {
         match self {
             Self::Core(error) => (
                 match error.kind() {
-                    ErrorKind::Transient => {
+                    ErrorKind::Transient | ErrorKind::SessionEnded => {
                         PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
                     }
                     ErrorKind::Credentials => {

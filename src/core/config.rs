@@ -19,6 +19,13 @@ use crate::retry::Backoff;
 pub enum Credentials {
     /// A password.
     Password(SecretString),
+    /// A password together with the one-time code of a second factor, which serves a single login.
+    Passcode {
+        /// The password.
+        password: SecretString,
+        /// The code, as the user's device shows it now.
+        passcode: SecretString,
+    },
     /// An RSA private key whose public half is set on the Snowflake user.
     KeyPair {
         /// PKCS#8 in PEM, encrypted or not.
@@ -28,6 +35,24 @@ pub enum Credentials {
     },
     /// A programmatic access token.
     Token(SecretString),
+    /// An access token that somebody got from an OAuth server. It is used as it is until it expires.
+    OAuthToken(SecretString),
+    /// A client that fetches its own access tokens from an OAuth server.
+    OAuthClient(OAuthClient),
+}
+
+/// A client as an OAuth server knows it, for the grant `client_credentials` of RFC 6749.
+#[derive(Debug, Clone)]
+pub struct OAuthClient {
+    /// The client's name.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: SecretString,
+    /// Where tokens are given out; absent for the account's own `/oauth/token-request`. Any other host has to be in
+    /// [`Network::allowed_hosts`].
+    pub token_url: Option<String>,
+    /// The scope to ask for; absent for `session:role:ROLE` where the settings name a role, and none otherwise.
+    pub scope: Option<String>,
 }
 
 /// Everything a login needs. Names are sent exactly as they are here: Snowflake folds those that are not quoted.
@@ -35,7 +60,7 @@ pub enum Credentials {
 pub struct ConnectionSettings {
     /// Where to log in.
     pub account: Account,
-    /// The user's `LOGIN_NAME`.
+    /// The user's `LOGIN_NAME`. May be empty with OAuth, where the token names the user.
     pub username: String,
     /// The proof.
     pub credentials: Credentials,
@@ -71,7 +96,7 @@ pub struct Network {
 }
 
 impl Default for Network {
-    /// Careful values: drivers wait 1 to 16 s between tries, and an upload has its own, longer patience around this.
+    /// What drivers do: up to 7 tries, 1 to 16 s apart. An upload has its own, longer patience around this.
     fn default() -> Self {
         Self {
             allowed_hosts: AllowedHosts::default(),
@@ -84,7 +109,7 @@ impl Default for Network {
                 base: Duration::from_secs(1),
                 max: Duration::from_secs(16),
             },
-            tries: 4,
+            tries: 7,
         }
     }
 }
@@ -112,6 +137,17 @@ mod tests {
                 passphrase: Some("hunter2".into()),
             },
             Credentials::Token("hunter2".into()),
+            Credentials::Passcode {
+                password: "hunter2".into(),
+                passcode: "hunter2".into(),
+            },
+            Credentials::OAuthToken("hunter2".into()),
+            Credentials::OAuthClient(OAuthClient {
+                client_id: "client".into(),
+                client_secret: "hunter2".into(),
+                token_url: None,
+                scope: None,
+            }),
         ] {
             let shown = format!("{:?}", settings(credentials));
             assert!(!shown.contains("hunter2"), "{shown}");

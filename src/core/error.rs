@@ -12,6 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// May succeed on its own: network, throttling, a server error, a lost answer. Try again later.
     Transient,
+    /// The session is gone, and with it its transaction and temporary objects. Log in again and go on from what is recorded.
+    SessionEnded,
     /// Snowflake refused who we are. Never tried again until the configuration changes: repeated tries lock the user out.
     Credentials,
     /// A name, privilege, host, key file or setting has to be corrected by somebody.
@@ -28,7 +30,7 @@ impl ErrorKind {
     /// Whether the same work may succeed later without anybody's help.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Transient)
+        matches!(self, Self::Transient | Self::SessionEnded)
     }
 }
 
@@ -214,11 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn only_transient_errors_are_retried() {
+    fn what_is_tried_again() {
         use ErrorKind::*;
         for kind in [Credentials, Configuration, Data, Canceled, Internal] {
             assert!(!kind.is_retryable());
         }
-        assert!(Transient.is_retryable());
+        assert!(Transient.is_retryable() && SessionEnded.is_retryable());
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn next_state(error: &Error, attempt: i32) -> NextState {
         Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
     };
     match kind {
-        ErrorKind::Transient if attempt < guc::max_attempts() => {
+        kind if kind.is_retryable() && attempt < guc::max_attempts() => {
             let backoff = Backoff {
                 base: guc::retry_base_delay(),
                 max: guc::retry_max_delay(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bridge_core::ErrorKind::{self, Configuration, Credentials, Internal, Transient};
-use bridge_core::config::{Credentials as Proof, Network};
+use bridge_core::config::{ConnectionSettings, Credentials as Proof, Network};
 use bridge_core::snowflake::{Session, SessionOptions};
 use serde_json::json;
 
@@ -186,25 +186,10 @@ async fn refusals_of_every_shape() {
         (Reply::Cut(b"{\"data\": {".to_vec()), Transient, None, TRIES),
         (Reply::Lost, Transient, None, TRIES),
     ] {
-        let reply = std::sync::Arc::new(reply);
-        let script = std::sync::Arc::clone(&reply);
-        let server = Server::start(move |_| match &*script {
-            Reply::Answer {
-                status,
-                headers,
-                body,
-            } => Reply::Answer {
-                status: *status,
-                headers: headers.clone(),
-                body: body.clone(),
-            },
-            Reply::Cut(body) => Reply::Cut(body.clone()),
-            Reply::Lost => Reply::Lost,
-            Reply::Silence => Reply::Silence,
-        })
-        .await;
+        let script = reply.clone();
+        let server = Server::start(move |_| script.clone()).await;
         let error = try_login(&server).await.expect_err("a refusal");
-        let shape = match &*reply {
+        let shape = match &reply {
             Reply::Answer { status, body, .. } => {
                 format!("{status} {}", String::from_utf8_lossy(body))
             }
@@ -289,7 +274,15 @@ async fn a_login_that_came_too_late_is_signed_anew_once() {
             }
         })
         .await;
-        let login = try_login(&server).await;
+        let network = network(&server);
+        let settings = ConnectionSettings {
+            credentials: Proof::KeyPair {
+                private_key_pem: include_str!("../data/keys/rsa_2048.p8").into(),
+                passphrase: None,
+            },
+            ..settings(&network)
+        };
+        let login = Session::login(&settings, &network, &SessionOptions::default()).await;
         assert_eq!(login.is_ok(), success);
         assert_eq!(server.requests().len(), 2);
         if let Err(error) = login {
@@ -299,8 +292,8 @@ async fn a_login_that_came_too_late_is_signed_anew_once() {
 }
 
 #[tokio::test]
-async fn redirects_are_not_followed() {
-    for status in [301, 302, 307, 308] {
+async fn redirects_lead_only_where_requests_may_go() {
+    for status in [301, 302, 303, 307, 308] {
         let elsewhere = Server::start(|_| Reply::json(logged_in())).await;
         let to = format!("http://127.0.0.1:{}/", elsewhere.port);
         let server =
@@ -309,6 +302,60 @@ async fn redirects_are_not_followed() {
         assert_eq!(error.kind(), Configuration, "{status}");
         assert_eq!(elsewhere.requests().len(), 0);
     }
+}
+
+#[tokio::test]
+async fn a_redirect_repeats_the_request_elsewhere_and_retries_begin_anew() {
+    for status in [307, 308] {
+        let server = Server::start(
+            move |request| match (request.path.as_str(), request.earlier) {
+                (LOGIN, 0) => Reply::status(status, "").with_header("location", "/elsewhere?a=b"),
+                ("/elsewhere", 0) => Reply::status(503, ""),
+                _ => Reply::json(logged_in()),
+            },
+        )
+        .await;
+        try_login(&server).await.unwrap();
+        let requests = server.requests();
+        let paths: Vec<_> = requests
+            .iter()
+            .map(|request| request.path.as_str())
+            .collect();
+        assert_eq!(paths, [LOGIN, "/elsewhere", LOGIN]);
+        assert_eq!(requests[1].method, "POST");
+        assert_eq!(requests[1].json(), requests[0].json());
+        assert_eq!(requests[1].query, [("a".to_owned(), "b".to_owned())]);
+        assert_eq!(requests[2].parameter("retryReason"), Some("503"));
+    }
+}
+
+#[tokio::test]
+async fn a_circle_of_redirects_ends() {
+    let server = Server::start(|_| Reply::status(307, "").with_header("location", "/again")).await;
+    let error = try_login(&server).await.unwrap_err();
+    assert_eq!(error.kind(), Configuration);
+    assert!(error.message().contains("circle"), "{error}");
+    assert_eq!(server.requests().len(), 6);
+}
+
+#[tokio::test]
+async fn a_passcode_comes_with_its_password() {
+    let server = serve(|_| Reply::Lost).await;
+    let network = network(&server);
+    let settings = ConnectionSettings {
+        credentials: Proof::Passcode {
+            password: PASSWORD.into(),
+            passcode: "123456".into(),
+        },
+        ..settings(&network)
+    };
+    Session::login(&settings, &network, &SessionOptions::default())
+        .await
+        .unwrap();
+    let data = server.requests().pop().unwrap().json()["data"].clone();
+    assert_eq!(data["PASSWORD"], PASSWORD);
+    assert_eq!(data["PASSCODE"], "123456");
+    assert_eq!(data["EXT_AUTHN_DUO_METHOD"], "passcode");
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::server::{Reply, Server};
-use crate::setup::{LOGIN, QUERY, SESSION, network, result, serve, settings};
+use crate::setup::{
+    HEARTBEAT, LOGIN, QUERY, RENEW, SESSION, logged_in, network, result, serve, settings,
+};
 
 async fn server() -> Server {
     serve(|_| Reply::json(result(&["N"], json!([["1"]])))).await
@@ -137,4 +139,42 @@ async fn sessions_that_ended_are_not_kept() {
         .unwrap_err();
     session.release();
     assert_eq!(format!("{pool:?}"), "Pool { idle: 0, .. }");
+}
+
+#[tokio::test]
+async fn sessions_in_use_send_heartbeats_and_idle_ones_do_not() {
+    let server = Server::start(|request| match request.path.as_str() {
+        LOGIN => Reply::json(logged_in()),
+        HEARTBEAT if request.earlier == 1 => {
+            Reply::json(json!({"success": false, "code": "390112", "message": "expired"}))
+        }
+        RENEW => Reply::json(json!({"success": true, "data": {"sessionToken": "session-token-2"}})),
+        _ => Reply::json(json!({"success": true, "data": null, "code": null})),
+    })
+    .await;
+    let network = network(&server);
+    let pool = Pool::new(network.clone())
+        .unwrap()
+        .with_heartbeat(Duration::from_millis(20));
+    let session = pool
+        .acquire(&key(1), &settings(&network), std::time::Instant::now(), "")
+        .await
+        .unwrap();
+    // The second beat finds the token expired, and renews it for the statements to come.
+    let beat = server.wait_for(HEARTBEAT, 3).await;
+    assert_eq!(
+        beat.header("authorization"),
+        Some("Snowflake Token=\"session-token-2\"")
+    );
+    assert_eq!(beat.body, b"");
+    session.release();
+    let beats = server.requests_for(HEARTBEAT).len();
+    // Another session's beats show that time has passed for this one too.
+    let other = pool
+        .acquire(&key(1), &settings(&network), std::time::Instant::now(), "")
+        .await
+        .unwrap();
+    drop(other);
+    server.wait_for(SESSION, 1).await;
+    assert!(server.requests_for(HEARTBEAT).len() <= beats + 1);
 }

@@ -60,6 +60,7 @@ impl Request {
 }
 
 /// What the script says to a request.
+#[derive(Clone)]
 pub enum Reply {
     /// A whole answer.
     Answer {

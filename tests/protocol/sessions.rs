@@ -74,7 +74,7 @@ async fn a_session_that_keeps_expiring_ends() {
         .unwrap_err();
     assert_eq!(
         (error.kind(), error.code()),
-        (ErrorKind::Transient, Some("390112"))
+        (ErrorKind::SessionEnded, Some("390112"))
     );
     assert_eq!(server.requests_for(RENEW).len(), 2);
     assert!(!session.is_usable());
@@ -94,7 +94,7 @@ async fn a_session_that_cannot_be_renewed_ends() {
         .unwrap_err();
     assert_eq!(
         (error.kind(), error.code()),
-        (ErrorKind::Transient, Some("390114"))
+        (ErrorKind::SessionEnded, Some("390114"))
     );
     assert!(!session.is_usable());
 }
@@ -112,7 +112,7 @@ async fn a_session_that_is_gone_is_reported_as_such() {
             .unwrap_err();
         assert_eq!(
             (error.kind(), error.code()),
-            (ErrorKind::Transient, Some(code))
+            (ErrorKind::SessionEnded, Some(code))
         );
         assert!(!session.is_usable(), "{code}");
         assert_eq!(server.requests_for(QUERY).len(), 1);

@@ -12,6 +12,7 @@ use crate::server::{Reply, Request, Server};
 pub const LOGIN: &str = "/session/v1/login-request";
 pub const QUERY: &str = "/queries/v1/query-request";
 pub const RENEW: &str = "/session/token-request";
+pub const HEARTBEAT: &str = "/session/heartbeat";
 pub const ABORT: &str = "/queries/v1/abort-request";
 pub const SESSION: &str = "/session";
 

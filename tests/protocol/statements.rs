@@ -6,8 +6,8 @@ use bridge_core::ErrorKind;
 use bridge_core::snowflake::Statement;
 use serde_json::json;
 
-use crate::server::{DEADLINE, Reply};
-use crate::setup::{ABORT, QUERY, login, result, serve};
+use crate::server::{DEADLINE, Reply, Server};
+use crate::setup::{ABORT, LOGIN, QUERY, RENEW, logged_in, login, result, serve};
 
 #[tokio::test]
 async fn a_statement_and_its_result() {
@@ -177,8 +177,61 @@ async fn a_dropped_statement_is_aborted() {
         .execute(&Statement::new("select 1"))
         .await
         .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert_eq!(error.kind(), ErrorKind::SessionEnded);
     assert_eq!(server.requests_for(QUERY).len(), 1);
+}
+
+#[tokio::test]
+async fn an_abort_renews_the_session_and_asks_again_while_nothing_runs() {
+    let server = serve_with_aborts(|request| match request.earlier {
+        0 => failure("390112"),
+        1 | 2 => failure("000605"),
+        _ => Reply::json(json!({"success": true})),
+    })
+    .await;
+    let mut session = login(&server).await;
+    let statement = Statement::new("copy");
+    tokio::select! {
+        _ = session.execute(&statement) => panic!("the server never answers"),
+        _ = server.wait_for(QUERY, 1) => {}
+    }
+    let last = server.wait_for(ABORT, 4).await;
+    assert_eq!(server.requests_for(RENEW).len(), 1);
+    assert_eq!(
+        last.header("authorization"),
+        Some("Snowflake Token=\"session-token-2\"")
+    );
+}
+
+/// Statements are never answered; aborts as `abort` says.
+async fn serve_with_aborts(
+    abort: impl Fn(&crate::server::Request) -> Reply + Send + Sync + 'static,
+) -> Server {
+    Server::start(move |request| match request.path.as_str() {
+        LOGIN => Reply::json(logged_in()),
+        RENEW => Reply::json(json!({"success": true, "data": {"sessionToken": "session-token-2"}})),
+        ABORT => abort(request),
+        _ => Reply::Silence,
+    })
+    .await
+}
+
+fn failure(code: &str) -> Reply {
+    Reply::json(json!({"success": false, "data": null, "code": code, "message": "no"}))
+}
+
+#[tokio::test]
+async fn an_answer_that_announces_rows_and_has_none_is_refused() {
+    let server = serve(|_| {
+        Reply::json(json!({"success": true, "data": {"rowtype": [{"name": "1"}], "rowset": null, "total": 1}}))
+    })
+    .await;
+    let error = login(&server)
+        .await
+        .execute(&Statement::new("select 1"))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Internal);
 }
 
 #[tokio::test]

@@ -109,6 +109,18 @@ impl Account {
         self.name.to_ascii_uppercase()
     }
 
+    /// Whether an address is one of Snowflake's own service.
+    pub(crate) fn serves(url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+        let is_below = |domain: &&str| {
+            host.strip_suffix(domain)
+                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+        };
+        url.scheme() == Scheme::Https.as_str()
+            && url.port_or_known_default() == Some(Scheme::Https.default_port())
+            && DOMAINS.iter().any(is_below)
+    }
+
     /// The address of the account with an empty path.
     ///
     /// # Errors

@@ -1,14 +1,14 @@
 //! Ending a statement in Snowflake that nobody waits for any more.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::json;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
-use super::errors::NOT_EXECUTING;
-use super::session::Tokens;
-use super::transport::{Call, Purpose, Transport, lock};
+use super::errors::{Defaults, NOT_EXECUTING, SESSION_EXPIRED};
+use super::tokens::Tokens;
+use super::transport::{Call, Purpose, Transport};
 
 /// The server says "not executing" also of a statement that it has not begun; drivers ask so often.
 const TRIES: u32 = 5;
@@ -18,19 +18,15 @@ pub(crate) struct AbortOnDrop(Option<Running>);
 
 struct Running {
     transport: Arc<Transport>,
-    tokens: Arc<Mutex<Tokens>>,
+    tokens: Tokens,
     request_id: Uuid,
 }
 
 impl AbortOnDrop {
-    pub(crate) fn new(
-        transport: &Arc<Transport>,
-        tokens: &Arc<Mutex<Tokens>>,
-        request_id: Uuid,
-    ) -> Self {
+    pub(crate) fn new(transport: &Arc<Transport>, tokens: &Tokens, request_id: Uuid) -> Self {
         Self(Some(Running {
             transport: Arc::clone(transport),
-            tokens: Arc::clone(tokens),
+            tokens: tokens.clone(),
             request_id,
         }))
     }
@@ -55,10 +51,21 @@ impl Running {
     async fn abort(self) {
         let mut wait = self.transport.http.network.backoff.base;
         for _ in 0..TRIES {
-            let token = lock(&self.tokens).session.clone();
+            let token = self.tokens.session();
             let call = Call::new(Purpose::Abort, Some(&token));
             let body = || Ok(json!({"requestId": self.request_id.to_string()}));
             match self.transport.call(&call, body).await {
+                Ok(envelope) if envelope.has_code(&[SESSION_EXPIRED]) => {
+                    let unknown = Defaults::default();
+                    if self
+                        .tokens
+                        .renew(&self.transport, &token, &unknown)
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
                 Ok(envelope) if envelope.has_code(&[NOT_EXECUTING]) => {
                     tokio::time::sleep(wait).await;
                     wait = wait

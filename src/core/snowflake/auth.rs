@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
+use super::http::Http;
 use super::key_pair::KeyPair;
+use super::{errors, oauth};
 use crate::config::{ConnectionSettings, Credentials};
 use crate::{Error, ErrorKind, Result};
 
@@ -18,13 +20,24 @@ pub(crate) enum Proof {
         account: String,
         user: String,
     },
+    Passcode {
+        password: SecretString,
+        passcode: SecretString,
+    },
     Token(SecretString),
+    /// An access token, and the grant it came from if we fetched it.
+    OAuth {
+        token: SecretString,
+        grant: Option<&'static str>,
+    },
 }
 
 impl Proof {
+    /// Makes the proof ready; for an OAuth client that means to fetch a token.
+    ///
     /// # Errors
-    /// `Credentials` if the private key cannot be read, or the secret is empty.
-    pub(crate) fn new(settings: &ConnectionSettings) -> Result<Self> {
+    /// `Credentials` if the private key cannot be read, or the secret is empty; those of [`oauth::access_token`].
+    pub(crate) async fn new(http: &Http, settings: &ConnectionSettings) -> Result<Self> {
         let not_empty = |secret: &SecretString, what| match secret.expose_secret() {
             "" => Err(Error::new(
                 ErrorKind::Credentials,
@@ -44,6 +57,18 @@ impl Proof {
                 key: Box::new(KeyPair::from_pem(private_key_pem, passphrase.as_ref())?),
                 account: settings.account.jwt_name(),
                 user: settings.username.to_uppercase(),
+            },
+            Credentials::Passcode { password, passcode } => Self::Passcode {
+                password: not_empty(password, "password")?,
+                passcode: not_empty(passcode, "passcode")?,
+            },
+            Credentials::OAuthToken(token) => Self::OAuth {
+                token: not_empty(token, "OAuth access token")?,
+                grant: None,
+            },
+            Credentials::OAuthClient(client) => Self::OAuth {
+                token: oauth::access_token(http, settings, client).await?,
+                grant: Some(oauth::GRANT),
             },
         })
     }
@@ -70,15 +95,45 @@ impl Proof {
                 set("AUTHENTICATOR", "PROGRAMMATIC_ACCESS_TOKEN");
                 set("TOKEN", token.expose_secret());
             }
+            Self::Passcode { password, passcode } => {
+                set("PASSWORD", password.expose_secret());
+                set("EXT_AUTHN_DUO_METHOD", "passcode");
+                set("PASSCODE", passcode.expose_secret());
+            }
+            Self::OAuth { token, .. } => {
+                set("AUTHENTICATOR", "OAUTH");
+                set("TOKEN", token.expose_secret());
+            }
         }
         Ok(fields)
     }
 
-    /// What must not come back in any text. A login token is made for one try and dies within a minute.
-    pub(crate) fn secret(&self) -> Option<&SecretString> {
+    /// How the environment of the client names the OAuth grant, if there was one.
+    pub(crate) fn oauth_grant(&self) -> Option<&'static str> {
         match self {
-            Self::Password(secret) | Self::Token(secret) => Some(secret),
-            Self::KeyPair { .. } => None,
+            Self::OAuth { grant, .. } => *grant,
+            _ => None,
+        }
+    }
+
+    /// Whether another login may succeed where one ended with `code`: with a signature of the current time, or with a
+    /// fresh access token.
+    pub(crate) fn can_be_renewed(&self, code: &str) -> bool {
+        match self {
+            Self::KeyPair { .. } => errors::is_stale_jwt(code),
+            Self::OAuth { grant, .. } => grant.is_some() && errors::is_stale_oauth_token(code),
+            _ => false,
+        }
+    }
+
+    /// What must not come back in any text. A login token is made for one try and dies within a minute.
+    pub(crate) fn secrets(&self) -> Vec<&SecretString> {
+        match self {
+            Self::Password(secret) | Self::Token(secret) | Self::OAuth { token: secret, .. } => {
+                vec![secret]
+            }
+            Self::Passcode { password, passcode } => vec![password, passcode],
+            Self::KeyPair { .. } => Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
@@ -86,36 +86,18 @@ fn request_headers(
     Some(headers)
 }
 
-async fn fetch_once(http: &Http, url: &Url, headers: &HeaderMap) -> Result<BytesMut> {
+async fn fetch_once(http: &Http, url: &Url, headers: &HeaderMap) -> Result<Bytes> {
     let host = url.host_str().unwrap_or_default();
     let stall = http.network.stall_timeout;
-    let late = |_| {
-        Error::new(
-            ErrorKind::Transient,
-            format!("no answer from {host} in time"),
-        )
-    };
-    let lost = |cause| client::failure(cause, host);
     let request = http.client.get(url.clone()).headers(headers.clone());
-    let mut answer = timeout(stall, request.send())
+    let answer = timeout(stall, request.send())
         .await
-        .map_err(late)?
-        .map_err(lost)?;
+        .map_err(|_| client::late(host))?
+        .map_err(|cause| client::failure(cause, host))?;
     if !answer.status().is_success() {
         return Err(errors::http_status(answer.status(), host));
     }
-    let mut body = BytesMut::new();
-    while let Some(piece) = timeout(stall, answer.chunk())
-        .await
-        .map_err(late)?
-        .map_err(lost)?
-    {
-        if body.len() + piece.len() > MAX_ANSWER {
-            return Err(too_large());
-        }
-        body.extend_from_slice(&piece);
-    }
-    Ok(body)
+    client::read_body(answer, host, stall, MAX_ANSWER).await
 }
 
 /// A part is rows separated by commas, without the brackets around them.

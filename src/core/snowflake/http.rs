@@ -5,8 +5,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use reqwest::redirect;
 use reqwest::tls::{Certificate, Version};
+use tokio::time::timeout;
 
 use super::resolver::FilteringResolver;
 use crate::config::Network;
@@ -34,7 +36,7 @@ impl Http {
         let mut builder = reqwest::Client::builder()
             .user_agent(format!("{APPLICATION}/{VERSION}"))
             .dns_resolver(Arc::new(FilteringResolver::new(network)))
-            // A redirect would carry the session's token to an address that nobody chose.
+            // A redirect carries secrets along: only `route` follows some, after a look at where they lead.
             .redirect(redirect::Policy::none())
             // The server process's environment is not a setting of this program.
             .no_proxy()
@@ -77,6 +79,42 @@ fn trusted_certificates(network: &Network) -> Result<Vec<Certificate>> {
     Ok(certificates)
 }
 
+/// Reads a body whole, as long as it keeps coming and stays within `limit` bytes.
+///
+/// # Errors
+/// `Transient` if it stops or is cut off, `Internal` if it is too long.
+pub(crate) async fn read_body(
+    mut answer: reqwest::Response,
+    host: &str,
+    stall_timeout: Duration,
+    limit: usize,
+) -> Result<Bytes> {
+    let mut body = BytesMut::new();
+    loop {
+        let piece = match timeout(stall_timeout, answer.chunk()).await {
+            Ok(Ok(Some(piece))) => piece,
+            Ok(Ok(None)) => return Ok(body.freeze()),
+            Ok(Err(cause)) => return Err(failure(cause, host)),
+            Err(_) => return Err(late(host)),
+        };
+        if body.len() + piece.len() > limit {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                format!("{host} sent an answer of more than {limit} bytes"),
+            ));
+        }
+        body.extend_from_slice(&piece);
+    }
+}
+
+/// What it means that nothing came.
+pub(crate) fn late(host: &str) -> Error {
+    Error::new(
+        ErrorKind::Transient,
+        format!("no answer from {host} in time"),
+    )
+}
+
 /// What it means that a request to `host` got no answer.
 pub(crate) fn failure(cause: reqwest::Error, host: &str) -> Error {
     let cause = cause.without_url();
@@ -97,7 +135,7 @@ pub(crate) fn failure(cause: reqwest::Error, host: &str) -> Error {
     } else if cause.is_connect() {
         format!("cannot connect to {host}")
     } else if cause.is_timeout() {
-        format!("no answer from {host} in time")
+        return late(host).with_source(cause);
     } else {
         format!("the connection to {host} was lost")
     };

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::gate::Gate;
+use super::heartbeat::Heartbeat;
 use super::http::Http;
 use super::transport::lock;
 use super::{QueryResult, Session, SessionInfo, SessionOptions, Statement, Warehouse};
@@ -46,6 +47,7 @@ pub struct Pool {
     idle: Arc<Idle>,
     gates: Arc<Mutex<HashMap<PoolKey, Arc<Gate>>>>,
     idle_limit: Duration,
+    heartbeat: Option<Duration>,
 }
 
 type Idle = Mutex<HashMap<PoolKey, Vec<(Session, Instant)>>>;
@@ -71,7 +73,15 @@ impl Pool {
             idle: Arc::default(),
             gates: Arc::default(),
             idle_limit: IDLE,
+            heartbeat: None,
         })
+    }
+
+    /// The same pool, in which sessions in use send heartbeats at another interval than a quarter of their tokens' life.
+    #[must_use]
+    pub fn with_heartbeat(mut self, every: Duration) -> Self {
+        self.heartbeat = Some(every);
+        self
     }
 
     /// The same pool, in which sessions wait for another time than five minutes.
@@ -113,6 +123,7 @@ impl Pool {
         };
         Ok(PooledSession {
             close: CloseOnDrop(Some(Box::pin(session.farewell()))),
+            _heartbeat: session.heartbeat(self.heartbeat),
             session,
             pool: self.clone(),
             key: *key,
@@ -157,8 +168,8 @@ impl Pool {
             .or_default()
             .push((session, Instant::now()));
         let idle = Arc::downgrade(&self.idle);
-        let (http, gates, idle_limit) =
-            (self.http.clone(), Arc::clone(&self.gates), self.idle_limit);
+        let (http, gates) = (self.http.clone(), Arc::clone(&self.gates));
+        let (idle_limit, heartbeat) = (self.idle_limit, self.heartbeat);
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(idle_limit).await;
@@ -168,6 +179,7 @@ impl Pool {
                         idle,
                         gates,
                         idle_limit,
+                        heartbeat,
                     }
                     .close_where(|_, since| since.elapsed() >= idle_limit);
                 }
@@ -181,6 +193,8 @@ impl Pool {
 pub struct PooledSession {
     session: Session,
     close: CloseOnDrop,
+    /// Only while in use: what lies idle may end.
+    _heartbeat: Heartbeat,
     pool: Pool,
     key: PoolKey,
 }

@@ -71,6 +71,13 @@ pub(crate) async fn collect(http: &Http, data: QueryData) -> Result<QueryResult>
         .into_iter()
         .map(|column| column.name)
         .collect();
+    let announced = data.total.as_deref().is_some_and(|total| total != "0");
+    if data.rowset.is_none() && data.chunks.is_none() && announced {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            "Snowflake's answer announces rows and holds none",
+        ));
+    }
     let mut rows = Vec::new();
     append(&mut rows, data.rowset.unwrap_or_default())?;
     for chunk in data.chunks.unwrap_or_default() {

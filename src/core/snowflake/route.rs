@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Extensions, StatusCode};
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{Middleware, Next};
@@ -17,12 +16,15 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::transport::lock;
-use super::{errors, http as client, text};
+use super::{errors, http as client, storage, text};
+use crate::config::{Account, AllowedHosts};
 use crate::{Error, ErrorKind};
 
 /// The largest answer that is taken, after decompression. Snowflake keeps inline results and result chunks below 16 MB
 /// or so; twice that leaves room, and no server can fill the memory.
 pub(crate) const MAX_ANSWER: usize = 32 * 1024 * 1024;
+/// Drivers follow a few redirects in a row; more is a circle.
+const MAX_REDIRECTS: usize = 5;
 /// The header by which the service routes a session's requests to one server.
 const AFFINITY: &str = "x-snowflake-session";
 
@@ -54,6 +56,8 @@ pub(crate) struct Route {
     pub(crate) url: Url,
     /// For messages.
     pub(crate) host: String,
+    /// Where it may be redirected to, besides Snowflake's own hosts.
+    pub(crate) allowed_hosts: AllowedHosts,
     /// The longest wait for the beginning of an answer.
     pub(crate) patience: Duration,
     /// The longest wait for the next piece of it.
@@ -71,17 +75,35 @@ impl Middleware for Route {
     ) -> reqwest_middleware::Result<Response> {
         self.aim(&mut request);
         compress(&mut request).map_err(reqwest_middleware::Error::middleware)?;
-        let answer = match timeout(self.patience, next.run(request, extensions)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(reqwest_middleware::Error::Reqwest(cause))) => {
-                return Err(fail(client::failure(cause, &self.host), 0));
+        for _ in 0..=MAX_REDIRECTS {
+            let repeated = request.try_clone();
+            let asked = next.clone().run(request, extensions);
+            let answer = match timeout(self.patience, asked).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(reqwest_middleware::Error::Reqwest(cause))) => {
+                    return Err(fail(client::failure(cause, &self.host), 0));
+                }
+                Ok(Err(other)) => return Err(other),
+                Err(_) => return Err(fail(self.late(), 0)),
+            };
+            match (self.redirect(&answer), repeated) {
+                (Some(url), Some(again)) => {
+                    request = again;
+                    *request.url_mut() = url;
+                }
+                _ => {
+                    return self
+                        .check(answer)
+                        .await
+                        .map_err(reqwest_middleware::Error::middleware);
+                }
             }
-            Ok(Err(other)) => return Err(other),
-            Err(_) => return Err(fail(self.late(), 0)),
-        };
-        self.check(answer)
-            .await
-            .map_err(reqwest_middleware::Error::middleware)
+        }
+        let endless = Error::new(
+            ErrorKind::Configuration,
+            format!("{} redirects in a circle", self.host),
+        );
+        Err(fail(endless, StatusCode::TEMPORARY_REDIRECT.as_u16()))
     }
 }
 
@@ -105,13 +127,31 @@ impl Route {
         }
     }
 
+    /// Where the same request has to go instead, if that is a place it may go to: Snowflake moves accounts, and its front
+    /// end may send a request to another host of the service. Any other redirect is an answer that nobody asked for.
+    fn redirect(&self, answer: &Response) -> Option<Url> {
+        let repeats_request = matches!(
+            answer.status(),
+            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+        );
+        let location = answer.headers().get(header::LOCATION)?.to_str().ok()?;
+        let url = answer.url().join(location).ok()?;
+        let may_go_there = url.origin() == self.url.origin()
+            || storage::is_listed(&self.allowed_hosts, &url)
+            || Account::serves(&url);
+        (repeats_request && may_go_there && url.username().is_empty() && url.password().is_none())
+            .then_some(url)
+    }
+
     async fn check(&self, answer: Response) -> Result<Response, Failed> {
         let status = answer.status();
         let headers = answer.headers().clone();
-        let body = self.read(answer).await.map_err(|error| Failed {
-            error,
-            status: status.as_u16(),
-        })?;
+        let body = client::read_body(answer, &self.host, self.stall_timeout, MAX_ANSWER)
+            .await
+            .map_err(|error| Failed {
+                error,
+                status: status.as_u16(),
+            })?;
         if let Some(value) = headers.get(AFFINITY) {
             *lock(&self.affinity) = Some(value.clone());
         }
@@ -122,7 +162,7 @@ impl Route {
         // Some refusals come with a status and yet say what they mean.
         let explained = status.is_client_error() && !is_throttling(status) && is_envelope(&body);
         if !status.is_success() && !explained {
-            return Err(failed(with_retry_after(
+            return Err(failed(errors::with_retry_after(
                 errors::http_status(status, &self.host),
                 &headers,
             )));
@@ -133,33 +173,8 @@ impl Route {
         Ok(Response::from(http::Response::new(body)))
     }
 
-    async fn read(&self, mut answer: Response) -> Result<Bytes, Error> {
-        let mut body = BytesMut::new();
-        loop {
-            let piece = match timeout(self.stall_timeout, answer.chunk()).await {
-                Ok(Ok(Some(piece))) => piece,
-                Ok(Ok(None)) => return Ok(body.freeze()),
-                Ok(Err(cause)) => return Err(client::failure(cause, &self.host)),
-                Err(_) => return Err(self.late()),
-            };
-            if body.len() + piece.len() > MAX_ANSWER {
-                return Err(Error::new(
-                    ErrorKind::Internal,
-                    format!(
-                        "{} sent an answer of more than {MAX_ANSWER} bytes",
-                        self.host
-                    ),
-                ));
-            }
-            body.extend_from_slice(&piece);
-        }
-    }
-
     fn late(&self) -> Error {
-        Error::new(
-            ErrorKind::Transient,
-            format!("no answer from {} in time", self.host),
-        )
+        client::late(&self.host)
     }
 
     fn not_json(&self, body: &[u8]) -> Error {
@@ -184,6 +199,11 @@ fn compress(request: &mut Request) -> Result<(), Failed> {
     let Some(plain) = request.body().and_then(Body::as_bytes) else {
         return Ok(());
     };
+    if plain == b"null" {
+        // The crate that forms requests writes a body in any case; the protocol wants none here.
+        *request.body_mut() = None;
+        return Ok(());
+    }
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let packed = encoder
         .write_all(plain)
@@ -217,14 +237,4 @@ fn is_envelope(body: &[u8]) -> bool {
 fn looks_whole(body: &[u8]) -> bool {
     let body = body.trim_ascii();
     body.first() == Some(&b'{') && body.last() == Some(&b'}')
-}
-
-fn with_retry_after(error: Error, headers: &HeaderMap) -> Error {
-    let seconds = headers
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    match seconds {
-        Some(seconds) => error.with_retry_after(Duration::from_secs(seconds)),
-        None => error,
-    }
 }

@@ -2,20 +2,21 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::abort::AbortOnDrop;
-use super::errors::{self, IN_PROGRESS, SESSION_EXPIRED, refusal};
-use super::login::{SessionInfo, usable};
+use super::errors::{self, Defaults, IN_PROGRESS, SESSION_EXPIRED, refusal};
+use super::heartbeat::Heartbeat;
+use super::login::SessionInfo;
 use super::result::{self, QueryResult};
-use super::transport::{Call, Purpose, Transport, lock, milliseconds};
-use super::wire::{Envelope, ProgressData, QueryBody, QueryData, RenewData};
+use super::tokens::Tokens;
+use super::transport::{Call, Purpose, Transport, milliseconds};
+use super::wire::{Envelope, ProgressData, QueryBody, QueryData};
 use crate::{Error, ErrorKind, Result};
 
 /// Waits between polls that come back at once, as drivers have them; the last repeats.
@@ -69,18 +70,12 @@ pub struct SessionOptions {
     pub query_tag: Option<String>,
 }
 
-/// The secrets of a session. Shared with the aborts that outlive a dropped statement.
-#[derive(Debug)]
-pub(crate) struct Tokens {
-    pub(crate) session: SecretString,
-    pub(crate) master: Option<SecretString>,
-}
-
 /// A session of one user. Statements run one after the other; a transaction belongs to its session.
 pub struct Session {
     pub(crate) transport: Arc<Transport>,
-    pub(crate) tokens: Arc<Mutex<Tokens>>,
+    tokens: Tokens,
     info: SessionInfo,
+    defaults: Arc<Defaults>,
     options: SessionOptions,
     sequence: u64,
     /// False while a statement runs, so that it stays false where one was dropped, and after the session ended.
@@ -106,7 +101,13 @@ impl Session {
     ) -> Self {
         Self {
             transport: Arc::new(transport),
-            tokens: Arc::new(Mutex::new(tokens)),
+            tokens,
+            defaults: Arc::new(Defaults {
+                role: info.role.clone(),
+                warehouse: info.warehouse.clone(),
+                database: info.database.clone(),
+                schema: info.schema.clone(),
+            }),
             info,
             options,
             sequence: 0,
@@ -123,6 +124,11 @@ impl Session {
     /// Sets what differs between the users of a session; it travels with each statement.
     pub(crate) fn set_options(&mut self, options: SessionOptions) {
         self.options = options;
+    }
+
+    /// Keeps the session alive until the heartbeat is dropped.
+    pub(crate) fn heartbeat(&self, every: Option<Duration>) -> Heartbeat {
+        Heartbeat::start(&self.transport, &self.tokens, &self.defaults, every)
     }
 
     /// Whether another statement may be tried: the session has not ended, and no statement was given up half-way.
@@ -146,7 +152,7 @@ impl Session {
     pub(crate) async fn run<T: DeserializeOwned>(&mut self, statement: &Statement) -> Result<T> {
         if !self.usable {
             return Err(Error::new(
-                ErrorKind::Transient,
+                ErrorKind::SessionEnded,
                 "the Snowflake session has ended",
             ));
         }
@@ -166,7 +172,7 @@ impl Session {
         if envelope.is_success() {
             return envelope.data();
         }
-        Err(envelope.with_refusal(self.info.role.as_deref(), refusal))
+        Err(envelope.with_refusal(&self.defaults, refusal))
     }
 
     /// The final answer to a statement: the request, polls while it runs, and renewals of the session as needed.
@@ -179,7 +185,7 @@ impl Session {
             .chain(std::iter::repeat(&POLL_WAITS[POLL_WAITS.len() - 1]));
         let mut renewals = 0;
         loop {
-            let token = lock(&self.tokens).session.clone();
+            let token = self.tokens.session();
             let asked = Instant::now();
             let envelope = match &poll_path {
                 None => {
@@ -194,7 +200,9 @@ impl Session {
             };
             if envelope.has_code(&[SESSION_EXPIRED]) && renewals < MAX_RENEWALS {
                 renewals += 1;
-                self.renew().await?;
+                self.tokens
+                    .renew(&self.transport, &token, &self.defaults)
+                    .await?;
                 continue;
             }
             renewals = 0;
@@ -216,34 +224,6 @@ impl Session {
         }
     }
 
-    /// Gets a new session token for the master token. Temporary objects and the open transaction live on.
-    async fn renew(&self) -> Result<()> {
-        let (session, master) = {
-            let tokens = lock(&self.tokens);
-            (tokens.session.clone(), tokens.master.clone())
-        };
-        let Some(master) = master else {
-            return Err(
-                Error::new(ErrorKind::Transient, "the Snowflake session has expired")
-                    .with_code(SESSION_EXPIRED),
-            );
-        };
-        let mut call = Call::new(Purpose::Renew, Some(&master));
-        call.secrets.push(&session);
-        let body =
-            || Ok(json!({"oldSessionToken": session.expose_secret(), "requestType": "RENEW"}));
-        let envelope = self.transport.call(&call, body).await?;
-        if !envelope.is_success() {
-            return Err(envelope.with_refusal(self.info.role.as_deref(), refusal));
-        }
-        let renewed: RenewData = envelope.data()?;
-        *lock(&self.tokens) = Tokens {
-            session: usable(renewed.session_token)?,
-            master: Some(renewed.master_token.map_or(Ok(master), usable)?),
-        };
-        Ok(())
-    }
-
     /// Ends the session; Snowflake rolls back what is not committed and drops its temporary objects. Best effort: a
     /// session that cannot be closed ends by itself.
     pub async fn close(self) {
@@ -252,9 +232,9 @@ impl Session {
 
     /// The request that ends the session, which needs the session no more.
     pub(crate) fn farewell(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (transport, tokens) = (Arc::clone(&self.transport), Arc::clone(&self.tokens));
+        let (transport, tokens) = (Arc::clone(&self.transport), self.tokens.clone());
         async move {
-            let token = lock(&tokens).session.clone();
+            let token = tokens.session();
             let mut call = Call::new(Purpose::Close, Some(&token));
             call.parameters.push(("delete", "true"));
             // Nothing can be done about a refusal, and nobody has to know.
@@ -295,7 +275,7 @@ fn result_path(progress: ProgressData) -> Result<Option<String>> {
             if !id.is_empty()
                 && id
                     .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') =>
+                    .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) =>
         {
             Ok(Some(path))
         }
@@ -342,14 +322,5 @@ mod tests {
             assert!(path(Some(hostile), None).is_err(), "{hostile}");
         }
         assert!(path(None, Some("a/../b")).is_err());
-    }
-
-    #[test]
-    fn debug_never_shows_a_token() {
-        let tokens = Tokens {
-            session: "hunter2".into(),
-            master: Some("hunter2".into()),
-        };
-        assert!(!format!("{tokens:?}").contains("hunter2"));
     }
 }

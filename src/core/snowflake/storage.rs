@@ -96,19 +96,30 @@ impl S3Endpoint {
 /// # Errors
 /// `Configuration` unless it is an HTTPS address in one of the clouds, or listed in `allowed_hosts`.
 pub(crate) fn check_address(allowed: &AllowedHosts, url: &Url) -> Result<()> {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let host = bare_host(url);
     let port = url.port_or_known_default();
-    let listed = allowed
-        .find_endpoint(host, port)
-        .is_some_and(|entry| entry.scheme.as_str() == url.scheme());
     let in_cloud = url.scheme() == Scheme::Https.as_str()
         && port == Some(Scheme::Https.default_port())
         && (is_below(host, &S3) || is_below(host, &OTHERS) || host == GOOGLE);
-    if (listed || in_cloud) && url.username().is_empty() && url.password().is_none() {
+    if (is_listed(allowed, url) || in_cloud)
+        && url.username().is_empty()
+        && url.password().is_none()
+    {
         Ok(())
     } else {
         Err(not_allowed(host))
     }
+}
+
+/// Whether `allowed_hosts` lists the scheme, host and port of an address.
+pub(crate) fn is_listed(allowed: &AllowedHosts, url: &Url) -> bool {
+    allowed
+        .find_endpoint(bare_host(url), url.port_or_known_default())
+        .is_some_and(|entry| entry.scheme.as_str() == url.scheme())
+}
+
+fn bare_host(url: &Url) -> &str {
+    url.host_str().unwrap_or_default().trim_matches(['[', ']'])
 }
 
 fn is_below(host: &str, domains: &[&str]) -> bool {

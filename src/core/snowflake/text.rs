@@ -1,9 +1,11 @@
 //! Words of the other side, made fit for a log line and an error message.
 
+use secrecy::{ExposeSecret, SecretString};
+
 /// Longer texts of servers are pages, not messages.
 const MAX_CHARS: usize = 300;
 /// Stands where a secret stood.
-pub(crate) const REDACTED: &str = "[REDACTED]";
+const REDACTED: &str = "[REDACTED]";
 
 /// One line of at most [`MAX_CHARS`] characters, without control characters and without a final full stop.
 pub(crate) fn clean(text: &str) -> String {
@@ -42,6 +44,16 @@ pub(crate) fn without_values(text: &str) -> String {
         }
     }
     clean(&kept)
+}
+
+/// Replaces every secret that a server repeats.
+pub(crate) fn mask(message: String, secrets: &[&SecretString]) -> String {
+    secrets
+        .iter()
+        .map(|secret| secret.expose_secret())
+        // Shorter ones would blank out ordinary words.
+        .filter(|secret| secret.len() >= 4)
+        .fold(message, |message, secret| message.replace(secret, REDACTED))
 }
 
 /// A code, a state or an id: what a server may put there, and nothing that could be more.

@@ -32,6 +32,7 @@ pub(crate) enum Purpose<'a> {
     /// Fetches the answer of a running statement from a path on the account's host.
     Poll(&'a str),
     Renew,
+    Heartbeat,
     Abort,
     Close,
 }
@@ -102,7 +103,9 @@ impl Transport {
                 .await
             {
                 Ok(mut envelope) => {
-                    envelope.message = envelope.message.map(|message| mask(message, &call.secrets));
+                    envelope.message = envelope
+                        .message
+                        .map(|message| text::mask(message, &call.secrets));
                     return Ok(envelope);
                 }
                 Err(failed) => failed,
@@ -165,7 +168,7 @@ impl Transport {
             Purpose::Login => QueryType::LoginRequest,
             Purpose::Renew => QueryType::TokenRequest,
             Purpose::Close => QueryType::CloseSession,
-            Purpose::Query | Purpose::Abort => QueryType::JsonQuery,
+            Purpose::Query | Purpose::Abort | Purpose::Heartbeat => QueryType::JsonQuery,
         };
         connection
             .request(
@@ -187,6 +190,7 @@ impl Transport {
             Purpose::Query => ("/queries/v1/query-request", PARKED + stall),
             Purpose::Poll(path) => (path, PARKED + stall),
             Purpose::Renew => ("/session/token-request", stall),
+            Purpose::Heartbeat => ("/session/heartbeat", stall),
             Purpose::Abort => ("/queries/v1/abort-request", stall),
             Purpose::Close => ("/session", stall.min(GOODBYE)),
         };
@@ -195,6 +199,7 @@ impl Transport {
         let route = Route {
             url,
             host: self.account.to_string(),
+            allowed_hosts: self.http.network.allowed_hosts.clone(),
             patience,
             stall_timeout: stall,
             affinity: Arc::clone(&self.affinity),
@@ -246,34 +251,13 @@ impl Transport {
     }
 }
 
-/// The header that shows a token. Tokens are checked by [`is_usable_token`] when they arrive.
+/// The header that shows a token. Tokens are checked when they arrive.
 fn authorization(token: &SecretString) -> String {
     format!("Snowflake Token=\"{}\"", token.expose_secret())
 }
 
-/// Whether a token can stand in a header between quotes.
-pub(crate) fn is_usable_token(token: &SecretString) -> bool {
-    let token = token.expose_secret();
-    !token.is_empty()
-        && token
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'"')
-}
-
 fn cause_in_json(cause: &reqwest::Error) -> Option<&serde_json::Error> {
     std::error::Error::source(cause)?.downcast_ref()
-}
-
-/// Replaces every secret that a server repeats.
-fn mask(message: String, secrets: &[&SecretString]) -> String {
-    secrets
-        .iter()
-        .map(|secret| secret.expose_secret())
-        // Shorter ones would blank out ordinary words.
-        .filter(|secret| secret.len() >= 4)
-        .fold(message, |message, secret| {
-            message.replace(secret, text::REDACTED)
-        })
 }
 
 /// Milliseconds since 1970, as the protocol counts time.

@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::errors::Refusal;
+use super::errors::{Defaults, Refusal};
 use crate::{Error, ErrorKind, Result};
 
 /// What surrounds every answer. `data` differs between success, failure and progress, so it is read when that is known.
@@ -24,8 +24,10 @@ pub(crate) struct Envelope {
 }
 
 impl Envelope {
+    /// An answer that does not say so is a success if it brings data and no code.
     pub(crate) fn is_success(&self) -> bool {
-        self.success == Some(true)
+        self.success
+            .unwrap_or(self.code.is_none() && self.data.is_some())
     }
 
     pub(crate) fn has_code(&self, codes: &[&str]) -> bool {
@@ -60,7 +62,7 @@ impl Envelope {
     /// Calls `f` with what a failure says about itself.
     pub(crate) fn with_refusal<R>(
         &self,
-        role: Option<&str>,
+        defaults: &Defaults,
         f: impl FnOnce(&Refusal<'_>) -> R,
     ) -> R {
         let data: FailureData = self
@@ -74,7 +76,7 @@ impl Envelope {
             message: self.message.as_deref(),
             query_id: data.query_id.as_deref(),
             next_action: data.next_action.as_deref(),
-            role,
+            defaults: Some(defaults),
         })
     }
 }
@@ -95,6 +97,8 @@ pub(crate) struct LoginData {
     pub(crate) token: SecretString,
     #[serde(default)]
     pub(crate) master_token: Option<SecretString>,
+    #[serde(default, deserialize_with = "seconds")]
+    pub(crate) master_validity_in_seconds: Option<u64>,
     #[serde(default)]
     pub(crate) server_version: Option<String>,
     #[serde(default)]
@@ -116,6 +120,8 @@ pub(crate) struct RenewData {
     pub(crate) session_token: SecretString,
     #[serde(default)]
     pub(crate) master_token: Option<SecretString>,
+    #[serde(default, rename = "validityInSecondsMT", deserialize_with = "seconds")]
+    pub(crate) validity_in_seconds_mt: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -132,6 +138,9 @@ pub(crate) struct QueryData {
     pub(crate) rowtype: Option<Vec<RowType>>,
     pub(crate) rowset: Option<Vec<Vec<Cell>>>,
     pub(crate) query_result_format: Option<String>,
+    /// How many rows the whole result has, which counts only where none came.
+    #[serde(deserialize_with = "text_or_number")]
+    pub(crate) total: Option<String>,
     pub(crate) chunks: Option<Vec<Chunk>>,
     /// An empty map and a missing one differ: only without the map does `qrmk` count.
     pub(crate) chunk_headers: Option<HashMap<String, String>>,
@@ -197,6 +206,12 @@ pub(crate) struct StageInfo {
     pub(crate) location: Option<String>,
     pub(crate) region: Option<String>,
     pub(crate) end_point: Option<String>,
+    /// Azure only.
+    pub(crate) storage_account: Option<String>,
+    /// Google only; where it is absent, `creds` has a token.
+    pub(crate) presigned_url: Option<SecretString>,
+    pub(crate) use_regional_url: Option<bool>,
+    pub(crate) use_virtual_url: Option<bool>,
     pub(crate) creds: Option<StageCredentials>,
     pub(crate) is_client_side_encrypted: Option<bool>,
     pub(crate) ciphers: Option<String>,
@@ -208,6 +223,8 @@ pub(crate) struct StageCredentials {
     pub(crate) aws_key_id: Option<SecretString>,
     pub(crate) aws_secret_key: Option<SecretString>,
     pub(crate) aws_token: Option<SecretString>,
+    pub(crate) azure_sas_token: Option<SecretString>,
+    pub(crate) gcs_access_token: Option<SecretString>,
 }
 
 /// A value that some servers write as text and others as a bare number or boolean; digits are kept as they are.
@@ -223,6 +240,11 @@ fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
         Some(b'[' | b'{') => Err(de::Error::custom("text or a number expected")),
         _ => Ok(Some(raw.get().to_owned())),
     }
+}
+
+/// A number of seconds. What is none counts as absent: it only decides how often to give a sign of life.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    Ok(text_or_number(deserializer)?.and_then(|text| text.parse().ok()))
 }
 
 #[cfg(test)]
@@ -272,12 +294,12 @@ mod tests {
             r#"{"success": false, "data": {}, "message": ""}"#,
             r#"{"success": false, "data": "odd", "message": ""}"#,
         ] {
-            envelope(json).with_refusal(None, |refusal| {
+            envelope(json).with_refusal(&Defaults::default(), |refusal| {
                 assert_eq!((refusal.code, refusal.query_id), (None, None), "{json}");
             });
         }
         envelope(r#"{"success": false, "data": {"errorCode": 100046, "queryId": "q", "sqlState": "22003"}}"#)
-            .with_refusal(None, |refusal| {
+            .with_refusal(&Defaults::default(), |refusal| {
                 assert_eq!(refusal.code, Some("100046"));
                 assert_eq!(refusal.sqlstate, Some("22003"));
             });
