@@ -17,8 +17,10 @@ from typing import Any
 from standin import gateway
 from standin.accounts import Accounts
 from standin.audit import Audit
+from standin.certificates import DEFECTS, Tls
 from standin.engine import Engine
 from standin.faults import Faults
+from standin.listener import Listener
 from standin.objectstore import ObjectStore
 from standin.sessions import Sessions
 from standin.statements import Statements
@@ -32,6 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--state-dir", type=Path, required=True, help="where ready.json and scratch files go")
     parser.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; a free one by default")
     parser.add_argument("--accounts", type=Path, help="JSON file with the accounts to start with")
+    parser.add_argument("--tls", action="store_true", help="speak HTTPS only, with certificates made for this run")
     parser.add_argument(
         "--exit-with-parent", action="store_true", help="stop when the process that started this one dies"
     )
@@ -55,18 +58,11 @@ def write_ready(path: Path, content: dict[str, Any]) -> None:
     draft.rename(path)
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    if arguments.exit_with_parent:
-        exit_with_parent()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    state: Path = arguments.state_dir
-    scratch = state / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
+def start_services(arguments: argparse.Namespace, scratch: Path) -> gateway.Services:
+    """Everything but the gateway's own listeners, with the accounts of the command line."""
+    tls = Tls(arguments.state_dir) if arguments.tls else None
     audit, faults, sessions, accounts = Audit(), Faults(), Sessions(), Accounts()
-    store = ObjectStore(audit, faults)
+    store = ObjectStore(audit, faults, tls)
     store.start()
     uploads = Uploads(store)
     services = gateway.Services(
@@ -79,29 +75,58 @@ def main() -> None:
         faults=faults,
         admin_token=secrets.token_urlsafe(24),
         make_engine=lambda _name: Engine(),
+        tls=tls,
     )
     if arguments.accounts:
         for spec in json.loads(arguments.accounts.read_text())["accounts"]:
             accounts.apply(spec, services.make_engine)
+    if tls is not None:
+        tls.cover(account.name for account in accounts.all())
+    return services
+
+
+def start_gateway(services: gateway.Services, port: int) -> dict[str, Any]:
+    """The gateway, and with TLS the four like it that no client may talk to. What `ready.json` says of them."""
     handler = type("BoundHandler", (gateway.Handler,), {"services": services})
-    server = gateway.Server(("127.0.0.1", arguments.port), handler)
-    port = server.server_address[1]
-    uploads.base_url = f"http://127.0.0.1:{port}"
-    thread = threading.Thread(target=server.serve_forever, name="gateway", daemon=True)
-    thread.start()
+    tls = services.tls
+    server = Listener("gateway", handler, port, tls.server_context() if tls else None)
+    server.start()
+    services.uploads.base_url = f"{server.scheme}://127.0.0.1:{server.port}"
+    told: dict[str, Any] = {"url": services.uploads.base_url, "port": server.port}
+    if tls is not None:
+        told |= {"tls": True, "ca_file": str(tls.ca_file), "bad_tls": {}}
+        for defect in DEFECTS:
+            bad = Listener(f"gateway, {defect}", handler, context=tls.bad_context(defect))
+            bad.start()
+            told["bad_tls"][defect] = bad.port
+    return told
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.exit_with_parent:
+        exit_with_parent()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    state: Path = arguments.state_dir
+    scratch = state / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    services = start_services(arguments, scratch)
+    told = start_gateway(services, arguments.port)
+    store = services.store
     ready = state / "ready.json"
     write_ready(
         ready,
         {
             "pid": os.getpid(),
-            "url": uploads.base_url,
-            "port": port,
+            **told,
             "s3_endpoint": store.endpoint,
             "s3_port": store.port,
             "admin_token": services.admin_token,
         },
     )
-    print(f"standin: listening on {uploads.base_url}, object store on {store.endpoint}", file=sys.stderr, flush=True)
+    print(f"standin: listening on {told['url']}, object store on {store.endpoint}", file=sys.stderr, flush=True)
     while not stop.wait(1):
         pass
     ready.unlink(missing_ok=True)

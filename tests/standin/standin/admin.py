@@ -34,7 +34,10 @@ def handle(
         if (method, what) == ("POST", "accounts"):
             for spec in request["accounts"]:
                 services.accounts.apply(spec, services.make_engine)
-            return 200, {"accounts": [account.name for account in services.accounts.all()]}
+            names = [account.name for account in services.accounts.all()]
+            if services.tls is not None:
+                services.tls.cover(names)
+            return 200, {"accounts": names}
         if (method, what) == ("POST", "privileges"):
             return 200, _privileges(services, request)
         if what == "stage" and method in {"GET", "POST"}:

@@ -13,13 +13,14 @@ import traceback
 import uuid
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from standin import admin, uploads
 from standin.accounts import Accounts
 from standin.audit import Audit
+from standin.certificates import Tls
 from standin.errors import SnowflakeError
 from standin.faults import Fault, Faults, Seen
 from standin.login import log_in, session_parameters
@@ -57,6 +58,7 @@ class Services:
     faults: Faults
     admin_token: str
     make_engine: Any
+    tls: Tls | None = None
 
 
 @dataclass
@@ -331,13 +333,3 @@ def _fault_answer(fault: Fault) -> Answer | None:
     content_type = headers.get("Content-Type", "text/plain")
     rest = {name: value for name, value in headers.items() if name != "Content-Type"}
     return Answer(fault.status, fault.body(), content_type, rest)
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that breaks is a client's right; anything else is told."""
-        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
-            traceback.print_exc(file=sys.stderr)

@@ -23,6 +23,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from standin import signature
 from standin.audit import Audit
+from standin.certificates import Tls
 from standin.faults import Faults, Seen
 
 REGION = "us-west-2"
@@ -51,14 +52,22 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class ObjectStore:
-    def __init__(self, audit: Audit, faults: Faults) -> None:
+    def __init__(self, audit: Audit, faults: Faults, tls: Tls | None = None) -> None:
+        self._tls = tls
         self._audit = audit
         self._faults = faults
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}
         self._own = Grant("STANDIN" + secrets.token_hex(6).upper(), secrets.token_urlsafe(30), "", "", float("inf"))
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server("127.0.0.1", 0, self._guard, threaded=True, request_handler=_QuietHandler)
+        self._server = make_server(
+            "127.0.0.1",
+            0,
+            self._guard,
+            threaded=True,
+            request_handler=_QuietHandler,
+            ssl_context=tls.server_context() if tls else None,
+        )
         self.port: int = self._server.server_port
         self.endpoint = f"127.0.0.1:{self.port}"
         self.bucket = f"sfc-stage-{secrets.token_hex(6)}"
@@ -84,7 +93,8 @@ class ObjectStore:
     def _client(self) -> Any:
         return boto3.client(
             "s3",
-            endpoint_url=f"http://{self.endpoint}",
+            endpoint_url=f"{'https' if self._tls else 'http'}://{self.endpoint}",
+            verify=str(self._tls.ca_file) if self._tls else None,
             region_name=REGION,
             aws_access_key_id=self._own.access_key,
             aws_secret_access_key=self._own.secret_key,

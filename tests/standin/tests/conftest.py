@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -31,33 +32,56 @@ def interpreter(variable: str) -> str:
     return value
 
 
-@pytest.fixture(scope="session")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
-    state = tmp_path_factory.mktemp("standin")
-    with (state / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [interpreter("STANDIN_PYTHON"), "-m", "standin", "--state-dir", str(state), "--exit-with-parent"],
-            env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
-            stdin=subprocess.DEVNULL,
-            stderr=log,
-        )
-    try:
-        ready = state / "ready.json"
+class Process:
+    """A stand-in in a process of its own. `with` gives what its ready.json says, and fails if it told of a defect."""
+
+    def __init__(self, state: Path, *options: str) -> None:
+        self._state = state
+        self._options = options
+
+    def __enter__(self) -> dict[str, Any]:
+        command = [interpreter("STANDIN_PYTHON"), "-m", "standin", "--state-dir", str(self._state)]
+        with (self._state / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "--exit-with-parent", *self._options],
+                env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            )
+        try:
+            return self._ready()
+        except BaseException:
+            self._end()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        log = (self._state / "log").read_text()
+        assert "Traceback" not in log, log
+
+    def _ready(self) -> dict[str, Any]:
+        ready = self._state / "ready.json"
         deadline = time.monotonic() + START_DEADLINE
         while not ready.exists():
-            assert process.poll() is None, (state / "log").read_text()
+            assert self._process.poll() is None, (self._state / "log").read_text()
             assert time.monotonic() < deadline, "the stand-in did not become ready"
             time.sleep(0.02)
-        yield Admin(json.loads(ready.read_text()))
-    finally:
-        process.terminate()
+        told: dict[str, Any] = json.loads(ready.read_text())
+        return told
+
+    def _end(self) -> None:
+        self._process.terminate()
         try:
-            process.wait(20)
+            self._process.wait(20)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        defects = [line for line in (state / "log").read_text().splitlines() if "Traceback" in line]
-        assert not defects, (state / "log").read_text()
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
+    with Process(tmp_path_factory.mktemp("standin")) as ready:
+        yield Admin(ready)
 
 
 @pytest.fixture(scope="session")

@@ -50,10 +50,12 @@ class Admin:
         self.ready = ready
         self.url = ready["url"]
         self.port = ready["port"]
+        self.ca_file: str | None = ready.get("ca_file")
         self._headers = {"X-Admin-Token": ready["admin_token"]}
 
     def _call(self, method: str, what: str, **options: Any) -> Any:
-        answer = requests.request(method, f"{self.url}/admin/{what}", headers=self._headers, timeout=TIMEOUT, **options)
+        options |= {"headers": self._headers, "timeout": TIMEOUT, "verify": self.ca_file or True}
+        answer = requests.request(method, f"{self.url}/admin/{what}", **options)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
@@ -86,6 +88,8 @@ class Driver:
     def __init__(self, admin: Admin) -> None:
         self.admin = admin
         self.http = requests.Session()
+        self.http.trust_env = False  # or an environment's bundle of CAs would outrank the one named here
+        self.http.verify = admin.ca_file or True
         self.token: str | None = None
         self.master_token: str | None = None
         self.login_data: dict[str, Any] = {}
@@ -174,7 +178,7 @@ class Driver:
         body = spoil.get("body", body)
         metadata = {**metadata, **spoil.get("metadata", {})}
         metadata = {field: value for field, value in metadata.items() if value is not None}
-        client, bucket, prefix = store(answer["stageInfo"])
+        client, bucket, prefix = store(answer["stageInfo"], self.admin.ca_file)
         client.put_object(Bucket=bucket, Key=prefix + name, Body=body, Metadata=metadata)
         return answer
 
@@ -194,12 +198,13 @@ def sealed(material: dict[str, Any] | None, content: bytes) -> tuple[bytes, dict
     return out.getvalue(), metadata | digest
 
 
-def store(info: dict[str, Any], **credentials: str) -> tuple[Any, str, str]:
-    """An S3 client for a stage, its bucket and its prefix."""
+def store(info: dict[str, Any], ca_file: str | None = None, **credentials: str) -> tuple[Any, str, str]:
+    """An S3 client for a stage, its bucket and its prefix; with TLS where there is a CA to trust."""
     creds = info["creds"] | credentials
     client = boto3.client(
         "s3",
-        endpoint_url=f"http://{info['endPoint']}",
+        endpoint_url=f"{'https' if ca_file else 'http'}://{info['endPoint']}",
+        verify=ca_file,
         region_name=info["region"],
         aws_access_key_id=creds["AWS_KEY_ID"],
         aws_secret_access_key=creds["AWS_SECRET_KEY"],
