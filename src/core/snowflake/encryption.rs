@@ -71,6 +71,35 @@ impl FileKey {
         ]
     }
 
+    /// The metadata that goes with the file on Azure and Google. Readers ignore the names of the algorithms: drivers write
+    /// different ones for the same thing, and the same for both lengths of keys.
+    ///
+    /// # Errors
+    /// `Internal` if it cannot be written.
+    pub(crate) fn blob_metadata(&self) -> Result<[(&'static str, String); 2]> {
+        let data = serde_json::to_string(&EncryptionData {
+            encryption_mode: "FullBlob",
+            wrapped_content_key: WrappedContentKey {
+                key_id: "symmKey1",
+                encrypted_key: &self.wrapped_key,
+                algorithm: "AES_CBC_256",
+            },
+            encryption_agent: EncryptionAgent {
+                protocol: "1.0",
+                encryption_algorithm: "AES_CBC_256",
+            },
+            content_encryption_iv: STANDARD.encode(self.iv),
+            key_wrapping_metadata: KeyWrappingMetadata {
+                encryption_library: "Java 5.3.0",
+            },
+        })
+        .map_err(|cause| unusable("makes no description").with_source(cause))?;
+        Ok([
+            ("encryptiondata", data),
+            ("matdesc", self.description.clone()),
+        ])
+    }
+
     /// Begins the encryption of the file.
     ///
     /// # Errors
@@ -87,6 +116,39 @@ impl FileKey {
             rest: Zeroizing::default(),
         })
     }
+}
+
+/// What Azure's client library once wrote beside encrypted blobs, and what Snowflake still reads there.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EncryptionData<'a> {
+    encryption_mode: &'static str,
+    wrapped_content_key: WrappedContentKey<'a>,
+    encryption_agent: EncryptionAgent,
+    #[serde(rename = "ContentEncryptionIV")]
+    content_encryption_iv: String,
+    key_wrapping_metadata: KeyWrappingMetadata,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct WrappedContentKey<'a> {
+    key_id: &'static str,
+    encrypted_key: &'a str,
+    algorithm: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct EncryptionAgent {
+    protocol: &'static str,
+    encryption_algorithm: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct KeyWrappingMetadata {
+    encryption_library: &'static str,
 }
 
 /// The size of a file of `plain` bytes after encryption: padding always adds at least one byte.
@@ -291,6 +353,33 @@ mod tests {
                 ]
             );
         }
+    }
+
+    #[test]
+    fn what_azure_and_google_keep_beside_a_file() {
+        let key = FileKey::new(
+            &material("ztke8tIdVt1zmlQIZm0BMA=="),
+            &mut Counting(vec![0xf0, 0]),
+        )
+        .unwrap();
+        let [(data_name, data), (description_name, description)] = key.blob_metadata().unwrap();
+        assert_eq!((data_name, description_name), ("encryptiondata", "matdesc"));
+        assert_eq!(description, key.s3_metadata()[2].1);
+        let data: serde_json::Value = serde_json::from_str(&data).unwrap();
+        assert_eq!(
+            data,
+            serde_json::json!({
+                "EncryptionMode": "FullBlob",
+                "WrappedContentKey": {
+                    "KeyId": "symmKey1",
+                    "EncryptedKey": "rxYsRRccIXJ2M0MQEPDLeU874mq7Sdk+oKzT6/pLTv8=",
+                    "Algorithm": "AES_CBC_256",
+                },
+                "EncryptionAgent": {"Protocol": "1.0", "EncryptionAlgorithm": "AES_CBC_256"},
+                "ContentEncryptionIV": "8PHy8/T19vf4+fr7/P3+/w==",
+                "KeyWrappingMetadata": {"EncryptionLibrary": "Java 5.3.0"},
+            })
+        );
     }
 
     #[test]

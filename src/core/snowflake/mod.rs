@@ -24,7 +24,6 @@ mod session;
 pub mod sql;
 mod stage;
 mod storage;
-mod storage_client;
 mod text;
 mod tokens;
 mod transport;

@@ -1,94 +1,73 @@
-//! Which hosts of cloud storage may be spoken to, and how: the server names them, so each is checked.
+//! Which hosts of cloud storage may be spoken to: the server names them, so each is checked.
 
 use url::Url;
 
-use crate::config::{AllowedHosts, Network, Scheme, bracketed, is_loopback, split_port};
+use crate::config::{AllowedHosts, Scheme, split_port};
 use crate::{Error, ErrorKind, Result};
 
 /// The domains of the clouds that Snowflake runs on, in which only storage hosts have names like these.
-const S3: [&str; 2] = [".amazonaws.com", ".amazonaws.com.cn"];
-const OTHERS: [&str; 5] = [
+pub(super) const S3: &[&str] = &[".amazonaws.com", ".amazonaws.com.cn"];
+pub(super) const AZURE: &[&str] = &[
     ".blob.core.windows.net",
     ".blob.core.usgovcloudapi.net",
     ".blob.core.chinacloudapi.cn",
+];
+pub(super) const GOOGLE: &[&str] = &[
     ".storage.googleapis.com",
-    // Regional hosts of Google, such as storage.me-central2.rep.googleapis.com.
+    // Regional hosts, such as storage.me-central2.rep.googleapis.com.
     ".rep.googleapis.com",
 ];
-
 /// The host of Google that serves all regions.
-const GOOGLE: &str = "storage.googleapis.com";
+pub(super) const GOOGLE_HOST: &str = "storage.googleapis.com";
 
-/// How to reach a bucket on S3.
+/// A host of cloud storage that may be spoken to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct S3Endpoint {
-    /// Scheme, host and port, with the bucket in the host unless `path_style`.
-    pub(crate) url: String,
-    /// Whether the bucket stands in the path.
-    pub(crate) path_style: bool,
+pub(super) struct Authority {
+    pub(super) scheme: Scheme,
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// Whether `allowed_hosts` lists it, as opposed to its being the cloud's own.
+    pub(super) listed: bool,
 }
 
-impl S3Endpoint {
-    /// The endpoint that a PUT answer names, or the regional one where it names none.
+impl Authority {
+    /// Reads an endpoint as PUT answers name it: a host, perhaps with a port or scheme. `below` are the domains of its cloud.
     ///
     /// # Errors
-    /// `Internal` for names that cannot be those of a bucket or region; `Configuration` for a host outside of the cloud
-    /// that `allowed_hosts` does not list.
-    pub(crate) fn new(
-        network: &Network,
-        end_point: Option<&str>,
-        region: &str,
-        bucket: &str,
-    ) -> Result<Self> {
-        let plain = |name: &str| {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    /// `Configuration` for a host outside of the cloud that `allowed_hosts` does not list.
+    pub(super) fn new(allowed: &AllowedHosts, end_point: &str, below: &[&str]) -> Result<Self> {
+        let (https_only, bare) = match end_point.split_once("://") {
+            Some(("https", rest)) => (true, rest),
+            Some(("http", rest)) => (false, rest),
+            Some(_) => return Err(not_allowed("an endpoint that is not a host")),
+            None => (true, end_point),
         };
-        if !bucket.split('.').all(plain) || bucket.len() > 63 || !plain(region) {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "Snowflake names a bucket or region that cannot be one",
-            ));
+        let (host, port) = split_port(bare.trim_end_matches('/'))
+            .ok_or_else(|| not_allowed("an endpoint that is not a host"))?;
+        if let Some(entry) = allowed.find_endpoint(host, port) {
+            return Ok(Self {
+                scheme: entry.scheme,
+                host: host.to_owned(),
+                port: entry.port,
+                listed: true,
+            });
         }
-        // A bucket with dots has no place in a wildcard certificate.
-        let dotted = bucket.contains('.');
-        let in_cloud = |host: &str| {
-            let url = if dotted {
-                format!("https://{host}")
-            } else {
-                format!("https://{bucket}.{host}")
-            };
-            Self {
-                url,
-                path_style: dotted,
-            }
-        };
-        let Some(end_point) = end_point.filter(|end_point| !end_point.is_empty()) else {
-            let domain = if region.to_ascii_lowercase().starts_with("cn-") {
-                S3[1]
-            } else {
-                S3[0]
-            };
-            return Ok(in_cloud(&format!("s3.{region}{domain}")));
-        };
-        let (host, port) =
-            split_port(end_point).ok_or_else(|| not_allowed("an endpoint that is not a host"))?;
-        if let Some(entry) = network.allowed_hosts.find_endpoint(host, port) {
-            let authority = format!("{}:{}", bracketed(host), entry.port);
-            // Names below a loopback host need not resolve, and an address has none.
-            let path_style = dotted || is_loopback(host);
-            let url = if path_style {
-                format!("{}://{authority}", entry.scheme.as_str())
-            } else {
-                format!("{}://{bucket}.{authority}", entry.scheme.as_str())
-            };
-            return Ok(Self { url, path_style });
+        let default_port = Scheme::Https.default_port();
+        if !is_below(host, below) || !https_only || port.is_some_and(|port| port != default_port) {
+            return Err(not_allowed(end_point));
         }
-        let host_in_cloud = is_below(host, &S3) && host.split('.').all(plain);
-        if host_in_cloud && port.is_none_or(|port| port == Scheme::Https.default_port()) {
-            return Ok(in_cloud(host));
-        }
-        Err(not_allowed(end_point))
+        Ok(Self {
+            scheme: Scheme::Https,
+            host: host.to_owned(),
+            port: default_port,
+            listed: false,
+        })
     }
+}
+
+/// Letters, digits and hyphens, as in the parts of the names that a server uses for hosts, buckets and regions.
+pub(super) fn is_plain(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// Checks the address of a part of a result.
@@ -100,7 +79,9 @@ pub(crate) fn check_address(allowed: &AllowedHosts, url: &Url) -> Result<()> {
     let port = url.port_or_known_default();
     let in_cloud = url.scheme() == Scheme::Https.as_str()
         && port == Some(Scheme::Https.default_port())
-        && (is_below(host, &S3) || is_below(host, &OTHERS) || host == GOOGLE);
+        && [S3, AZURE, GOOGLE]
+            .iter()
+            .any(|cloud| is_below(host, cloud));
     if (is_listed(allowed, url) || in_cloud)
         && url.username().is_empty()
         && url.password().is_none()
@@ -122,14 +103,18 @@ fn bare_host(url: &Url) -> &str {
     url.host_str().unwrap_or_default().trim_matches(['[', ']'])
 }
 
-fn is_below(host: &str, domains: &[&str]) -> bool {
+/// Whether a host is one of a cloud's storage hosts. Customers have hosts below Amazon's domain as well, but none with a
+/// label like `s3` or `s3-fips`.
+fn is_below(host: &str, cloud: &[&str]) -> bool {
     let host = host.to_ascii_lowercase();
-    domains
+    let below = cloud
         .iter()
-        .any(|domain| host.ends_with(domain) && host.len() > domain.len())
+        .any(|domain| host.ends_with(domain) && host.len() > domain.len());
+    let of_storage = cloud != S3 || host.split('.').any(|label| label.starts_with("s3"));
+    (below && of_storage || cloud == GOOGLE && host == GOOGLE_HOST) && host.split('.').all(is_plain)
 }
 
-fn not_allowed(host: &str) -> Error {
+pub(super) fn not_allowed(host: &str) -> Error {
     Error::new(
         ErrorKind::Configuration,
         format!(
@@ -146,144 +131,11 @@ fn not_allowed(host: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn network() -> Network {
-        Network {
-            allowed_hosts: AllowedHosts::parse(
-                "http://127.0.0.1:9000, http://s3.localhost:9001, https://[::1]:9443, minio.corp:8443",
-            )
-            .unwrap(),
-            ..Network::default()
-        }
-    }
-
-    #[test]
-    fn s3_endpoints() {
-        for (end_point, region, bucket, url, path_style) in [
-            (
-                None,
-                "us-west-2",
-                "b",
-                "https://b.s3.us-west-2.amazonaws.com",
-                false,
-            ),
-            (
-                Some(""),
-                "us-west-2",
-                "sfc-x",
-                "https://sfc-x.s3.us-west-2.amazonaws.com",
-                false,
-            ),
-            (
-                None,
-                "cn-north-1",
-                "b",
-                "https://b.s3.cn-north-1.amazonaws.com.cn",
-                false,
-            ),
-            (
-                None,
-                "us-west-2",
-                "b.c",
-                "https://s3.us-west-2.amazonaws.com",
-                true,
-            ),
-            (
-                Some("s3-fips.us-gov-west-1.amazonaws.com"),
-                "us-gov-west-1",
-                "b",
-                "https://b.s3-fips.us-gov-west-1.amazonaws.com",
-                false,
-            ),
-            (
-                Some("bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com"),
-                "us-east-1",
-                "b",
-                "https://b.bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com",
-                false,
-            ),
-            (
-                Some("s3.us-west-2.amazonaws.com:443"),
-                "us-west-2",
-                "b",
-                "https://b.s3.us-west-2.amazonaws.com",
-                false,
-            ),
-            (
-                Some("127.0.0.1:9000"),
-                "us-west-2",
-                "b",
-                "http://127.0.0.1:9000",
-                true,
-            ),
-            (
-                Some("127.0.0.1"),
-                "us-west-2",
-                "b",
-                "http://127.0.0.1:9000",
-                true,
-            ),
-            (
-                Some("s3.localhost:9001"),
-                "us-west-2",
-                "b",
-                "http://s3.localhost:9001",
-                true,
-            ),
-            (
-                Some("[::1]:9443"),
-                "us-west-2",
-                "b",
-                "https://[::1]:9443",
-                true,
-            ),
-            (
-                Some("minio.corp:8443"),
-                "us-west-2",
-                "b",
-                "https://b.minio.corp:8443",
-                false,
-            ),
-        ] {
-            let endpoint = S3Endpoint::new(&network(), end_point, region, bucket).unwrap();
-            assert_eq!(
-                (endpoint.url.as_str(), endpoint.path_style),
-                (url, path_style),
-                "{end_point:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn hostile_endpoints() {
-        for (end_point, region, bucket) in [
-            (Some("attacker.example"), "us-west-2", "b"),
-            (Some("127.0.0.1:9002"), "us-west-2", "b"),
-            (Some("169.254.169.254"), "us-west-2", "b"),
-            (Some("attacker.example/.amazonaws.com"), "us-west-2", "b"),
-            (Some("attacker.example#.amazonaws.com"), "us-west-2", "b"),
-            (Some("attacker@x.amazonaws.com"), "us-west-2", "b"),
-            (Some(".amazonaws.com"), "us-west-2", "b"),
-            (Some("evilamazonaws.com"), "us-west-2", "b"),
-            (Some("s3.amazonaws.com:8080"), "us-west-2", "b"),
-            (Some("https://s3.amazonaws.com"), "us-west-2", "b"),
-            (None, "us-west-2.attacker.example/", "b"),
-            (None, "", "b"),
-            (None, "us-west-2", "attacker.example/"),
-            (None, "us-west-2", "a@b"),
-            (None, "us-west-2", ""),
-            (None, "us-west-2", "a..b"),
-        ] {
-            assert!(
-                S3Endpoint::new(&network(), end_point, region, bucket).is_err(),
-                "{end_point:?} {region} {bucket}"
-            );
-        }
-    }
-
     #[test]
     fn addresses_of_result_parts() {
         for (url, allowed) in [
             ("https://b.s3.us-west-2.amazonaws.com/x?y=z", true),
+            ("https://b.ec2-1.compute.amazonaws.com/x", false),
             ("https://x.blob.core.windows.net/a", true),
             ("https://storage.googleapis.com/b/o", true),
             ("https://b.storage.googleapis.com/o", true),
@@ -300,11 +152,8 @@ mod tests {
             ("file:///etc/passwd", false),
         ] {
             let url = Url::parse(url).unwrap();
-            assert_eq!(
-                check_address(&network().allowed_hosts, &url).is_ok(),
-                allowed,
-                "{url}"
-            );
+            let hosts = AllowedHosts::parse("http://127.0.0.1:9000").unwrap();
+            assert_eq!(check_address(&hosts, &url).is_ok(), allowed, "{url}");
         }
     }
 }

@@ -223,6 +223,8 @@ pub(crate) struct StageCredentials {
     pub(crate) aws_key_id: Option<SecretString>,
     pub(crate) aws_secret_key: Option<SecretString>,
     pub(crate) aws_token: Option<SecretString>,
+    pub(crate) aws_id: Option<SecretString>,
+    pub(crate) aws_key: Option<SecretString>,
     pub(crate) azure_sas_token: Option<SecretString>,
     pub(crate) gcs_access_token: Option<SecretString>,
 }
