@@ -22,7 +22,7 @@ PYTEST := -m pytest -p no:cacheprovider
 RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install demo check test bench clean \
+.PHONY: help deps build install demo check test memory bench clean \
         test-core test-protocol test-standin test-client test-regress test-e2e
 
 help: ## list the targets
@@ -52,7 +52,7 @@ test-core: ## tier: the core crate by itself (unit, property and documentation t
 	cargo test --package bridge_core --doc
 
 test-protocol: ## tier: the core crate against a scripted HTTP server
-	cargo test --package bridge_core --test protocol
+	cargo test --package bridge_core --test protocol --test memory
 
 test-standin: ## tier: the Snowflake stand-in against the official clients
 	$(STANDIN_PYTHON) $(PYTEST) tests/standin/tests
@@ -65,6 +65,10 @@ test-regress: ## tier: the SQL surface by pg_regress
 
 test-e2e: ## tier: a real server, the worker and the stand-in, read back by the official client
 	$(CLIENTS_PYTHON) $(PYTEST) tests/e2e
+
+memory: ## memory of a large upload to each cloud, SIZE_MB=2048 RATE_MB=200
+	SIZE_MB=$${SIZE_MB:-2048} RATE_MB=$${RATE_MB:-200} CARGO_PROFILE_RELEASE_LTO=off \
+		cargo test --release --package bridge_core --test memory -- --nocapture
 
 bench: ## latency of the whole way, N=200 uploads
 	@$(MAKE) --no-print-directory install
