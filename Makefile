@@ -23,7 +23,7 @@ RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build install demo check test memory bench clean \
-        test-core test-protocol test-standin test-client test-regress test-e2e
+        test-core test-protocol test-standin test-conformance test-regress test-e2e
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -57,8 +57,8 @@ test-protocol: ## tier: the core crate against a scripted HTTP server
 test-standin: ## tier: the Snowflake stand-in against the official clients
 	$(STANDIN_PYTHON) $(PYTEST) tests/standin/tests
 
-test-client: ## tier: the core crate against the stand-in
-	cargo test --package bridge_core --test standin
+test-conformance: ## tier: the Snowflake client against the stand-in over TLS, item by item
+	cargo test --package bridge_core --test conformance
 
 test-regress: ## tier: the SQL surface by pg_regress
 	$(RUN) -m pg_regress

@@ -95,7 +95,7 @@ step install 15m install PROFILE=dev
 tier core 10m test-core
 tier protocol 3m test-protocol
 tier standin 5m test-standin
-tier client 4m test-client
+tier conformance 6m test-conformance
 tier regress 3m test-regress
 tier e2e 12m test-e2e
 finish

@@ -1,0 +1,91 @@
+//! The client against the stand-in over TLS: each case proves items of Snowflake's driver protocol, and the last line says
+//! how many cases there were, how many failed, and which items have none.
+//!
+//! One stand-in serves all cases, each with an account of its own. Needs a Python with the stand-in's requirements in
+//! `STANDIN_PYTHON`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod case;
+mod faults;
+mod items;
+mod loads;
+mod logins;
+mod logs;
+mod process;
+mod results;
+mod sessions;
+mod stages;
+mod statements;
+mod tls;
+mod world;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Trial};
+use tokio::sync::OnceCell;
+
+use case::Case;
+use world::Shared;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    logs::record_everything();
+    let cases: Vec<Case> = [
+        logins::cases(),
+        sessions::cases(),
+        statements::cases(),
+        results::cases(),
+        stages::cases(),
+        loads::cases(),
+        faults::cases(),
+        tls::cases(),
+        logs::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let covered: Vec<&str> = cases.iter().flat_map(|case| case.items).copied().collect();
+    let missing = match items::without_case(&covered) {
+        Ok(missing) => missing,
+        Err(unknown) => {
+            eprintln!("no such item of the protocol: {unknown}");
+            return ExitCode::FAILURE;
+        }
+    };
+
+    let runtime = Arc::new(tokio::runtime::Runtime::new().expect("a runtime"));
+    let shared: Arc<OnceCell<Shared>> = Arc::default();
+    let trials = cases
+        .into_iter()
+        .map(|case| {
+            let (runtime, shared) = (Arc::clone(&runtime), Arc::clone(&shared));
+            Trial::test(case.name, move || {
+                runtime.block_on(case.run(&shared));
+                Ok(())
+            })
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    runtime.block_on(async {
+        if let Some(shared) = shared.get() {
+            shared.standin.stop().await;
+        }
+    });
+    if !arguments.list {
+        println!(
+            "conformance: cases={} failures={} items={} without a case: {}",
+            conclusion.num_passed + conclusion.num_failed,
+            conclusion.num_failed,
+            items::ITEMS.len(),
+            match missing.as_slice() {
+                [] => "none".to_owned(),
+                missing => missing.join(", "),
+            }
+        );
+    }
+    match conclusion.has_failed() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
+}
