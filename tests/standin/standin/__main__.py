@@ -20,6 +20,7 @@ from standin.audit import Audit
 from standin.certificates import DEFECTS, Tls
 from standin.engine import Engine
 from standin.faults import Faults
+from standin.front import bound
 from standin.listener import Listener
 from standin.objectstore import ObjectStore
 from standin.sessions import Sessions
@@ -87,16 +88,16 @@ def start_services(arguments: argparse.Namespace, scratch: Path) -> gateway.Serv
 
 def start_gateway(services: gateway.Services, port: int) -> dict[str, Any]:
     """The gateway, and with TLS the four like it that no client may talk to. What `ready.json` says of them."""
-    handler = type("BoundHandler", (gateway.Handler,), {"services": services})
+    front = bound(gateway.Gateway, audit=services.audit, faults=services.faults, services=services)
     tls = services.tls
-    server = Listener("gateway", handler, port, tls.server_context() if tls else None)
+    server = Listener("gateway", front, port, tls.server_context() if tls else None)
     server.start()
     services.uploads.base_url = f"{server.scheme}://127.0.0.1:{server.port}"
     told: dict[str, Any] = {"url": services.uploads.base_url, "port": server.port}
     if tls is not None:
         told |= {"tls": True, "ca_file": str(tls.ca_file), "bad_tls": {}}
         for defect in DEFECTS:
-            bad = Listener(f"gateway, {defect}", handler, context=tls.bad_context(defect))
+            bad = Listener(f"gateway, {defect}", front, context=tls.bad_context(defect))
             bad.start()
             told["bad_tls"][defect] = bad.port
     return told

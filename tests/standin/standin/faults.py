@@ -2,32 +2,34 @@
 
 A fault is `{"match": {...}, "times": n, "skip": k, "action": {...}}`. `match` holds regular expressions for `path`, `sql`,
 `kind`, `method` and `host`, all of which must be found; `skip` lets that many matching requests pass first; `times` is how
-many are then spoiled (default 1).
+many are then spoiled (default 1). Which requests a fault is for is decided here; how it spoils them is in `spoiling`.
 """
 
 from __future__ import annotations
 
 import re
-import socket
-import struct
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 _MATCHABLE = {"path", "sql", "kind", "method", "host"}
-_ACTIONS = {"status", "body", "headers", "delay_ms", "lose_answer", "error", "cut_after", "black_hole"}
+# While the request is read; before it is executed, in its place; after it, to its answer.
+_READING = {"cut_request_after", "throttle"}
+_WAITING = {"delay_ms", "black_hole"}
+_FORGING = {"status", "body", "headers", "error", "endless_body", "endless_headers", "gzip_bomb"}
+_ANSWERING = {"lose_answer", "cut_after", "drip", "close_after"}
+_ACTIONS = _READING | _WAITING | _FORGING | _ANSWERING
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a fault may look at in a request."""
+    """What a fault may look at in a request. The SQL text is not known before the body is read."""
 
     path: str
     kind: str
     method: str
     host: str
-    sql: str
+    sql: str | None = None
 
 
 @dataclass
@@ -36,51 +38,20 @@ class Fault:
     action: dict[str, Any]
     times: int
     skip: int
+    # Set when the test forgets its faults: whatever waits for this one goes on.
     released: threading.Event = field(default_factory=threading.Event)
 
     def fits(self, seen: Seen) -> bool:
-        return all(pattern.search(getattr(seen, name)) for name, pattern in self.match.items())
+        return all(pattern.search(getattr(seen, name) or "") for name, pattern in self.match.items())
 
     @property
-    def status(self) -> int | None:
-        return self.action.get("status")
+    def spoils_reading(self) -> bool:
+        return bool(_READING & self.action.keys())
 
-    def before(self, connection: socket.socket) -> bool:
-        """Delay or swallow the request. True when it must not be executed."""
-        if "delay_ms" in self.action:
-            self.released.wait(self.action["delay_ms"] / 1000)
-        if self.action.get("black_hole"):
-            self.released.wait()
-            self.cut(connection)
-            return True
-        return "status" in self.action or "error" in self.action
-
-    def loses_answer(self) -> bool:
-        return bool(self.action.get("lose_answer"))
-
-    def cut_after(self) -> int | None:
-        return self.action.get("cut_after")
-
-    @staticmethod
-    def cut(connection: socket.socket) -> None:
-        """End the connection with a reset, so that the client sees no orderly close."""
-        try:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the client has gone already
-
-    def body(self) -> bytes:
-        body = self.action.get("body", "")
-        return body.encode() if isinstance(body, str) else repr(body).encode()
-
-    def wsgi_answer(self, start_response: Callable[..., Any]) -> list[bytes]:
-        if self.status is None:
-            return []
-        payload = self.body()
-        headers = [("Content-Length", str(len(payload))), *self.action.get("headers", {}).items()]
-        start_response(f"{self.status} Fault", headers)
-        return [payload]
+    @property
+    def forges(self) -> bool:
+        """Is there an answer of its own, so that the request is not executed?"""
+        return bool((_FORGING - {"body", "headers"}) & self.action.keys())
 
 
 class Faults:
@@ -108,10 +79,16 @@ class Faults:
             self._faults.clear()
 
     def take(self, seen: Seen) -> Fault | None:
-        """The first fault that applies to this request, counted down."""
+        """The first fault that applies to this request, counted down.
+
+        Asked twice: when only the head of the request is known (no SQL), for the faults that spoil the reading of its body
+        and do not ask for SQL; and when the body is there, for all others.
+        """
+        before_body = seen.sql is None
         with self._lock:
             for fault in self._faults:
-                if fault.times <= 0 or not fault.fits(seen):
+                early = fault.spoils_reading and "sql" not in fault.match
+                if early != before_body or fault.times <= 0 or not fault.fits(seen):
                     continue
                 if fault.skip > 0:
                     fault.skip -= 1

@@ -1,28 +1,22 @@
-"""The HTTP side: Snowflake's driver endpoints, in front of them the faults and the audit.
-
-A thread per connection over plain sockets, so that a fault can delay, swallow, cut or forge exactly what it is told to.
-"""
+"""The HTTP side: Snowflake's driver endpoints."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import sys
 import time
-import traceback
 import uuid
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from standin import admin, uploads
 from standin.accounts import Accounts
 from standin.audit import Audit
 from standin.certificates import Tls
 from standin.errors import SnowflakeError
-from standin.faults import Fault, Faults, Seen
+from standin.faults import Faults
+from standin.front import Answer, Front, Record, Request
 from standin.login import log_in, session_parameters
 from standin.objectstore import ObjectStore
 from standin.results import Result
@@ -61,113 +55,40 @@ class Services:
     tls: Tls | None = None
 
 
-@dataclass
-class Answer:
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
-
-
 def envelope(data: Any, code: str | None = None, message: str | None = None, success: bool = True) -> dict[str, Any]:
     return {"data": data, "code": code, "message": message, "success": success, "headers": None}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class Gateway(Front):
     services: Services
-    disable_nagle_algorithm = True
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Every request is in the audit."""
+    def kind(self, request: Request) -> str:
+        return "upload" if request.path.startswith(uploads.PATH) else _KINDS.get(request.path, "other")
 
-    def do_GET(self) -> None:
-        self._serve()
+    def exempt(self, request: Request) -> bool:
+        return request.path.startswith("/admin/")
 
-    do_POST = do_PUT = do_DELETE = do_HEAD = do_GET
+    def shown_path(self, request: Request) -> str:
+        return uploads.PATH + "…" if request.kind == "upload" else request.path
 
-    def _serve(self) -> None:
-        body = self._read_body()
-        parts = urlsplit(self.path)
-        path = unquote(parts.path)
-        while path.startswith("//"):
-            path = path[1:]
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        if path.startswith("/admin/"):
-            status, told = admin.handle(self.services, self.command, path, query, headers, body)
-            self._send(Answer(status, json.dumps(told, default=str).encode()), None)
-            return
-        kind = "upload" if path.startswith(uploads.PATH) else _KINDS.get(path, "other")
-        shown = uploads.PATH + "…" if kind == "upload" else path
-        record = self.services.audit.open(kind, self.command, shown, query, headers)
-        request = self._parse(kind, headers, body)
-        session = self.services.sessions.peek(_token(headers) or "")
+    def describe(self, request: Request, record: Record) -> None:
+        session = self.services.sessions.peek(_token(request.headers) or "")
         if session is not None:
             record |= {"account": session.account.name, "user": session.user.name, "session": session.id}
-        record["sql"] = request.get("sqlText") if kind == "query" else None
-        seen = Seen(path, kind, self.command, headers.get("host", ""), record["sql"] or "")
-        fault = self.services.faults.take(seen)
-        answer: Answer | None = None
-        code: str | None = None
-        try:
-            if fault is not None and fault.before(self.connection):
-                answer = _fault_answer(fault)
-            elif kind == "upload":
-                answer = Answer(self.services.uploads.receive(path, headers, body), b"", "text/plain")
-            else:
-                answer, code = self._route(kind, path, query, headers, request, record)
-            if fault is not None and fault.loses_answer():
-                fault.cut(self.connection)
-                answer = None
-        except Exception:  # a defect of the stand-in: shown to the client as such, and told on stderr
-            traceback.print_exc(file=sys.stderr)
-            answer, code = Answer(500, b"stand-in: internal error, see its log", "text/plain"), None
-        finally:
-            self.services.audit.close(record, answer.status if answer else 0, code)
-        if answer is None:
-            self.close_connection = True
-        else:
-            self._send(answer, fault)
+        record["sql"] = _json(request).get("sqlText") if request.kind == "query" else None
 
-    def _read_body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
-            chunks = []
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                chunks.append(self.rfile.read(size))
-                self.rfile.readline()
-            while self.rfile.readline().strip():
-                pass
-            return b"".join(chunks)
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def refusal(self, error: dict[str, Any]) -> Answer:
+        data = {"errorCode": error.get("code"), "sqlState": error.get("sqlState"), "queryId": _query_id()}
+        return _answer(envelope(data, error.get("code"), error.get("message"), False))
 
-    @staticmethod
-    def _parse(kind: str, headers: dict[str, str], body: bytes) -> dict[str, Any]:
-        if kind == "upload" or not body:
-            return {}
-        try:
-            plain = gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body
-            parsed = json.loads(plain)
-        except (OSError, ValueError):
-            return {}
-        return parsed if isinstance(parsed, dict) else {}
-
-    def _send(self, answer: Answer, fault: Fault | None) -> None:
-        cut_after = fault.cut_after() if fault is not None else None
-        try:
-            self.send_response(answer.status)
-            self.send_header("Content-Type", answer.content_type)
-            self.send_header("Content-Length", str(len(answer.body)))
-            for name, value in answer.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer.body if cut_after is None else answer.body[:cut_after])
-            if cut_after is not None:
-                self.wfile.flush()
-                self.close_connection = True
-        except OSError:
-            self.close_connection = True  # the client has gone; its affair
+    def respond(self, request: Request, record: Record) -> Answer:
+        path, query, headers = request.path, request.query, request.headers
+        if self.exempt(request):
+            status, told = admin.handle(self.services, request.method, path, query, headers, request.body)
+            return Answer(status, json.dumps(told, default=str).encode(), "application/json")
+        if request.kind == "upload":
+            return Answer(self.services.uploads.receive(path, headers, request.body), b"", "text/plain")
+        return self._route(request.kind, path, query, headers, _json(request), record)
 
     def _route(
         self,
@@ -176,8 +97,8 @@ class Handler(BaseHTTPRequestHandler):
         query: dict[str, str],
         headers: dict[str, str],
         request: dict[str, Any],
-        record: dict[str, Any],
-    ) -> tuple[Answer, str | None]:
+        record: Record,
+    ) -> Answer:
         try:
             if kind == "login":
                 return self._login(query, request, record)
@@ -195,27 +116,25 @@ class Handler(BaseHTTPRequestHandler):
             elif kind == "heartbeat":
                 self.services.sessions.authenticate(_token(headers))
                 answer = envelope(None)
-            elif path.startswith("/telemetry/") or path.startswith("/api/v2/"):
+            elif path.startswith(("/telemetry/", "/api/v2/")):
                 answer = envelope("Log Received" if path.startswith("/telemetry/") else None)
             else:
-                return Answer(404, b"not found", "text/plain"), None
+                return Answer(404, b"not found", "text/plain")
         except SnowflakeError as error:
             data = {"errorCode": error.code, "sqlState": error.sqlstate} if kind == "query" else None
             answer = envelope(data, error.code, error.message, False)
-        return Answer(200, json.dumps(answer).encode()), answer["code"]
+        return _answer(answer)
 
-    def _login(
-        self, query: dict[str, str], request: dict[str, Any], record: dict[str, Any]
-    ) -> tuple[Answer, str | None]:
+    def _login(self, query: dict[str, str], request: dict[str, Any], record: Record) -> Answer:
         data = request.get("data") or {}
         account = self.services.accounts.find(str(data.get("ACCOUNT_NAME") or ""))
         if account is None:
             # No such account: Snowflake's front end refuses before any service sees the request.
-            return Answer(403, _FORBIDDEN_PAGE, "text/html"), None
+            return Answer(403, _FORBIDDEN_PAGE, "text/html")
         record |= {"account": account.name, "user": data.get("LOGIN_NAME")}
         session, answer = log_in(account, self.services.sessions, query, data)
         record |= {"user": session.user.name, "session": session.id}
-        return Answer(200, json.dumps(envelope(answer)).encode()), None
+        return _answer(envelope(answer))
 
     def _renew(self, headers: dict[str, str], request: dict[str, Any]) -> dict[str, Any]:
         session = self.services.sessions.renew(_token(headers), str(request.get("oldSessionToken") or ""))
@@ -321,15 +240,16 @@ def _token(headers: dict[str, str]) -> str | None:
     return value[len(_TOKEN) : -1] if value.startswith(_TOKEN) and value.endswith('"') else None
 
 
-def _fault_answer(fault: Fault) -> Answer | None:
-    if "error" in fault.action:
-        error = fault.action["error"]
-        data = {"errorCode": error.get("code"), "sqlState": error.get("sqlState"), "queryId": _query_id()}
-        answer = envelope(data, error.get("code"), error.get("message"), False)
-        return Answer(200, json.dumps(answer).encode())
-    if fault.status is None:
-        return None
-    headers = fault.action.get("headers", {})
-    content_type = headers.get("Content-Type", "text/plain")
-    rest = {name: value for name, value in headers.items() if name != "Content-Type"}
-    return Answer(fault.status, fault.body(), content_type, rest)
+def _answer(told: dict[str, Any]) -> Answer:
+    return Answer(200, json.dumps(told).encode(), "application/json", code=told["code"])
+
+
+def _json(request: Request) -> dict[str, Any]:
+    """The body as an object; empty where it is none."""
+    body = request.body
+    try:
+        plain = gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body
+        parsed = json.loads(plain or b"{}")
+    except (OSError, ValueError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

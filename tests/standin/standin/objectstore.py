@@ -1,36 +1,29 @@
-"""The object store behind the stages: moto's S3 server on loopback.
-
-In front of it stand a check of credentials and signatures, the faults and the audit.
-"""
+"""The object store behind the stages: moto's S3 on loopback, and before it a check of credentials and signatures."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl, unquote
 
 import boto3
 from botocore.config import Config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
 
-from standin import signature
+from standin import signature, wsgi
 from standin.audit import Audit
 from standin.certificates import Tls
-from standin.faults import Faults, Seen
+from standin.faults import Faults
+from standin.front import Answer, Front, Record, Request, bound
+from standin.listener import Listener
 
 REGION = "us-west-2"
 CREDENTIAL_LIFE_SECONDS = 3600 * 12
-
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -44,37 +37,31 @@ class Grant:
     expires: float
 
 
-class _QuietHandler(WSGIRequestHandler):
-    protocol_version = "HTTP/1.1"
+class S3Front(Front):
+    store: ObjectStore
 
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002
-        """Every request is in the audit already."""
+    def exempt(self, request: Request) -> bool:
+        return self.store.is_own(request)
+
+    def respond(self, request: Request, record: Record) -> Answer:
+        return self.store.answer(request)
 
 
 class ObjectStore:
     def __init__(self, audit: Audit, faults: Faults, tls: Tls | None = None) -> None:
         self._tls = tls
-        self._audit = audit
-        self._faults = faults
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}
         self._own = Grant("STANDIN" + secrets.token_hex(6).upper(), secrets.token_urlsafe(30), "", "", float("inf"))
         self._moto = DomainDispatcherApplication(create_backend_app)
-        self._server = make_server(
-            "127.0.0.1",
-            0,
-            self._guard,
-            threaded=True,
-            request_handler=_QuietHandler,
-            ssl_context=tls.server_context() if tls else None,
-        )
-        self.port: int = self._server.server_port
+        front = bound(S3Front, audit=audit, faults=faults, store=self)
+        self._listener = Listener("objectstore", front, context=tls.server_context() if tls else None)
+        self.port = self._listener.port
         self.endpoint = f"127.0.0.1:{self.port}"
         self.bucket = f"sfc-stage-{secrets.token_hex(6)}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="objectstore", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self._listener.start()
         self._client().create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
 
     def grant(self, prefix: str) -> Grant:
@@ -93,7 +80,7 @@ class ObjectStore:
     def _client(self) -> Any:
         return boto3.client(
             "s3",
-            endpoint_url=f"{'https' if self._tls else 'http'}://{self.endpoint}",
+            endpoint_url=f"{self._listener.scheme}://{self.endpoint}",
             verify=str(self._tls.ca_file) if self._tls else None,
             region_name=REGION,
             aws_access_key_id=self._own.access_key,
@@ -131,70 +118,44 @@ class ObjectStore:
         for key in keys:
             client.delete_object(Bucket=self.bucket, Key=key)
 
-    def _guard(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """One request from a client: audited, perhaps spoiled by a fault, refused without valid credentials."""
-        headers = signature.headers_of(environ)
-        access_key = signature.access_key(headers)
-        if access_key == self._own.access_key:
-            return self._moto(environ, start_response)
-        record = self._audit.open(
-            "objectstore",
-            environ["REQUEST_METHOD"],
-            unquote(environ.get("RAW_URI", environ["PATH_INFO"]).split("?", 1)[0]),
-            dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)),
-            headers,
-        )
-        seen = Seen(record["path"], "objectstore", record["method"], headers.get("host", ""), "")
-        answered: dict[str, Any] = {}
+    def is_own(self, request: Request) -> bool:
+        """Does the request come from this process?"""
+        return signature.access_key(request.headers) == self._own.access_key
 
-        def note(status: str, response_headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            answered["status"] = int(status.split(" ", 1)[0])
-            return start_response(status, response_headers, exc_info)
-
-        fault = self._faults.take(seen)
-        try:
-            if fault is not None and fault.before(environ["werkzeug.socket"]):
-                answered["status"] = fault.status or 0
-                return fault.wsgi_answer(note)
-            refusal = self._refusal(environ, headers, access_key) or _body_mismatch(environ, headers)
+    def answer(self, request: Request) -> Answer:
+        """A request of a client is refused without valid credentials."""
+        if not self.is_own(request):
+            refusal = self._refusal(request) or _body_mismatch(request)
             if refusal is not None:
-                return _error(note, *refusal)
-            body = self._moto(environ, note)
-            if fault is not None and fault.loses_answer():
-                b"".join(body)
-                answered["status"] = 0
-                fault.cut(environ["werkzeug.socket"])
-                return []
-            return body
-        finally:
-            self._audit.close(record, answered.get("status", 0))
+                return _error(*refusal)
+        return wsgi.run(self._moto, request)
 
-    def _refusal(
-        self, environ: Environ, headers: dict[str, str], access_key: str | None
-    ) -> tuple[str, str, str] | None:
+    def _refusal(self, request: Request) -> tuple[int, str, str] | None:
+        headers = request.headers
+        access_key = signature.access_key(headers)
         if access_key is None:
-            return "403 Forbidden", "AccessDenied", "Access Denied"
+            return 403, "AccessDenied", "Access Denied"
         with self._lock:
             grant = self._grants.get(access_key)
         if grant is None:
             return (
-                "403 Forbidden",
+                403,
                 "InvalidAccessKeyId",
                 "The AWS Access Key Id you provided does not exist in our records.",
             )
         if headers.get("x-amz-security-token") != grant.token:
-            return "400 Bad Request", "InvalidToken", "The provided token is malformed or otherwise invalid."
+            return 400, "InvalidToken", "The provided token is malformed or otherwise invalid."
         if time.time() >= grant.expires:
-            return "400 Bad Request", "ExpiredToken", "The provided token has expired."
-        if not signature.valid(environ, headers, grant.access_key, grant.secret_key, REGION):
+            return 400, "ExpiredToken", "The provided token has expired."
+        if not signature.valid(request.method, request.target, headers, grant.access_key, grant.secret_key, REGION):
             return (
-                "403 Forbidden",
+                403,
                 "SignatureDoesNotMatch",
                 "The request signature we calculated does not match the signature you provided.",
             )
-        key = unquote(environ["PATH_INFO"].encode("latin-1").decode()).removeprefix(f"/{self.bucket}/")
+        key = request.path.removeprefix(f"/{self.bucket}/")
         if not key.startswith(grant.prefix):
-            return "403 Forbidden", "AccessDenied", "Access Denied"
+            return 403, "AccessDenied", "Access Denied"
         return None
 
     def expire_grants(self) -> None:
@@ -204,27 +165,20 @@ class ObjectStore:
                 self._grants[key] = Grant(grant.access_key, grant.secret_key, grant.token, grant.prefix, 0.0)
 
 
-def _body_mismatch(environ: Environ, headers: dict[str, str]) -> tuple[str, str, str] | None:
+def _body_mismatch(request: Request) -> tuple[int, str, str] | None:
     """The signature covers a digest of the body; whether the body has it is for the store to check."""
-    promised = headers.get("x-amz-content-sha256", "")
+    promised = request.headers.get("x-amz-content-sha256", "")
     if not re.fullmatch(r"[0-9a-f]{64}", promised):
         return None  # UNSIGNED-PAYLOAD and the streaming forms promise nothing here
-    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    environ["wsgi.input"] = io.BytesIO(body)
-    if hashlib.sha256(body).hexdigest() == promised:
+    if hashlib.sha256(request.body).hexdigest() == promised:
         return None
     return (
-        "400 Bad Request",
+        400,
         "XAmzContentSHA256Mismatch",
         "The provided 'x-amz-content-sha256' header does not match what was computed.",
     )
 
 
-def _error(start_response: StartResponse, status: str, code: str, message: str) -> list[bytes]:
+def _error(status: int, code: str, message: str) -> Answer:
     body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    payload = body.encode()
-    start_response(
-        status,
-        [("Content-Type", "application/xml"), ("Content-Length", str(len(payload))), ("Connection", "close")],
-    )
-    return [payload]
+    return Answer(status, body.encode(), "application/xml", [("Connection", "close")])

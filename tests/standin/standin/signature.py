@@ -16,20 +16,12 @@ _AUTHORIZATION = re.compile(
 )
 
 
-def headers_of(environ: dict[str, Any]) -> dict[str, str]:
-    headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
-    for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        if environ.get(name):
-            headers[name.replace("_", "-").lower()] = environ[name]
-    return headers
-
-
 def access_key(headers: dict[str, str]) -> str | None:
     match = _AUTHORIZATION.match(headers.get("authorization", ""))
     return match["key"] if match else None
 
 
-def valid(environ: dict[str, Any], headers: dict[str, str], key: str, secret: str, region: str) -> bool:
+def valid(method: str, target: str, headers: dict[str, str], key: str, secret: str, region: str) -> bool:
     """Does the signature fit the request's method, path, query and signed headers?
 
     The body is bound through `x-amz-content-sha256`, which is among the signed headers.
@@ -40,10 +32,9 @@ def valid(environ: dict[str, Any], headers: dict[str, str], key: str, secret: st
     signed = match["signed"].split(";")
     if "host" not in signed or any(name not in headers for name in signed):
         return False
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
     request = AWSRequest(
-        method=environ["REQUEST_METHOD"],
-        url=f"http://{headers['host']}{raw}",
+        method=method,
+        url=f"http://{headers['host']}{target}",
         headers={name: headers[name] for name in signed},
     )
     request.context["timestamp"] = headers["x-amz-date"]
