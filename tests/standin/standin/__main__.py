@@ -18,11 +18,13 @@ from standin import gateway
 from standin.accounts import Accounts
 from standin.audit import Audit
 from standin.certificates import DEFECTS, Tls
+from standin.chunks import Chunks
 from standin.engine import Engine
 from standin.faults import Faults
 from standin.front import bound
 from standin.listener import Listener
 from standin.objectstore import ObjectStore
+from standin.queries import Queries
 from standin.sessions import Sessions
 from standin.statements import Statements
 from standin.uploads import Uploads
@@ -66,10 +68,15 @@ def start_services(arguments: argparse.Namespace, scratch: Path) -> gateway.Serv
     store = ObjectStore(audit, faults, tls)
     store.start()
     uploads = Uploads(store)
+    statements = Statements(sessions, store, uploads, str(scratch))
+    chunks = Chunks(audit, faults, tls.server_context() if tls else None)
+    chunks.start()
     services = gateway.Services(
         accounts=accounts,
         sessions=sessions,
-        statements=Statements(sessions, store, uploads, str(scratch)),
+        statements=statements,
+        queries=Queries(statements, chunks),
+        chunks=chunks,
         store=store,
         uploads=uploads,
         audit=audit,
@@ -124,6 +131,7 @@ def main() -> None:
             **told,
             "s3_endpoint": store.endpoint,
             "s3_port": store.port,
+            "chunk_port": services.chunks.port,
             "admin_token": services.admin_token,
         },
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hmac
 import json
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from standin.chunks import Cutting
 from standin.errors import SnowflakeError
 from standin.names import fold
+from standin.queries import IN_PROGRESS, IN_PROGRESS_ASYNC, Parking
 from standin.sessions import Session
 from standin.stages import locate
 
@@ -44,6 +47,14 @@ def handle(
             return 200, _stage(services, request or query)
         if what == "sessions":
             return _sessions(services, method, request)
+        if what == "parking":
+            return 200, _parking(services, method, request)
+        if what == "chunks" and method in {"POST", "DELETE"}:
+            services.chunks.cutting = Cutting(**request) if method == "POST" else None
+            return 200, {}
+        if (method, what) == ("POST", "chunks/expire"):
+            services.chunks.expire()
+            return 200, {}
         if (method, what) == ("POST", "expire-stage-credentials"):
             services.store.expire_grants()
             return 200, {}
@@ -81,6 +92,20 @@ def _faults(services: Services, method: str, request: dict[str, Any]) -> tuple[i
     elif method != "GET":
         return 405, {"error": "GET, POST or DELETE"}
     return 200, {"faults": services.faults.remaining()}
+
+
+def _parking(services: Services, method: str, request: dict[str, Any]) -> dict[str, Any]:
+    """POST changes what it names, in milliseconds; DELETE brings Snowflake's times back."""
+    if method == "DELETE":
+        services.queries.parking = Parking()
+        return {}
+    seconds = {f"{name}_ms": name for name in ("after", "poll", "aborts_after")}
+    changes = {seconds[name]: value / 1000 for name, value in request.items() if name in seconds}
+    changes |= {name: value for name, value in request.items() if name not in seconds}
+    if changes.get("code", IN_PROGRESS) not in {IN_PROGRESS, IN_PROGRESS_ASYNC}:
+        raise ValueError("code is 333333 or 333334")
+    services.queries.parking = replace(services.queries.parking, **changes)
+    return {}
 
 
 def _admin_session(services: Services, request: dict[str, Any]) -> Session:

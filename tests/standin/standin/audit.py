@@ -7,7 +7,14 @@ import time
 from typing import Any
 
 # Headers and query parameters whose values are credentials or signatures.
-_SECRET_HEADERS = {"authorization", "x-amz-security-token", "x-admin-token", "cookie", "x-snowflake-session"}
+_SECRET_HEADERS = {
+    "authorization",
+    "x-amz-security-token",
+    "x-amz-server-side-encryption-customer-key",
+    "x-admin-token",
+    "cookie",
+    "x-snowflake-session",
+}
 _SECRET_PARAMETERS = {"x-amz-signature", "x-amz-security-token", "x-amz-credential", "sig", "token"}
 REDACTED = "[redacted]"
 

@@ -51,6 +51,13 @@ class Answer:
     code: str | None = None  # Snowflake's, for the audit
 
 
+def xml_error(status: int, code: str, message: str) -> Answer:
+    """A refusal as the object stores of all clouds put it."""
+    inner = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{inner}</Error>'
+    return Answer(status, body.encode(), "application/xml")
+
+
 def bound(front: type[Front], **services: Any) -> type[Front]:
     """The front with what it serves from. Handlers are made per connection, so this is theirs by class."""
     return type(front.__name__, (front,), services)
@@ -65,6 +72,10 @@ class Front(BaseHTTPRequestHandler):
     def respond(self, request: Request, record: Record) -> Answer:
         """Execute the request. What the audit should say of it besides goes into the record."""
         raise NotImplementedError
+
+    def plain_path(self, path: str) -> str:
+        """The path by which requests are told apart, from the decoded one."""
+        return path
 
     def kind(self, request: Request) -> str:
         return "objectstore"
@@ -81,10 +92,9 @@ class Front(BaseHTTPRequestHandler):
 
     def refusal(self, error: dict[str, Any]) -> Answer:
         """An `error` fault as the object stores of all clouds put it; `status` is 400 unless the fault has one."""
-        code, message = escape(str(error.get("code", ""))), escape(str(error.get("message", "")))
-        body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-        headers = [("x-ms-error-code", str(error.get("code", "")))]
-        return Answer(int(error.get("status", 400)), body.encode(), "application/xml", headers)
+        answer = xml_error(int(error.get("status", 400)), str(error.get("code", "")), str(error.get("message", "")))
+        answer.headers = [("x-ms-error-code", str(error.get("code", "")))]
+        return answer
 
     def do_GET(self) -> None:
         request = self._request()
@@ -120,11 +130,12 @@ class Front(BaseHTTPRequestHandler):
         """Every request is in the audit."""
 
     def _request(self) -> Request:
+        # A target that begins with two slashes is a path all the same.
         parts = urlsplit("/" + self.path.lstrip("/"))
         request = Request(
             self.command,
             self.path,
-            unquote(parts.path),
+            self.plain_path(unquote(parts.path)),
             dict(parse_qsl(parts.query, keep_blank_values=True)),
             {name.lower(): value for name, value in self.headers.items()},
         )

@@ -19,7 +19,7 @@ from standin import signature, wsgi
 from standin.audit import Audit
 from standin.certificates import Tls
 from standin.faults import Faults
-from standin.front import Answer, Front, Record, Request, bound
+from standin.front import Answer, Front, Record, Request, bound, xml_error
 from standin.listener import Listener
 
 REGION = "us-west-2"
@@ -127,7 +127,7 @@ class ObjectStore:
         if not self.is_own(request):
             refusal = self._refusal(request) or _body_mismatch(request)
             if refusal is not None:
-                return _error(*refusal)
+                return xml_error(*refusal)
         return wsgi.run(self._moto, request)
 
     def _refusal(self, request: Request) -> tuple[int, str, str] | None:
@@ -177,8 +177,3 @@ def _body_mismatch(request: Request) -> tuple[int, str, str] | None:
         "XAmzContentSHA256Mismatch",
         "The provided 'x-amz-content-sha256' header does not match what was computed.",
     )
-
-
-def _error(status: int, code: str, message: str) -> Answer:
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    return Answer(status, body.encode(), "application/xml", [("Connection", "close")])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from standin.accounts import Account, User
 from standin.catalog import TEMPORARY_MARK
@@ -14,6 +13,9 @@ from standin.engine import EngineCursor
 from standin.errors import SnowflakeError, cancelled
 from standin.names import TableName, quote
 from standin.transactions import COMMITTED, ROLLED_BACK, Transaction
+
+if TYPE_CHECKING:
+    from standin.queries import Query
 
 SESSION_LIFE_SECONDS = 3600  # validityInSeconds of recorded login answers
 MASTER_LIFE_SECONDS = 14400
@@ -54,10 +56,8 @@ class Session:
         self.temporary: set[TableName] = set()
         self.closed = False
         self.running: dict[str, threading.Event] = {}
-        self.query_ids: dict[str, str] = {}
-        # What every requestId of this session was answered; it dies with the session.
-        self.answers: dict[str, Future[dict[str, Any]]] = {}
-        self.answers_lock = threading.Lock()
+        # What became of every requestId of this session; it dies with the session.
+        self.queries: dict[str, Query] = {}
         self._fake = self.engine.connect(database, schema)
         self.duck = self._fake._duck_conn  # noqa: SLF001 - the connection under fakesnow's
         self.apply_time_zone()
@@ -164,7 +164,8 @@ class Session:
 
     def query_of(self, request_id: str) -> str:
         """The query id that a request became; one that names nothing when the request is unknown."""
-        return self.query_ids.get(request_id, f"unknown request {request_id}")
+        query = self.queries.get(request_id)
+        return query.id if query else f"unknown request {request_id}"
 
     def close(self) -> None:
         """End of the session: running statements stop, the transaction rolls back, temporary objects go."""

@@ -101,7 +101,8 @@ def public_pem(private_key: rsa.RSAPrivateKey) -> str:
 @pytest.fixture
 def admin(stand_in: Admin) -> Iterator[Admin]:
     yield stand_in
-    stand_in.delete("faults")
+    for what in ("faults", "parking", "chunks"):
+        stand_in.delete(what)
 
 
 @pytest.fixture

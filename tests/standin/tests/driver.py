@@ -122,6 +122,23 @@ class Driver:
         payload = gzip.compress(json.dumps(body).encode())
         return self.http.post(self.admin.url + path, params=query, data=payload, headers=headers, timeout=TIMEOUT)
 
+    def get(self, path: str, **headers: str) -> dict[str, Any]:
+        """An answer of the endpoints that are asked with GET."""
+        query = {"requestId": str(uuid.uuid4()), "request_guid": str(uuid.uuid4())}
+        headers = {"Authorization": f'Snowflake Token="{self.token}"', "Accept": "application/json", **headers}
+        response = self.http.get(self.admin.url + path, params=query, headers=headers, timeout=TIMEOUT)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def result(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The final answer of a statement, asked for as long as it takes."""
+        deadline = time.monotonic() + TIMEOUT
+        while answer["code"] in {"333333", "333334"}:
+            assert time.monotonic() < deadline, "the statement never ended"
+            answer = self.get(f"/queries/{answer['data']['queryId']}/result")
+        return answer
+
     def log_in(
         self,
         account: str,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,41 @@ def test_python_connector(
     files = admin.post("stage", {"account": identity.account, "user": "LOADER", "location": "@~/from_client/"})["files"]
     assert "encryptiondata" in files[0]["metadata"]
     assert identity.password not in json.dumps(admin.audit(mark))
+
+
+@pytest.mark.parametrize("variable", ["STANDIN_PYTHON", "CLIENTS_PYTHON"])
+def test_python_connector_waits_and_fetches_chunks(
+    admin: Admin, identity: Identity, driver: Driver, variable: str
+) -> None:
+    """Parked statements, asynchronous ones, and a JSON result in chunks, with each way to tell the key of the chunks."""
+    admin.post("parking", {"after_ms": 20, "poll_ms": 20})
+    admin.post("chunks", {"inline_rows": 7, "chunk_rows": 40})
+    driver.run("CREATE TABLE BUSY (A NUMBER)")
+    driver.run("INSERT INTO BUSY VALUES (1)")
+    driver.run("BEGIN")
+    driver.run("UPDATE BUSY SET A = 2")
+    mark = admin.last()
+
+    def let_go() -> None:
+        deadline = time.monotonic() + CLIENT_TIMEOUT
+        while len([record for record in admin.audit(mark) if record["kind"] == "result"]) < 3:
+            assert time.monotonic() < deadline, "nobody asked for the parked statement"
+        driver.run("COMMIT")
+
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    try:
+        told = run_client(
+            variable, "connector_waits.py", str(admin.port), identity.account, identity.user, identity.password
+        )
+    finally:
+        thread.join(CLIENT_TIMEOUT)
+    assert told["parked"] == 1
+    assert told["asynchronous"] == [[42]]
+    assert told["failed"]
+    assert told["chunked"] == [[number, f"row {number}"] for number in range(250)]
+    chunks = [record for record in admin.audit(mark) if record["kind"] == "chunk"]
+    assert [record["status"] for record in chunks] == [200] * 7
 
 
 def test_adbc_driver(admin: Admin, identity: Identity, prepared: Driver) -> None:
