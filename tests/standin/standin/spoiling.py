@@ -19,8 +19,9 @@ from standin.faults import Fault
 _TICK_SECONDS = 0.05
 _BLOCK = 64 * 1024
 _MEGABYTE = 1024 * 1024
-# A receive buffer this small keeps a throttled sender waiting, instead of letting it write ahead into the kernel.
-_SMALL_WINDOW = 4096
+# A receive buffer that does not grow keeps a throttled sender waiting, instead of letting it write megabytes ahead into the
+# kernel. Smaller than what a fresh connection offers, and the kernel would drop what the sender was promised room for.
+_FIXED_WINDOW = 64 * 1024
 
 
 class RequestCut(Exception):
@@ -45,13 +46,12 @@ class BodyReader:
 
     def __init__(self, source: BufferedIOBase, connection: socket.socket, fault: Fault | None) -> None:
         self._source = source
-        self._connection = connection
         self._fault = fault
         action = fault.action if fault else {}
         self._allowed: int | None = action.get("cut_request_after")
         self._rate: int | None = action.get("throttle")
         if self._rate is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_WINDOW)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _FIXED_WINDOW)
 
     def read(self, size: int) -> bytes:
         """This many bytes. A client that ends before has asked for nothing."""
@@ -73,12 +73,8 @@ class BodyReader:
 
     def _step(self) -> int:
         step = _BLOCK
-        if self._rate is not None and self._fault is not None:
-            if self._fault.released.wait(_TICK_SECONDS):
-                self._rate = None
-                self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _MEGABYTE)
-            else:
-                step = max(1, int(self._rate * _TICK_SECONDS))
+        if self._rate is not None and self._fault is not None and not self._fault.released.wait(_TICK_SECONDS):
+            step = max(1, int(self._rate * _TICK_SECONDS))
         if self._allowed is not None:
             if self._allowed <= 0:
                 raise RequestCut

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
+import struct
 import threading
 import time
 import zlib
@@ -148,8 +150,23 @@ def test_throttle_holds_the_sender_back(target: Target) -> None:
         sock.settimeout(1)
         with pytest.raises(TimeoutError):
             sock.sendall(body)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave with a reset
     target.admin.delete("faults")
     assert target.last_status() == 0
+
+
+def test_a_throttled_request_goes_on_when_faults_are_forgotten(
+    target: Target, connection: http.client.HTTPConnection
+) -> None:
+    target.fault(throttle=1000)
+    answered: list[bytes] = []
+    thread = threading.Thread(target=lambda: answered.append(target.ask(connection, b"x" * 30_000_000).read()))
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    target.admin.delete("faults")
+    thread.join(WAIT)
+    assert len(answered) == 1
 
 
 def test_close_after_a_complete_answer(target: Target, connection: http.client.HTTPConnection) -> None:
