@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from standin.names import fold
+from standin.oauth import OAuth, client_from_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
     from standin.engine import Engine
+
+
+NEXT_ACTIONS = {"PWD_CHANGE", "EXT_AUTHN_DUO_ALL", "EXT_AUTHN_DUO_PUSH_N_PASSCODE", "RETRY_LOGIN"}
+NETWORK_POLICIES = {"blocked", "missing"}
+TOKEN_STATES = {"active", "expired", "disabled"}
+
+
+@dataclass(frozen=True)
+class ProgrammaticAccessToken:
+    token: str
+    role: str | None
+    state: str
 
 
 @dataclass
@@ -26,6 +39,12 @@ class User:
     default_role: str | None
     default_warehouse: str | None
     roles: set[str]
+    passcode: str | None = None
+    access_tokens: list[ProgrammaticAccessToken] = field(default_factory=list)
+    next_action: str | None = None
+    disabled: bool = False
+    network_policy: str | None = None
+    wrong_passwords: int = 0  # in a row
 
     def fingerprint(self) -> str | None:
         """`SHA256:` and the base64 of the digest of the DER public key, as DESCRIBE USER prints it."""
@@ -43,6 +62,7 @@ class Account:
     warehouses: set[str]
     engine: Engine
     withheld: set[tuple[str, str, str, str]] = field(default_factory=set)
+    oauth: OAuth = field(default_factory=OAuth)
 
 
 def user_from_json(spec: dict[str, Any]) -> User:
@@ -59,7 +79,23 @@ def user_from_json(spec: dict[str, Any]) -> User:
         default_role=default_role,
         default_warehouse=fold(default_warehouse) if default_warehouse else None,
         roles=roles | {"PUBLIC"},
+        passcode=spec.get("passcode"),
+        access_tokens=[_access_token(token) for token in spec.get("programmatic_access_tokens", [])],
+        next_action=_one_of(NEXT_ACTIONS, spec.get("next_action")),
+        disabled=bool(spec.get("disabled", False)),
+        network_policy=_one_of(NETWORK_POLICIES, spec.get("network_policy")),
     )
+
+
+def _access_token(spec: dict[str, Any]) -> ProgrammaticAccessToken:
+    state = _one_of(TOKEN_STATES, spec.get("state")) or "active"
+    return ProgrammaticAccessToken(spec["token"], fold(spec["role"]) if spec.get("role") else None, state)
+
+
+def _one_of(known: set[str], value: str | None) -> str | None:
+    if value is not None and value not in known:
+        raise ValueError(f"{value!r} is none of {sorted(known)}")
+    return value
 
 
 def account_key(identifier: str) -> str:
@@ -93,6 +129,8 @@ class Accounts:
         for user in map(user_from_json, spec.get("users", [])):
             account.users[user.name] = user
             account.roles |= user.roles
+        for client in map(client_from_json, spec.get("oauth_clients", [])):
+            account.oauth.add_client(client)
         account.roles |= {fold(role) for role in spec.get("roles", [])}
         account.warehouses |= {fold(warehouse) for warehouse in spec.get("warehouses", [])}
         for database, schemas in spec.get("databases", {}).items():

@@ -47,6 +47,14 @@ def handle(
             return 200, _stage(services, request or query)
         if what == "sessions":
             return _sessions(services, method, request)
+        if (method, what) == ("POST", "unlock"):
+            _user(_account(services, request), request).wrong_passwords = 0
+            return 200, {}
+        if (method, what) == ("POST", "oauth"):
+            return 200, _access_token(services, request)
+        if (method, what) == ("POST", "oauth/expire"):
+            _account(services, request).oauth.expire()
+            return 200, {}
         if what == "parking":
             return 200, _parking(services, method, request)
         if what == "chunks" and method in {"POST", "DELETE"}:
@@ -92,6 +100,13 @@ def _faults(services: Services, method: str, request: dict[str, Any]) -> tuple[i
     elif method != "GET":
         return 405, {"error": "GET, POST or DELETE"}
     return 200, {"faults": services.faults.remaining()}
+
+
+def _access_token(services: Services, request: dict[str, Any]) -> dict[str, Any]:
+    """`{"account", "user", "role"}`: a token as an identity provider would have given it."""
+    account = _account(services, request)
+    role = fold(request["role"]) if request.get("role") else None
+    return {"access_token": account.oauth.issue(_user(account, request).name, role)}
 
 
 def _parking(services: Services, method: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SnowflakeError(Exception):
     """An error that the client sees in Snowflake's envelope."""
@@ -11,6 +13,14 @@ class SnowflakeError(Exception):
         self.code = code
         self.sqlstate = sqlstate
         self.message = message
+        # `data` of the answer where it is not made from the error; a refused login often has none.
+        self.data: dict[str, Any] | None = None
+
+
+def login_refused(code: str, message: str, data: dict[str, Any] | None = None) -> SnowflakeError:
+    error = SnowflakeError(code, None, message)
+    error.data = data
+    return error
 
 
 def syntax_error(detail: str) -> SnowflakeError:

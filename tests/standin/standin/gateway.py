@@ -9,10 +9,10 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from standin import admin, uploads
+from standin import admin, oauth, uploads
 from standin.accounts import Accounts
 from standin.answers import envelope
-from standin.audit import Audit
+from standin.audit import REDACTED, Audit
 from standin.certificates import Tls
 from standin.chunks import Chunks
 from standin.errors import SnowflakeError
@@ -29,6 +29,7 @@ _FORBIDDEN_PAGE = (
     b"<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
     b"</body>\r\n</html>\r\n"
 )
+_SECRET_FIELDS = {"PASSWORD", "PASSCODE", "TOKEN", "PROOF_KEY", "SPCS_TOKEN"}
 _TOKEN = 'Snowflake Token="'
 _KINDS = {
     "/session/v1/login-request": "login",
@@ -37,6 +38,7 @@ _KINDS = {
     "/session/token-request": "token",
     "/session/heartbeat": "heartbeat",
     "/session": "session",
+    oauth.PATH: "oauth",
 }
 _KINDS_BY_PATTERN = (
     (re.compile(r"/queries/([^/]+)/result"), "result"),
@@ -101,6 +103,8 @@ class Gateway(Front):
             return Answer(self.services.uploads.receive(path, headers, request.body), b"", "text/plain")
         if request.kind == "login":
             return self._login(request, record)
+        if request.kind == "oauth":
+            return oauth.token_request(self._accounts_of(headers.get("host", "")), request)
         if request.kind == "other" and not path.startswith(("/telemetry/", "/api/v2/")):
             return Answer(404, b"not found", "text/plain")
         try:
@@ -109,17 +113,22 @@ class Gateway(Front):
             data = {"errorCode": error.code, "sqlState": error.sqlstate} if request.kind == "query" else None
             return _answer(envelope(data, error.code, error.message, False))
 
+    def _accounts_of(self, host: str) -> list[oauth.OAuth]:
+        """The account whose name the host begins with, then all others: a client's id tells them apart too."""
+        likely = self.services.accounts.find(host.partition(":")[0])
+        return [account.oauth for account in sorted(self.services.accounts.all(), key=lambda each: each is not likely)]
+
     def _login(self, request: Request, record: Record) -> Answer:
         data = _json(request).get("data") or {}
         account = self.services.accounts.find(str(data.get("ACCOUNT_NAME") or ""))
         if account is None:
             # No such account: Snowflake's front end refuses before any service sees the request.
             return Answer(403, _FORBIDDEN_PAGE, "text/html")
-        record |= {"account": account.name, "user": data.get("LOGIN_NAME")}
+        record |= {"account": account.name, "user": data.get("LOGIN_NAME"), "login": _without_secrets(data)}
         try:
             session, answer = log_in(account, self.services.sessions, request.query, data)
         except SnowflakeError as error:
-            return _answer(envelope(None, error.code, error.message, False))
+            return _answer(envelope(error.data, error.code, error.message, False))
         record |= {"user": session.user.name, "session": session.id}
         return _answer(envelope(answer))
 
@@ -173,6 +182,11 @@ class Gateway(Front):
         asked_json = request.headers.get("accept", "") == "application/json"
         queries = self.services.queries
         return queries.first_answer(queries.submit(session, request_id, _json(request), asked_json))
+
+
+def _without_secrets(data: dict[str, Any]) -> dict[str, Any]:
+    """The body of a login as the audit may show it."""
+    return {name: REDACTED if name in _SECRET_FIELDS else value for name, value in data.items()}
 
 
 def _token(request: Request) -> str | None:
