@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import secrets
@@ -22,14 +21,12 @@ from standin.chunks import Chunks
 from standin.engine import Engine
 from standin.faults import Faults
 from standin.front import bound
+from standin.lifetime import exit_with_parent
 from standin.listener import Listener
-from standin.objectstore import ObjectStore
 from standin.queries import Queries
 from standin.sessions import Sessions
 from standin.statements import Statements
-from standin.uploads import Uploads
-
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+from standin.stores import Stores
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,15 +41,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def exit_with_parent() -> None:
-    """Linux sends SIGTERM when the parent ends; a parent that is gone already is noticed here."""
-    parent = os.getppid()
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        sys.exit(0)
-
-
 def write_ready(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all: readers wait for the file to appear."""
     draft = path.with_suffix(".tmp")
@@ -65,10 +53,8 @@ def start_services(arguments: argparse.Namespace, scratch: Path) -> gateway.Serv
     """Everything but the gateway's own listeners, with the accounts of the command line."""
     tls = Tls(arguments.state_dir) if arguments.tls else None
     audit, faults, sessions, accounts = Audit(), Faults(), Sessions(), Accounts()
-    store = ObjectStore(audit, faults, tls)
-    store.start()
-    uploads = Uploads(store)
-    statements = Statements(sessions, store, uploads, str(scratch))
+    stores = Stores(audit, faults, tls)
+    statements = Statements(sessions, stores, str(scratch))
     chunks = Chunks(audit, faults, tls.server_context() if tls else None)
     chunks.start()
     services = gateway.Services(
@@ -77,8 +63,7 @@ def start_services(arguments: argparse.Namespace, scratch: Path) -> gateway.Serv
         statements=statements,
         queries=Queries(statements, chunks),
         chunks=chunks,
-        store=store,
-        uploads=uploads,
+        stores=stores,
         audit=audit,
         faults=faults,
         admin_token=secrets.token_urlsafe(24),
@@ -99,8 +84,7 @@ def start_gateway(services: gateway.Services, port: int) -> dict[str, Any]:
     tls = services.tls
     server = Listener("gateway", front, port, tls.server_context() if tls else None)
     server.start()
-    services.uploads.base_url = f"{server.scheme}://127.0.0.1:{server.port}"
-    told: dict[str, Any] = {"url": services.uploads.base_url, "port": server.port}
+    told: dict[str, Any] = {"url": f"{server.scheme}://127.0.0.1:{server.port}", "port": server.port}
     if tls is not None:
         told |= {"tls": True, "ca_file": str(tls.ca_file), "bad_tls": {}}
         for defect in DEFECTS:
@@ -113,7 +97,7 @@ def start_gateway(services: gateway.Services, port: int) -> dict[str, Any]:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.exit_with_parent:
-        exit_with_parent()
+        exit_with_parent(signal.SIGTERM)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -122,20 +106,22 @@ def main() -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     services = start_services(arguments, scratch)
     told = start_gateway(services, arguments.port)
-    store = services.store
     ready = state / "ready.json"
     write_ready(
         ready,
         {
             "pid": os.getpid(),
             **told,
-            "s3_endpoint": store.endpoint,
-            "s3_port": store.port,
+            **services.stores.ready(),
             "chunk_port": services.chunks.port,
             "admin_token": services.admin_token,
         },
     )
-    print(f"standin: listening on {told['url']}, object store on {store.endpoint}", file=sys.stderr, flush=True)
+    print(
+        f"standin: listening on {told['url']}, object store on {services.stores.s3.endpoint}",
+        file=sys.stderr,
+        flush=True,
+    )
     while not stop.wait(1):
         pass
     ready.unlink(missing_ok=True)

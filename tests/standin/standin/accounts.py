@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from standin import cloud
+from standin.cloud import Cloud
 from standin.names import fold
 from standin.oauth import OAuth, client_from_json
 
@@ -61,6 +63,7 @@ class Account:
     roles: set[str]
     warehouses: set[str]
     engine: Engine
+    cloud: Cloud = field(default_factory=Cloud)
     withheld: set[tuple[str, str, str, str]] = field(default_factory=set)
     oauth: OAuth = field(default_factory=OAuth)
 
@@ -126,6 +129,7 @@ class Accounts:
             if account is None:
                 account = Account(key, {}, {"PUBLIC", "ACCOUNTADMIN"}, set(), make_engine(key))
                 self._accounts[key] = account
+        account.cloud = cloud.from_json(spec, account.cloud)
         for user in map(user_from_json, spec.get("users", [])):
             account.users[user.name] = user
             account.roles |= user.roles

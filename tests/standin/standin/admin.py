@@ -64,8 +64,7 @@ def handle(
             services.chunks.expire()
             return 200, {}
         if (method, what) == ("POST", "expire-stage-credentials"):
-            services.store.expire_grants()
-            return 200, {}
+            return 200, _expire(services, request)
     except SnowflakeError as error:
         return 422, {"error": error.message, "code": error.code, "sqlState": error.sqlstate}
     except (KeyError, TypeError, ValueError) as error:
@@ -167,20 +166,30 @@ def _stage(services: Services, request: dict[str, Any]) -> dict[str, Any]:
     session = _admin_session(services, request)
     try:
         location = locate(session, request["location"])
+        objects = services.stores.objects(session.account)
         files = [
             {
-                "name": location.stage.label + item["Key"].removeprefix(location.stage.folder),
-                "key": item["Key"],
-                "bucket": services.store.bucket,
-                "size": item["Size"],
-                "etag": item["ETag"].strip('"'),
-                "metadata": services.store.metadata(item["Key"]),
+                "name": location.stage.label + item.key.removeprefix(location.stage.folder),
+                "key": item.key,
+                "bucket": objects.bucket,
+                "size": item.size,
+                "etag": item.etag,
+                "metadata": objects.metadata(item.key),
             }
-            for item in services.store.list(location.prefix())
+            for item in objects.list(location.prefix())
         ]
         return {"files": files}
     finally:
         session.close()
+
+
+def _expire(services: Services, request: dict[str, Any]) -> dict[str, Any]:
+    """All storage credentials given out so far; with `{"after_requests": n}` the next ones, after so many requests."""
+    if "after_requests" in request:
+        services.stores.grants.limit_next(int(request["after_requests"]))
+    else:
+        services.stores.grants.expire_all()
+    return {}
 
 
 def _sessions(services: Services, method: str, request: dict[str, Any]) -> tuple[int, Any]:

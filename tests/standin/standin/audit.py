@@ -15,7 +15,7 @@ _SECRET_HEADERS = {
     "cookie",
     "x-snowflake-session",
 }
-_SECRET_PARAMETERS = {"x-amz-signature", "x-amz-security-token", "x-amz-credential", "sig", "token"}
+_SECRET_PARAMETERS = {"x-amz-signature", "x-amz-security-token", "x-amz-credential", "x-goog-signature", "sig", "token"}
 REDACTED = "[redacted]"
 
 

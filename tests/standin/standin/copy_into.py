@@ -26,9 +26,10 @@ from standin.stages import Location, locate
 from standin.transactions import write
 
 if TYPE_CHECKING:
-    from standin.objectstore import ObjectStore
     from standin.results import Result
     from standin.sessions import Session
+    from standin.stage_objects import StageObjects
+    from standin.stores import Stores
 
 _CONTINUE_HINT = (
     "\n  If you would like to continue loading when an error is encountered, use other values such as 'SKIP_FILE' or "
@@ -50,21 +51,22 @@ class Loaded:
         return 0 if self.rows is None else self.rows.num_rows
 
 
-def run(session: Session, sql: str, store: ObjectStore, scratch: str, query: threading.Event) -> Result:
+def run(session: Session, sql: str, stores: Stores, scratch: str, query: threading.Event) -> Result:
     statement = copy_statement.parse(sql)
     name = complete(session, statement.table)
     stored = existing_table(session, name)
     _check_options(statement)
     columns = _targets(session, stored, statement)
     location = locate(session, statement.location)
-    keys = _keys(statement, location, store)
+    objects = stores.objects(session.account)
+    keys = _keys(statement, location, objects)
     if not keys:
         return results.status("Copy executed with 0 files processed.", results.COPY)
     open_write(session, name, "INSERT", False, query)
-    files = _load(session, statement, stored, columns, location, keys, store, scratch, query)
+    files = _load(session, statement, stored, columns, location, keys, objects, scratch, query)
     _write(session, stored, columns, files)
     if statement.flag("PURGE"):
-        store.remove(key for key, file in zip(keys, files, strict=True) if file.rows is not None)
+        objects.remove(key for key, file in zip(keys, files, strict=True) if file.rows is not None)
     if all(file.rows is None for file in files) and statement.files() is None:
         return results.status("Copy executed with 0 files processed.", results.COPY)
     return _report(files)
@@ -112,10 +114,10 @@ def _targets(session: Session, stored: TableName, statement: CopyStatement) -> l
     return chosen
 
 
-def _keys(statement: CopyStatement, location: Location, store: ObjectStore) -> list[str]:
+def _keys(statement: CopyStatement, location: Location, objects: StageObjects) -> list[str]:
     names = statement.files()
     if names is None:
-        return [item["Key"] for item in store.list(location.prefix())]
+        return [item.key for item in objects.list(location.prefix())]
     base = location.prefix()
     if location.path and not base.endswith("/"):
         base += "/"
@@ -129,7 +131,7 @@ def _load(
     columns: list[ColumnInfo],
     location: Location,
     keys: list[str],
-    store: ObjectStore,
+    objects: StageObjects,
     scratch: str,
     query: threading.Event,
 ) -> list[Loaded]:
@@ -141,7 +143,7 @@ def _load(
             raise cancelled()
         path = key.removeprefix(location.stage.folder)
         name = location.stage.label + path
-        staged = fetch(store, session.engine.stages, location.stage, key, name)
+        staged = fetch(objects, session.engine.stages, location.stage, key, name)
         known = session.engine.history.knows(stored, key, staged.etag, uncommitted)
         rows = None
         if statement.flag("FORCE") or not known:

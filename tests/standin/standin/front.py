@@ -49,6 +49,7 @@ class Answer:
     content_type: str | None = None
     headers: Iterable[tuple[str, str]] = field(default_factory=list)
     code: str | None = None  # Snowflake's, for the audit
+    reason: str | None = None  # on the status line, where it is not the usual one
 
 
 def xml_error(status: int, code: str, message: str) -> Answer:
@@ -188,7 +189,7 @@ class Front(BaseHTTPRequestHandler):
         """Everything that goes out. A client that has gone, or has had enough, is no error."""
         action = fault.action if fault else {}
         try:
-            self.send_response_only(answer.status)
+            self.send_response_only(answer.status, answer.reason)
             if fault is not None and action.get("endless_headers"):
                 self.flush_headers()
                 spoiling.endless_headers(self.wfile, fault)

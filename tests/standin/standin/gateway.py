@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from standin import admin, oauth, uploads
+from standin import admin, oauth
 from standin.accounts import Accounts
 from standin.answers import envelope
 from standin.audit import REDACTED, Audit
@@ -19,11 +19,10 @@ from standin.errors import SnowflakeError
 from standin.faults import Faults
 from standin.front import Answer, Front, Record, Request
 from standin.login import log_in
-from standin.objectstore import ObjectStore
 from standin.queries import Queries
 from standin.sessions import MASTER_LIFE_SECONDS, SESSION_LIFE_SECONDS, Session, Sessions
 from standin.statements import Statements
-from standin.uploads import Uploads
+from standin.stores import Stores
 
 _FORBIDDEN_PAGE = (
     b"<html>\r\n<head><title>403 Forbidden</title></head>\r\n<body>\r\n<center><h1>403 Forbidden</h1></center>\r\n"
@@ -56,8 +55,7 @@ class Services:
     statements: Statements
     queries: Queries
     chunks: Chunks
-    store: ObjectStore
-    uploads: Uploads
+    stores: Stores
     audit: Audit
     faults: Faults
     admin_token: str
@@ -73,16 +71,11 @@ class Gateway(Front):
         return re.sub("/{2,}", "/", path)
 
     def kind(self, request: Request) -> str:
-        if request.path.startswith(uploads.PATH):
-            return "upload"
         by_pattern = (kind for pattern, kind in _KINDS_BY_PATTERN if pattern.fullmatch(request.path))
         return _KINDS.get(request.path) or next(by_pattern, "other")
 
     def exempt(self, request: Request) -> bool:
         return request.path.startswith("/admin/")
-
-    def shown_path(self, request: Request) -> str:
-        return uploads.PATH + "…" if request.kind == "upload" else request.path
 
     def describe(self, request: Request, record: Record) -> None:
         session = self.services.sessions.peek(_token(request) or "")
@@ -99,8 +92,6 @@ class Gateway(Front):
         if self.exempt(request):
             status, told = admin.handle(self.services, request.method, path, query, headers, request.body)
             return Answer(status, json.dumps(told, default=str).encode(), "application/json")
-        if request.kind == "upload":
-            return Answer(self.services.uploads.receive(path, headers, request.body), b"", "text/plain")
         if request.kind == "login":
             return self._login(request, record)
         if request.kind == "oauth":

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 
 from standin.names import TableName
 
-MASTER_KEY_BYTES = 16  # Snowflake's default; 32 with the account parameter CLIENT_ENCRYPTION_KEY_SIZE=256
 SMK_ID_FLOOR = 2**53  # ids beyond a double's exact range, so that a client that reads them as one is found out
 
 
@@ -78,12 +77,12 @@ class StageRegistry:
         with self._lock:
             return [stage for (_, owner), stage in self._named.items() if owner == session_id]
 
-    def issue(self, query_id: str) -> Material:
+    def issue(self, query_id: str, key_bits: int) -> Material:
         """A fresh master key for one PUT statement."""
         with self._lock:
             smk_id = self._next_smk
             self._next_smk += 2
-            key = base64.b64encode(secrets.token_bytes(MASTER_KEY_BYTES)).decode()
+            key = base64.b64encode(secrets.token_bytes(key_bits // 8)).decode()
             material = Material(key, query_id, smk_id)
             self._materials[(query_id, str(smk_id))] = material
             return material

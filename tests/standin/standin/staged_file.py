@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from snowflake.connector.encryption_util import EncryptionMetadata, SnowflakeEncryptionUtil
 from snowflake.connector.storage_client import SnowflakeFileEncryptionMaterial
 
+from standin import envelope
+from standin.envelope import Sealing, Unreadable
 from standin.errors import SnowflakeError
-from standin.objectstore import ObjectStore
+from standin.stage_objects import StageObjects
 from standin.stage_store import Stage, StageRegistry
 
 
@@ -39,26 +41,33 @@ def not_found(name: str) -> SnowflakeError:
     )
 
 
-def fetch(store: ObjectStore, stages: StageRegistry, stage: Stage, key: str, name: str) -> StagedFile:
-    found = store.get(key)
+def fetch(objects: StageObjects, stages: StageRegistry, stage: Stage, key: str, name: str) -> StagedFile:
+    found = objects.get(key)
     if found is None:
         raise not_found(name)
-    body, metadata, etag = found
-    metadata = {field.lower(): value for field, value in metadata.items()}
-    content = _decrypt(stages, body, metadata, name) if stage.encrypted else body
-    digest = metadata.get("sfc-digest")
-    if digest is None:
-        raise failure(name, "the object carries no sfc-digest")
-    if digest != base64.b64encode(hashlib.sha256(content).digest()).decode():
-        raise failure(name, "the digest does not match the decrypted file")
-    return StagedFile(name, etag, content)
-
-
-def _decrypt(stages: StageRegistry, body: bytes, metadata: dict[str, str], name: str) -> bytes:
-    """With the master key that was handed out for the PUT which the material descriptor names."""
-    envelope, matdesc = _envelope(metadata, name)
     try:
-        described = json.loads(matdesc)
+        sealed = envelope.read(objects.form, found.metadata)
+    except Unreadable as error:
+        raise failure(name, str(error)) from None
+    if stage.encrypted:
+        content = _decrypt(stages, found.body, sealed.sealing, name)
+    elif sealed.sealing is None:
+        content = found.body
+    else:
+        raise failure(name, "the stage is encrypted on the server side only, the object carries encryption metadata")
+    if sealed.digest is None:
+        raise failure(name, f"the object carries no {envelope.DIGEST[objects.form]}")
+    if sealed.digest != base64.b64encode(hashlib.sha256(content).digest()).decode():
+        raise failure(name, "the digest does not match the decrypted file")
+    return StagedFile(name, found.etag, content)
+
+
+def _decrypt(stages: StageRegistry, body: bytes, sealing: Sealing | None, name: str) -> bytes:
+    """With the master key that was handed out for the PUT which the material descriptor names."""
+    if sealing is None:
+        raise failure(name, "the stage is encrypted on the client side, the object carries no encryption metadata")
+    try:
+        described = json.loads(sealing.matdesc)
     except ValueError:
         raise failure(name, "the material descriptor is not JSON") from None
     if not isinstance(described, dict) or not all(isinstance(value, str) for value in described.values()):
@@ -74,7 +83,7 @@ def _decrypt(stages: StageRegistry, body: bytes, metadata: dict[str, str], name:
     out = io.BytesIO()
     try:
         SnowflakeEncryptionUtil.decrypt_stream(
-            envelope,
+            EncryptionMetadata(sealing.key, sealing.iv, sealing.matdesc),
             SnowflakeFileEncryptionMaterial(material.master_key, material.query_id, material.smk_id),
             io.BytesIO(body),
             out,
@@ -82,18 +91,3 @@ def _decrypt(stages: StageRegistry, body: bytes, metadata: dict[str, str], name:
     except (ValueError, IndexError, binascii.Error):
         raise failure(name, "the object cannot be decrypted") from None
     return out.getvalue()
-
-
-def _envelope(metadata: dict[str, str], name: str) -> tuple[EncryptionMetadata, str]:
-    """Wrapped key, IV and material descriptor, in the headers of S3 or in those of the presigned (Google) form."""
-    if all(field in metadata for field in ("x-amz-key", "x-amz-iv", "x-amz-matdesc")):
-        matdesc = metadata["x-amz-matdesc"]
-        return EncryptionMetadata(metadata["x-amz-key"], metadata["x-amz-iv"], matdesc), matdesc
-    if "encryptiondata" in metadata and "matdesc" in metadata:
-        try:
-            data = json.loads(metadata["encryptiondata"])
-            key, iv = data["WrappedContentKey"]["EncryptedKey"], data["ContentEncryptionIV"]
-        except (ValueError, KeyError, TypeError):
-            raise failure(name, "the encryption data cannot be read") from None
-        return EncryptionMetadata(key, iv, metadata["matdesc"]), metadata["matdesc"]
-    raise failure(name, "the stage is encrypted on the client side, the object carries no encryption metadata")

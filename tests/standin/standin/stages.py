@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from standin import results
 from standin.errors import missing_stage, object_exists, syntax_error, unsupported
 from standin.names import TableName, split_qualified, unescape
-from standin.objectstore import REGION, ObjectStore
 from standin.privileges import require_on_schema
 from standin.resolve import complete, existing_table, require_schema
 from standin.results import Result
@@ -18,7 +16,8 @@ from standin.stage_store import Stage
 
 if TYPE_CHECKING:
     from standin.sessions import Session
-    from standin.uploads import Uploads
+    from standin.stage_objects import Listed
+    from standin.stores import Stores
 
 MULTIPART_THRESHOLD = 209_715_200  # `threshold` of recorded PUT answers
 
@@ -86,7 +85,7 @@ def _table_location(session: Session, parts: list[str], rest: str) -> Location:
     return Location(session.engine.stages.table_stage(stored), rest.lstrip("/"))
 
 
-def put(session: Session, sql: str, query_id: str, store: ObjectStore, uploads: Uploads) -> Result:
+def put(session: Session, sql: str, query_id: str, stores: Stores) -> Result:
     """The server reads no file: it answers where to upload, with which credentials and which key."""
     match = _PUT.match(sql.strip().rstrip(";"))
     if not match:
@@ -97,15 +96,13 @@ def put(session: Session, sql: str, query_id: str, store: ObjectStore, uploads: 
     path = source[len("file://") :]
     options = {name.upper(): unquote(value) for name, value in _OPTION.findall(match[3])}
     location = locate(session, unquote(match[2]))
-    directory = location.directory()
-    material = session.engine.stages.issue(query_id).answer() if location.stage.encrypted else None
-    if session.official:
-        info = _presigned_info(location, directory + posixpath.basename(path), uploads)
-        if material is not None:
+    info = stores.stage_info(session, location, path)
+    material = None
+    if location.stage.encrypted:
+        material = session.engine.stages.issue(query_id, session.account.cloud.key_bits).answer()
+        if session.official:
             # Connector 5.2 reads the id as text only, 4.x as either; recordings of answers show an integer.
             material["smkId"] = str(material["smkId"])
-    else:
-        info = _s3_info(location, directory, store)
     answer: dict[str, Any] = {
         "uploadInfo": info,
         "src_locations": [path],
@@ -125,84 +122,36 @@ def put(session: Session, sql: str, query_id: str, store: ObjectStore, uploads: 
     return Result([], results.status("").table, results.PUT, put_answer=answer)
 
 
-def _s3_info(location: Location, directory: str, store: ObjectStore) -> dict[str, Any]:
-    grant = store.grant(directory)
-    return {
-        "locationType": "S3",
-        "location": f"{store.bucket}/{directory}",
-        "path": location.path,
-        "region": REGION,
-        "storageAccount": None,
-        "isClientSideEncrypted": location.stage.encrypted,
-        "ciphers": "AES_CBC" if location.stage.encrypted else None,
-        "creds": {
-            "AWS_KEY_ID": grant.access_key,
-            "AWS_SECRET_KEY": grant.secret_key,
-            "AWS_TOKEN": grant.token,
-            "AWS_ID": grant.access_key,
-            "AWS_KEY": grant.secret_key,
-        },
-        "credExpiryTime": int(grant.expires * 1000),
-        "presignedUrl": None,
-        "endPoint": store.endpoint,
-        "useS3RegionalUrl": False,
-        "useRegionalUrl": False,
-        "useVirtualUrl": False,
-        "volumeEncryptionMode": None,
-        "encryptionKmsKeyId": None,
-        "bucketName": None,
-        "pathPrefix": None,
-    }
-
-
-def _presigned_info(location: Location, key: str, uploads: Uploads) -> dict[str, Any]:
-    """Official clients upload to Amazon's hosts only, but take a presigned URL of Google's kind as it is."""
-    return {
-        "locationType": "GCS",
-        "location": f"standin/{posixpath.dirname(key)}/",
-        "path": location.path,
-        "region": "US-CENTRAL1",
-        "storageAccount": None,
-        "isClientSideEncrypted": location.stage.encrypted,
-        "creds": {},
-        "presignedUrl": uploads.url(key),
-        "endPoint": "",
-        "useS3RegionalUrl": False,
-        "useRegionalUrl": False,
-        "useVirtualUrl": False,
-    }
-
-
-def list_files(session: Session, sql: str, store: ObjectStore) -> Result:
+def list_files(session: Session, sql: str, stores: Stores) -> Result:
     columns = [results.text("name"), results.number("size"), results.text("md5"), results.text("last_modified")]
     rows = [
         (
             name,
-            item["Size"],
-            item["ETag"].strip('"'),
-            item["LastModified"].strftime("%a, %d %b %Y %H:%M:%S GMT"),
+            item.size,
+            item.etag,
+            item.modified.strftime("%a, %d %b %Y %H:%M:%S GMT"),
         )
-        for name, item in _matching(session, sql, store)
+        for name, item in _matching(session, sql, stores)
     ]
     return results.from_rows(columns, rows, results.SESSION)
 
 
-def remove(session: Session, sql: str, store: ObjectStore) -> Result:
-    found = _matching(session, sql, store)
-    store.remove(item["Key"] for _, item in found)
+def remove(session: Session, sql: str, stores: Stores) -> Result:
+    found = _matching(session, sql, stores)
+    stores.objects(session.account).remove(item.key for _, item in found)
     columns = [results.text("name"), results.text("result")]
     return results.from_rows(columns, [(name, "removed") for name, _ in found], results.REMOVE)
 
 
-def _matching(session: Session, sql: str, store: ObjectStore) -> list[tuple[str, dict[str, Any]]]:
+def _matching(session: Session, sql: str, stores: Stores) -> list[tuple[str, Listed]]:
     match = _LOCATION_STATEMENT.match(sql.strip())
     if not match:
         raise syntax_error("syntax error in LIST or REMOVE.")
     location = locate(session, unquote(match[1]))
     pattern = re.compile(unquote(match[2])) if match[2] else None
     found = []
-    for item in store.list(location.prefix()):
-        name = location.stage.label + item["Key"].removeprefix(location.stage.folder)
+    for item in stores.objects(session.account).list(location.prefix()):
+        name = location.stage.label + item.key.removeprefix(location.stage.folder)
         if pattern is None or pattern.fullmatch(name):
             found.append((name, item))
     return found
@@ -241,7 +190,7 @@ def create(session: Session, sql: str) -> Result:
     return results.status(f"Stage area {name.name} successfully created.")
 
 
-def drop(session: Session, sql: str, store: ObjectStore) -> Result:
+def drop(session: Session, sql: str, stores: Stores) -> Result:
     match = _DROP.match(sql.strip().rstrip(";"))
     if not match:
         raise syntax_error("syntax error in DROP STAGE.")
@@ -254,5 +203,6 @@ def drop(session: Session, sql: str, store: ObjectStore) -> Result:
             return results.status(f"Drop statement executed successfully ({name.name} already dropped).")
         raise missing_stage(name.dotted())
     session.engine.stages.drop(stage)
-    store.remove(item["Key"] for item in store.list(stage.folder))
+    objects = stores.objects(session.account)
+    objects.remove(item.key for item in objects.list(stage.folder))
     return results.status(f"{name.name} successfully dropped.")

@@ -16,13 +16,12 @@ from standin import context, copy_into, ddl, dml, results, show, sqlerrors, stag
 from standin.errors import SnowflakeError, no_warehouse, unsupported
 from standin.functions import evaluate
 from standin.names import unescape
-from standin.objectstore import ObjectStore
 from standin.privileges import require_on_table
 from standin.resolve import resolve
 from standin.results import Column, Result, column_of
 from standin.sessions import Session, Sessions
+from standin.stores import Stores
 from standin.transactions import read
-from standin.uploads import Uploads
 
 _COMMENT = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|\Z)|//[^\n]*(?:\n|\Z)|/\*.*?\*/)+", re.DOTALL)
 _IDENTIFIER_CALL = re.compile(r"\bIDENTIFIER\s*\(\s*'((?:[^'\\]|\\.|'')*)'\s*\)", re.IGNORECASE)
@@ -31,10 +30,9 @@ _IDENTIFIER_CALL = re.compile(r"\bIDENTIFIER\s*\(\s*'((?:[^'\\]|\\.|'')*)'\s*\)"
 class Statements:
     """Runs statements. Knows the things that belong to the process and not to a session."""
 
-    def __init__(self, sessions: Sessions, store: ObjectStore, uploads: Uploads, scratch: str) -> None:
+    def __init__(self, sessions: Sessions, stores: Stores, scratch: str) -> None:
         self._sessions = sessions
-        self._store = store
-        self._uploads = uploads
+        self._stores = stores
         self._scratch = scratch
 
     def execute(
@@ -142,20 +140,20 @@ class Statements:
         return Result([column_of(name, kind) for name, kind in described], table, results.SHOW)
 
     def _put(self, session: Session, sql: str, query_id: str, _: threading.Event) -> Result:
-        return stages.put(session, sql, query_id, self._store, self._uploads)
+        return stages.put(session, sql, query_id, self._stores)
 
     def _list(self, session: Session, sql: str, _q: str, _c: threading.Event) -> Result:
-        return stages.list_files(session, sql, self._store)
+        return stages.list_files(session, sql, self._stores)
 
     def _remove(self, session: Session, sql: str, _q: str, _c: threading.Event) -> Result:
-        return stages.remove(session, sql, self._store)
+        return stages.remove(session, sql, self._stores)
 
     def _drop_stage(self, session: Session, sql: str, _q: str, _c: threading.Event) -> Result:
-        return stages.drop(session, sql, self._store)
+        return stages.drop(session, sql, self._stores)
 
     def _copy(self, session: Session, sql: str, _q: str, cancelled: threading.Event) -> Result:
         self._require_warehouse(session)
-        return copy_into.run(session, sql, self._store, self._scratch, cancelled)
+        return copy_into.run(session, sql, self._stores, self._scratch, cancelled)
 
     def _refuse(self, _s: Session, sql: str, _q: str, _c: threading.Event) -> Result:
         raise unsupported(sql.split(None, 1)[0].upper())

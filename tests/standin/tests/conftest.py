@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import localhost_names
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -23,6 +24,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 START_DEADLINE = 60.0
 PASSWORD = "correct horse battery staple"
 _numbers = itertools.count(1)
+localhost_names.resolve()
 
 
 def interpreter(variable: str) -> str:
@@ -105,9 +107,8 @@ def admin(stand_in: Admin) -> Iterator[Admin]:
         stand_in.delete(what)
 
 
-@pytest.fixture
-def identity(admin: Admin, public_pem: str) -> Identity:
-    """A fresh account with one user, one warehouse, one database."""
+def new_account(admin: Admin, public_pem: str | None = None, **members: Any) -> Identity:
+    """A fresh account with two users, one warehouse, one database."""
     name = f"test-acct{next(_numbers)}"
     admin.post(
         "accounts",
@@ -127,11 +128,17 @@ def identity(admin: Admin, public_pem: str) -> Identity:
                     ],
                     "warehouses": ["COMPUTE_WH"],
                     "databases": {"ANALYTICS_DB": ["PUBLIC", "REPORTS"]},
+                    **members,
                 }
             ]
         },
     )
     return Identity(name, "LOADER", PASSWORD)
+
+
+@pytest.fixture
+def identity(admin: Admin, public_pem: str) -> Identity:
+    return new_account(admin, public_pem)
 
 
 @pytest.fixture

@@ -191,28 +191,68 @@ class Driver:
         answer = self.run(
             f"PUT 'file:///{name}' '{directory}' PARALLEL=4 AUTO_COMPRESS=FALSE SOURCE_COMPRESSION=NONE OVERWRITE=TRUE"
         )
-        body, metadata = sealed(answer["encryptionMaterial"], content)
+        info = answer["stageInfo"]
+        body, metadata = sealed(answer["encryptionMaterial"], content, info["locationType"])
         body = spoil.get("body", body)
         metadata = {**metadata, **spoil.get("metadata", {})}
         metadata = {field: value for field, value in metadata.items() if value is not None}
-        client, bucket, prefix = store(answer["stageInfo"], self.admin.ca_file)
-        client.put_object(Bucket=bucket, Key=prefix + name, Body=body, Metadata=metadata)
+        if info["locationType"] == "S3":
+            client, bucket, prefix = store(info, self.admin.ca_file)
+            client.put_object(Bucket=bucket, Key=prefix + name, Body=body, Metadata=metadata)
+        else:
+            send(info, name, body, metadata, self.admin.ca_file).raise_for_status()
         return answer
 
 
-def sealed(material: dict[str, Any] | None, content: bytes) -> tuple[bytes, dict[str, str]]:
-    """The body and metadata of an S3 object, encrypted by the official connector's code."""
-    digest = {"sfc-digest": base64.b64encode(hashlib.sha256(content).digest()).decode()}
+def sealed(material: dict[str, Any] | None, content: bytes, cloud: str = "S3") -> tuple[bytes, dict[str, str]]:
+    """The body and metadata of a staged object, encrypted by the official connector's code."""
+    digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+    metadata = {"sfcdigest" if cloud == "AZURE" else "sfc-digest": digest}
     if material is None:
-        return content, digest
+        return content, metadata
     out = io.BytesIO()
     envelope = SnowflakeEncryptionUtil.encrypt_stream(
         SnowflakeFileEncryptionMaterial(material["queryStageMasterKey"], material["queryId"], material["smkId"]),
         io.BytesIO(content),
         out,
     )
-    metadata = {"x-amz-key": envelope.key, "x-amz-iv": envelope.iv, "x-amz-matdesc": envelope.matdesc}
-    return out.getvalue(), metadata | digest
+    if cloud == "S3":
+        metadata |= {"x-amz-key": envelope.key, "x-amz-iv": envelope.iv, "x-amz-matdesc": envelope.matdesc}
+    else:
+        metadata |= {"encryptiondata": encryption_data(envelope.key, envelope.iv), "matdesc": envelope.matdesc}
+    return out.getvalue(), metadata
+
+
+def encryption_data(key: str, iv: str) -> str:
+    """What objects in Azure's and Google's stores carry."""
+    data = {
+        "EncryptionMode": "FullBlob",
+        "WrappedContentKey": {"KeyId": "symmKey1", "EncryptedKey": key, "Algorithm": "AES_CBC_256"},
+        "EncryptionAgent": {"Protocol": "1.0", "EncryptionAlgorithm": "AES_CBC_256"},
+        "ContentEncryptionIV": iv,
+        "KeyWrappingMetadata": {"EncryptionLibrary": "Java 5.3.0"},
+    }
+    return json.dumps(data)
+
+
+def send(
+    info: dict[str, Any], name: str, body: bytes, metadata: dict[str, str], ca_file: str | None = None
+) -> requests.Response:
+    """One object to a store of Azure's or Google's kind, addressed and authorised as the PUT answer says."""
+    bucket, prefix = info["location"].split("/", 1)
+    headers, host, path = {}, info["endPoint"], f"/{bucket}/{prefix}{name}"
+    field, query = "x-goog-meta-", ""
+    if info["locationType"] == "AZURE":
+        headers["x-ms-blob-type"] = "BlockBlob"
+        host, field = f"{info['storageAccount']}.{info['endPoint']}", "x-ms-meta-"
+        query = "?" + info["creds"]["AZURE_SAS_TOKEN"].removeprefix("?")
+    elif info["creds"]:
+        headers["Authorization"] = f"Bearer {info['creds']['GCS_ACCESS_TOKEN']}"
+        if info["useVirtualUrl"]:
+            path = f"/{prefix}{name}"
+    url = info["presignedUrl"] or f"{'https' if ca_file else 'http'}://{host}{path}{query}"
+    headers |= {field + key: value for key, value in metadata.items()}
+    return requests.put(url, data=body, headers=headers, timeout=TIMEOUT, verify=ca_file or True)
 
 
 def store(info: dict[str, Any], ca_file: str | None = None, **credentials: str) -> tuple[Any, str, str]:

@@ -118,7 +118,7 @@ def test_python_connector(
     check_prepared(told["prepared"])
     # The file of the official client was encrypted, and lies in the same stage as any other.
     files = admin.post("stage", {"account": identity.account, "user": "LOADER", "location": "@~/from_client/"})["files"]
-    assert "encryptiondata" in files[0]["metadata"]
+    assert "x-amz-key" in files[0]["metadata"]
     assert identity.password not in json.dumps(admin.audit(mark))
 
 

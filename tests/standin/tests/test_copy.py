@@ -193,7 +193,11 @@ def test_a_hundred_thousand_rows_in_seconds(driver: Driver) -> None:
         ({"body": b"\x00" * 64}, "decrypt|digest"),
         ({"body": b"\x00" * 63}, "whole number"),
         ({"body": b""}, "whole number"),
-        ({"body": numbers(1), "metadata": {"x-amz-key": None, "x-amz-iv": None}}, "no encryption metadata"),
+        ({"body": numbers(1), "metadata": {"x-amz-key": None, "x-amz-iv": None}}, "lacks x-amz-iv, x-amz-key"),
+        (
+            {"body": numbers(1), "metadata": {"x-amz-key": None, "x-amz-iv": None, "x-amz-matdesc": None}},
+            "no encryption metadata",
+        ),
         ({"body": numbers(1)}, "decrypt|digest|whole number"),
         ({"metadata": {"sfc-digest": "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}}, "digest"),
         ({"metadata": {"sfc-digest": None}}, "sfc-digest"),
