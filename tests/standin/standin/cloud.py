@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-_NAMES = {"s3", "gcs", "gcs_presigned"}
+_NAMES = {"s3", "azure", "gcs", "gcs_presigned"}
 _KEY_BITS = {128, 256}
-_OPTIONS = {"virtual_url", "stage_info"}
+_OPTIONS = {"virtual_url", "sas_question_mark", "stage_info"}
+_QUESTION_MARKS = {"never", "always", "alternate"}
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Cloud:
     name: str = "s3"
     key_bits: int = 128
     virtual_url: bool = False
+    sas_question_mark: str = "never"
     stage_info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -26,4 +28,6 @@ def from_json(spec: dict[str, Any], present: Cloud) -> Cloud:
     options = spec.get("cloud_options", {})
     if name not in _NAMES or bits not in _KEY_BITS or set(options) - _OPTIONS:
         raise ValueError(f"no such cloud: {name!r}, {bits!r}, {sorted(options)}")
+    if options.get("sas_question_mark", "never") not in _QUESTION_MARKS:
+        raise ValueError(f"sas_question_mark is one of {sorted(_QUESTION_MARKS)}")
     return replace(present, name=name, key_bits=bits, **options)

@@ -53,7 +53,8 @@ def test_starts_with_accounts_and_ends_with_sigterm(tmp_path: Path) -> None:
         assert told["pid"] == process.pid
         assert told["url"] == f"http://127.0.0.1:{told['port']}"
         assert told["s3_endpoint"] == f"127.0.0.1:{told['s3_port']}"
-        for port in (told["port"], told["s3_port"]):
+        assert told["azure_port"] is None
+        for port in (told["port"], told["s3_port"], told["gcs_port"]):
             assert _listening(int(str(port))) == ["0100007F"]
         assert (tmp_path / "ready.json").stat().st_mode & 0o077 == 0
         with socket.create_connection(("127.0.0.1", int(str(told["port"])))):
@@ -77,6 +78,31 @@ def test_ends_with_its_parent(tmp_path: Path) -> None:
         parent.kill()
         parent.wait()
     wait_until_gone(pid)
+
+
+def test_azurite_comes_with_the_first_account_and_ends_with_the_stand_in(tmp_path: Path) -> None:
+    accounts = tmp_path / "accounts.json"
+    accounts.write_text(json.dumps({"accounts": [{"name": "in-azure", "cloud": "azure"}]}))
+    command = [
+        interpreter("STANDIN_PYTHON"),
+        "-m",
+        "standin",
+        "--state-dir",
+        str(tmp_path),
+        "--accounts",
+        str(accounts),
+    ]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)}, stderr=subprocess.DEVNULL)
+    try:
+        told = ready(tmp_path)
+        children = Path(f"/proc/{process.pid}/task").glob("*/children")
+        (azurite,) = [int(pid) for file in children for pid in file.read_text().split()]
+        assert "azurite" in Path(f"/proc/{azurite}/cmdline").read_text()
+        assert _listening(int(str(told["azure_port"]))) == ["0100007F"]
+    finally:
+        process.kill()
+        process.wait()
+    wait_until_gone(azurite)
 
 
 def _listening(port: int) -> list[str]:
