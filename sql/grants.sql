@@ -3,10 +3,10 @@
 --
 -- "API: public" is what snowflake_bridge.grant_usage() gives to a role; "API: superuser" and "API: private" it does not.
 
-comment on function snowflake_bridge.create_config(text, text, text, text, text, text, text, text, text, text, text, boolean, text) is
-    'API: public. Saves a Snowflake connection with exactly one of password, private_key or token, after it has worked; verify => false saves it untested.';
-comment on function snowflake_bridge.update_config(text, text, text, text, text, text, text, text, text, text, text, boolean, text) is
-    'API: public. Changes what is given of a Snowflake connection, after the outcome has worked; an empty string takes an optional value away. A change of account, user name or method needs the secret again.';
+comment on function snowflake_bridge.create_config(text, text, text, text, text, text, text, text, text, text, text, text, text, text, text, text, boolean, text) is
+    'API: public. Saves a Snowflake connection with exactly one of password, private_key, token, oauth_token or oauth_client_id with oauth_client_secret, after it has worked; verify => false saves it untested.';
+comment on function snowflake_bridge.update_config(text, text, text, text, text, text, text, text, text, text, text, text, text, text, text, text, boolean, text) is
+    'API: public. Changes what is given of a Snowflake connection, after the outcome has worked; an empty string takes an optional value away. A change of account, user name, method, OAuth client or token URL needs the secret again.';
 comment on function snowflake_bridge.get_config(text, text) is
     'API: public. The caller''s Snowflake connections, or the one of that name; never a secret.';
 comment on function snowflake_bridge.delete_config(text, text) is

@@ -26,12 +26,17 @@ create table snowflake_bridge.snowflake_configurations (
     database                         text,
     schema                           text,
     role                             text,
-    username                         text not null,
+    username                         text check (username <> ''),
     auth_method                      text not null check (auth_method in ('password', 'key_pair', 'token', 'oauth')),
+    oauth_client_id                  text,
+    oauth_token_url                  text,
+    oauth_scope                      text,
     password_encrypted               bytea,
     private_key_encrypted            bytea,
     private_key_passphrase_encrypted bytea,
     token_encrypted                  bytea,
+    oauth_token_encrypted            bytea,
+    oauth_client_secret_encrypted    bytea,
     is_active                        boolean not null default true,
     last_tested_at                   timestamptz,
     last_test_error                  text,
@@ -39,6 +44,9 @@ create table snowflake_bridge.snowflake_configurations (
     created_at                       timestamptz not null default now(),
     updated_at                       timestamptz not null default now(),
     check ((owner_kind = 'role') = (owner_oid <> 0)),
+    check (username is not null or auth_method = 'oauth'),
+    check ((oauth_client_id is not null) = (oauth_client_secret_encrypted is not null)),
+    check (oauth_client_id is not null or (oauth_token_url is null and oauth_scope is null)),
     unique (owner_kind, user_id, owner_oid, name)
 );
 comment on table snowflake_bridge.snowflake_configurations is
@@ -47,6 +55,16 @@ comment on column snowflake_bridge.snowflake_configurations.user_id is
     'Whose it is: the name of a PostgreSQL role, or the subject of a JWT, as owner_kind says.';
 comment on column snowflake_bridge.snowflake_configurations.owner_oid is
     'The OID of that role, 0 for a JWT subject: a role that is dropped and made again under the same name is somebody else.';
+comment on column snowflake_bridge.snowflake_configurations.username is
+    'The user''s login name in Snowflake. Absent only with OAuth, where the access token names the user.';
+comment on column snowflake_bridge.snowflake_configurations.auth_method is
+    'Which secret there is: password; key_pair (private_key, perhaps private_key_passphrase); token (a programmatic access token); oauth (oauth_token, or oauth_client_secret where oauth_client_id says so).';
+comment on column snowflake_bridge.snowflake_configurations.oauth_client_id is
+    'The client that fetches access tokens with its secret, by the grant client_credentials. Sealed into the secret together with oauth_token_url: neither can be changed without it.';
+comment on column snowflake_bridge.snowflake_configurations.oauth_token_url is
+    'Where the client gets them; absent for the account''s own. Any other host must be in snowflake_bridge.allowed_hosts.';
+comment on column snowflake_bridge.snowflake_configurations.oauth_scope is
+    'The scope it asks for; absent for session:role: and the role, if there is one.';
 comment on column snowflake_bridge.snowflake_configurations.is_active is
     'False once Snowflake refused the credentials: nothing is tried with them again until update_config brings others.';
 comment on column snowflake_bridge.snowflake_configurations.version is
@@ -123,7 +141,7 @@ comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which
 comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
 comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';
 comment on column snowflake_bridge.uploads.staged_claim is 'The claim that put every file into the stage, under its own directory; null if none has.';
-comment on column snowflake_bridge.uploads.staged_for is 'Account and user whose stage that is: with another, everything begins anew.';
+comment on column snowflake_bridge.uploads.staged_for is 'Account and user whose stage that is (id and version of the configuration where only an OAuth token names the user): with another, everything begins anew.';
 comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.

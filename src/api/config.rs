@@ -5,7 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use secrecy::SecretString;
 
-use crate::configs::{self, DEFAULT_NAME, Given, GivenSecrets};
+use crate::configs::{self, DEFAULT_NAME, Given, GivenCredential};
 use crate::error::Result;
 use crate::owner::Owner;
 use crate::sandbox::as_extension_owner;
@@ -15,31 +15,46 @@ use crate::{net, probe, secrets};
 #[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)] // Named arguments in SQL.
 fn create_config(
-    account_identifier: Option<&str>,
-    warehouse: default!(Option<&str>, "NULL"),
-    database: default!(Option<&str>, "NULL"),
-    schema: default!(Option<&str>, "'PUBLIC'"),
-    username: default!(Option<&str>, "NULL"),
-    password: default!(Option<&str>, "NULL"),
-    private_key: default!(Option<&str>, "NULL"),
-    private_key_passphrase: default!(Option<&str>, "NULL"),
-    token: default!(Option<&str>, "NULL"),
-    role: default!(Option<&str>, "NULL"),
+    account_identifier: Option<String>,
+    warehouse: default!(Option<String>, "NULL"),
+    database: default!(Option<String>, "NULL"),
+    schema: default!(Option<String>, "'PUBLIC'"),
+    username: default!(Option<String>, "NULL"),
+    password: default!(Option<String>, "NULL"),
+    private_key: default!(Option<String>, "NULL"),
+    private_key_passphrase: default!(Option<String>, "NULL"),
+    token: default!(Option<String>, "NULL"),
+    oauth_token: default!(Option<String>, "NULL"),
+    oauth_client_id: default!(Option<String>, "NULL"),
+    oauth_client_secret: default!(Option<String>, "NULL"),
+    oauth_token_url: default!(Option<String>, "NULL"),
+    oauth_scope: default!(Option<String>, "NULL"),
+    role: default!(Option<String>, "NULL"),
     name: default!(Option<&str>, "'default'"),
     verify: default!(Option<bool>, "true"),
     user_id: default!(Option<&str>, "NULL"),
 ) -> Result<pgrx::Uuid, ErrorReport> {
     secrets::hide_statement(c"snowflake_bridge: create_config");
-    let secrets = given_secrets(password, private_key, private_key_passphrase, token);
-    let given = given(
+    let given = Given {
         account_identifier,
         warehouse,
         database,
         schema,
         role,
         username,
-        secrets,
-    );
+        credential: GivenCredential {
+            password: password.map(SecretString::from),
+            passcode: None,
+            private_key: private_key.map(SecretString::from),
+            private_key_passphrase: private_key_passphrase.map(SecretString::from),
+            token: token.map(SecretString::from),
+            oauth_token: oauth_token.map(SecretString::from),
+            oauth_client_id,
+            oauth_client_secret: oauth_client_secret.map(SecretString::from),
+            oauth_token_url,
+            oauth_scope,
+        },
+    };
     Ok(create(given, name, verify, user_id)?)
 }
 
@@ -47,30 +62,45 @@ fn create_config(
 #[allow(clippy::too_many_arguments)]
 fn update_config(
     name: default!(Option<&str>, "'default'"),
-    account_identifier: default!(Option<&str>, "NULL"),
-    warehouse: default!(Option<&str>, "NULL"),
-    database: default!(Option<&str>, "NULL"),
-    schema: default!(Option<&str>, "NULL"),
-    username: default!(Option<&str>, "NULL"),
-    password: default!(Option<&str>, "NULL"),
-    private_key: default!(Option<&str>, "NULL"),
-    private_key_passphrase: default!(Option<&str>, "NULL"),
-    token: default!(Option<&str>, "NULL"),
-    role: default!(Option<&str>, "NULL"),
+    account_identifier: default!(Option<String>, "NULL"),
+    warehouse: default!(Option<String>, "NULL"),
+    database: default!(Option<String>, "NULL"),
+    schema: default!(Option<String>, "NULL"),
+    username: default!(Option<String>, "NULL"),
+    password: default!(Option<String>, "NULL"),
+    private_key: default!(Option<String>, "NULL"),
+    private_key_passphrase: default!(Option<String>, "NULL"),
+    token: default!(Option<String>, "NULL"),
+    oauth_token: default!(Option<String>, "NULL"),
+    oauth_client_id: default!(Option<String>, "NULL"),
+    oauth_client_secret: default!(Option<String>, "NULL"),
+    oauth_token_url: default!(Option<String>, "NULL"),
+    oauth_scope: default!(Option<String>, "NULL"),
+    role: default!(Option<String>, "NULL"),
     verify: default!(Option<bool>, "true"),
     user_id: default!(Option<&str>, "NULL"),
 ) -> Result<(), ErrorReport> {
     secrets::hide_statement(c"snowflake_bridge: update_config");
-    let secrets = given_secrets(password, private_key, private_key_passphrase, token);
-    let given = given(
+    let given = Given {
         account_identifier,
         warehouse,
         database,
         schema,
         role,
         username,
-        secrets,
-    );
+        credential: GivenCredential {
+            password: password.map(SecretString::from),
+            passcode: None,
+            private_key: private_key.map(SecretString::from),
+            private_key_passphrase: private_key_passphrase.map(SecretString::from),
+            token: token.map(SecretString::from),
+            oauth_token: oauth_token.map(SecretString::from),
+            oauth_client_id,
+            oauth_client_secret: oauth_client_secret.map(SecretString::from),
+            oauth_token_url,
+            oauth_scope,
+        },
+    };
     Ok(update(given, name, verify, user_id)?)
 }
 
@@ -100,8 +130,11 @@ fn get_config(
             name!(database, Option<String>),
             name!(schema, Option<String>),
             name!(role, Option<String>),
-            name!(username, String),
+            name!(username, Option<String>),
             name!(auth_method, String),
+            name!(oauth_client_id, Option<String>),
+            name!(oauth_token_url, Option<String>),
+            name!(oauth_scope, Option<String>),
             name!(is_active, bool),
             name!(last_tested_at, Option<TimestampWithTimeZone>),
             name!(last_test_error, Option<String>),
@@ -114,6 +147,10 @@ fn get_config(
     let owner = Owner::acting_for(user_id)?;
     let found = as_extension_owner(|| configs::list(&owner, name))?;
     Ok(TableIterator::new(found.into_iter().map(|config| {
+        let (client_id, token_url, scope) = match config.oauth_client {
+            Some(client) => (Some(client.client_id), client.token_url, client.scope),
+            None => (None, None, None),
+        };
         (
             pgrx::Uuid::from_bytes(*config.id.as_bytes()),
             config.name,
@@ -124,6 +161,9 @@ fn get_config(
             config.role,
             config.username,
             config.auth_method,
+            client_id,
+            token_url,
+            scope,
             config.is_active,
             config.last_tested_at,
             config.last_test_error,
@@ -187,38 +227,4 @@ fn update(
     as_extension_owner(|| configs::update(&stored, &draft, verify))?;
     registry::wake_at_commit(Wake::Worker);
     Ok(())
-}
-
-fn given(
-    account_identifier: Option<&str>,
-    warehouse: Option<&str>,
-    database: Option<&str>,
-    schema: Option<&str>,
-    role: Option<&str>,
-    username: Option<&str>,
-    secrets: GivenSecrets,
-) -> Given {
-    Given {
-        account_identifier: account_identifier.map(str::to_owned),
-        warehouse: warehouse.map(str::to_owned),
-        database: database.map(str::to_owned),
-        schema: schema.map(str::to_owned),
-        role: role.map(str::to_owned),
-        username: username.map(str::to_owned),
-        secrets,
-    }
-}
-
-fn given_secrets(
-    password: Option<&str>,
-    private_key: Option<&str>,
-    private_key_passphrase: Option<&str>,
-    token: Option<&str>,
-) -> GivenSecrets {
-    GivenSecrets {
-        password: password.map(SecretString::from),
-        private_key: private_key.map(SecretString::from),
-        private_key_passphrase: private_key_passphrase.map(SecretString::from),
-        token: token.map(SecretString::from),
-    }
 }

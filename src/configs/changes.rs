@@ -1,10 +1,11 @@
 //! Changes to `snowflake_configurations`: save, replace, delete, and mark with what Snowflake said.
 
+use bridge_core::config::Credentials;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-use super::sealed::{self, Purpose};
+use super::sealed::{self, Purpose, Sealed};
 use super::{Draft, StoredConfig, account, require, resolve, waiting};
 use crate::error::{Error, Result};
 use crate::keys;
@@ -21,52 +22,35 @@ pub fn require_free(owner: &Owner, name: &str) -> Result<()> {
     }
 }
 
+/// The columns that hold what a draft says, and the parameters that [`said`] makes of it, in the same order.
+const SAID: &str = "
+    account_identifier, warehouse, database, schema, role, username, auth_method, oauth_client_id, oauth_token_url,
+    oauth_scope, password_encrypted, private_key_encrypted, private_key_passphrase_encrypted, token_encrypted,
+    oauth_token_encrypted, oauth_client_secret_encrypted, last_tested_at";
+const SAYING: &str = "
+    $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, case when $18 then pg_catalog.now() end";
+
 /// Saves a new configuration. The secret is encrypted before the first tuple exists.
 ///
 /// # Errors
 /// `23505` if the name is taken; if there is no key to encrypt with.
 pub fn insert(owner: &Owner, name: &str, draft: &Draft, tested: bool) -> Result<Uuid> {
-    const INSERT: &str = "
-        insert into snowflake_bridge.snowflake_configurations
-               (id, owner_kind, user_id, owner_oid, name, account_identifier, warehouse, database, schema, role,
-                username, auth_method, password_encrypted, private_key_encrypted, private_key_passphrase_encrypted,
-                token_encrypted, last_tested_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                case when $17 then pg_catalog.now() end)
-            on conflict do nothing";
+    let insert = format!(
+        "insert into snowflake_bridge.snowflake_configurations
+                (id, {SAID}, owner_kind, user_id, owner_oid, name)
+         values ($1, {SAYING}, $19, $20, $21, $22)
+             on conflict do nothing"
+    );
     let id = Uuid::new_v4();
-    let auth_method = sealed::auth_method(&draft.credentials);
-    let sealed = Purpose {
-        config_id: id,
-        owner,
-        account_host: account(&draft.account_identifier)?.host(),
-        username: &draft.username,
-        auth_method,
-    }
-    .seal(&keys::load_or_create()?, &draft.credentials)?;
-    let inserted = write(
-        INSERT,
-        &[
-            datum(id),
-            owner.kind().into(),
-            owner.user_id().into(),
-            owner.oid_argument(),
-            name.into(),
-            draft.account_identifier.as_str().into(),
-            draft.warehouse.as_deref().into(),
-            draft.database.as_deref().into(),
-            draft.schema.as_deref().into(),
-            draft.role.as_deref().into(),
-            draft.username.as_str().into(),
-            auth_method.into(),
-            sealed.password.into(),
-            sealed.private_key.into(),
-            sealed.private_key_passphrase.into(),
-            sealed.token.into(),
-            tested.into(),
-        ],
-    )?;
-    if inserted == 0 {
+    let sealed = seal(id, owner, draft)?;
+    let mut arguments = said(id, draft, sealed, tested);
+    arguments.extend([
+        owner.kind().into(),
+        owner.user_id().into(),
+        owner.oid_argument(),
+        name.into(),
+    ]);
+    if write(&insert, &arguments)? == 0 {
         Err(taken(name))
     } else {
         Ok(id)
@@ -78,43 +62,16 @@ pub fn insert(owner: &Owner, name: &str, draft: &Draft, tested: bool) -> Result<
 /// # Errors
 /// `40001` if somebody else changed it since it was read; if there is no key to encrypt with.
 pub fn update(stored: &StoredConfig, draft: &Draft, tested: bool) -> Result<()> {
-    const UPDATE: &str = "
-        update snowflake_bridge.snowflake_configurations c
-           set account_identifier = $3, warehouse = $4, database = $5, schema = $6, role = $7, username = $8,
-               auth_method = $9, password_encrypted = $10, private_key_encrypted = $11,
-               private_key_passphrase_encrypted = $12, token_encrypted = $13,
-               last_tested_at = case when $14 then pg_catalog.now() end, last_test_error = null, is_active = true,
-               version = c.version + 1, updated_at = pg_catalog.now()
-         where c.id = $1 and c.version = $2";
-    let auth_method = sealed::auth_method(&draft.credentials);
-    let sealed = Purpose {
-        config_id: stored.id,
-        owner: &stored.owner,
-        account_host: account(&draft.account_identifier)?.host(),
-        username: &draft.username,
-        auth_method,
-    }
-    .seal(&keys::load_or_create()?, &draft.credentials)?;
-    let updated = write(
-        UPDATE,
-        &[
-            datum(stored.id),
-            stored.version.into(),
-            draft.account_identifier.as_str().into(),
-            draft.warehouse.as_deref().into(),
-            draft.database.as_deref().into(),
-            draft.schema.as_deref().into(),
-            draft.role.as_deref().into(),
-            draft.username.as_str().into(),
-            auth_method.into(),
-            sealed.password.into(),
-            sealed.private_key.into(),
-            sealed.private_key_passphrase.into(),
-            sealed.token.into(),
-            tested.into(),
-        ],
-    )?;
-    if updated == 0 {
+    let update = format!(
+        "update snowflake_bridge.snowflake_configurations c
+            set ({SAID}) = ({SAYING}), last_test_error = null, is_active = true,
+                version = c.version + 1, updated_at = pg_catalog.now()
+          where c.id = $1 and c.version = $19"
+    );
+    let sealed = seal(stored.id, &stored.owner, draft)?;
+    let mut arguments = said(stored.id, draft, sealed, tested);
+    arguments.push(stored.version.into());
+    if write(&update, &arguments)? == 0 {
         return Err(Error::user(
             PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
             format!(
@@ -125,6 +82,45 @@ pub fn update(stored: &StoredConfig, draft: &Draft, tested: bool) -> Result<()> 
         .hint("Look at it with snowflake_bridge.get_config() and try again."));
     }
     waiting::resume(stored.id)
+}
+
+fn seal(id: Uuid, owner: &Owner, draft: &Draft) -> Result<Sealed> {
+    Purpose {
+        config_id: id,
+        owner,
+        account_host: account(&draft.account_identifier)?.host(),
+        username: draft.username(),
+        auth_method: sealed::auth_method(&draft.credentials),
+    }
+    .seal(&keys::load_or_create()?, &draft.credentials)
+}
+
+/// Parameters 1 to 18: the id, and what [`SAYING`] names.
+fn said(id: Uuid, draft: &Draft, sealed: Sealed, tested: bool) -> Vec<DatumWithOid<'_>> {
+    let client = match &draft.credentials {
+        Credentials::OAuthClient(client) => Some(client),
+        _ => None,
+    };
+    vec![
+        datum(id),
+        draft.account_identifier.as_str().into(),
+        draft.warehouse.as_deref().into(),
+        draft.database.as_deref().into(),
+        draft.schema.as_deref().into(),
+        draft.role.as_deref().into(),
+        draft.username.as_deref().into(),
+        sealed::auth_method(&draft.credentials).into(),
+        client.map(|client| client.client_id.as_str()).into(),
+        client.and_then(|client| client.token_url.as_deref()).into(),
+        client.and_then(|client| client.scope.as_deref()).into(),
+        sealed.password.into(),
+        sealed.private_key.into(),
+        sealed.private_key_passphrase.into(),
+        sealed.token.into(),
+        sealed.oauth_token.into(),
+        sealed.oauth_client_secret.into(),
+        tested.into(),
+    ]
 }
 
 /// Deletes a configuration, and ends the uploads that wait to use it.

@@ -1,21 +1,19 @@
-//! What a user says about a connection: which values and which secret, and whether they make sense together.
+//! What a user says about a connection, and whether it makes sense together.
 
 use bridge_core::config::{Account, AllowedHosts, ConnectionSettings, Credentials};
 use bridge_core::snowflake::public_key_statement;
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+use super::credential::GivenCredential;
+use super::sealed::{self, OAUTH};
 use crate::error::{Error, Result};
 
 /// Snowflake's own limit of an identifier.
 const MAX_NAME: usize = 255;
 /// What `create_config` assumes where no schema is given.
 const DEFAULT_SCHEMA: &str = "PUBLIC";
-/// Room for an encrypted RSA key of 16384 bits in PEM, the longest of the secrets, which has about 13 KB.
-const MAX_SECRET: usize = 16 << 10;
 /// Snowflake's codes for a token that is signed with another key than the user's, or whose user has none.
 const UNKNOWN_KEY: [&str; 2] = ["390144", "394304"];
-const ONE_CREDENTIAL: &str = "Pass exactly one of password, private_key (with private_key_passphrase if it is encrypted) or token.";
 
 /// Values as they were given; `None` for what was not. In an update an empty string takes a value away.
 #[derive(Default)]
@@ -26,16 +24,7 @@ pub struct Given {
     pub schema: Option<String>,
     pub role: Option<String>,
     pub username: Option<String>,
-    pub secrets: GivenSecrets,
-}
-
-/// The secrets among them.
-#[derive(Default)]
-pub struct GivenSecrets {
-    pub password: Option<SecretString>,
-    pub private_key: Option<SecretString>,
-    pub private_key_passphrase: Option<SecretString>,
-    pub token: Option<SecretString>,
+    pub credential: GivenCredential,
 }
 
 /// A complete description of a connection, in the user's words.
@@ -45,7 +34,8 @@ pub struct Draft {
     pub database: Option<String>,
     pub schema: Option<String>,
     pub role: Option<String>,
-    pub username: String,
+    /// Absent only with OAuth, where the token names the user.
+    pub username: Option<String>,
     pub credentials: Credentials,
 }
 
@@ -70,6 +60,7 @@ impl Given {
                     )));
                 }
             };
+            let credential = &mut given.credential;
             match key.as_str() {
                 "account_identifier" => given.account_identifier = Some(value),
                 "warehouse" => given.warehouse = Some(value),
@@ -77,12 +68,16 @@ impl Given {
                 "schema" => given.schema = Some(value),
                 "role" => given.role = Some(value),
                 "username" => given.username = Some(value),
-                "password" => given.secrets.password = Some(value.into()),
-                "private_key" => given.secrets.private_key = Some(value.into()),
-                "private_key_passphrase" => {
-                    given.secrets.private_key_passphrase = Some(value.into())
-                }
-                "token" => given.secrets.token = Some(value.into()),
+                "password" => credential.password = Some(value.into()),
+                "passcode" => credential.passcode = Some(value.into()),
+                "private_key" => credential.private_key = Some(value.into()),
+                "private_key_passphrase" => credential.private_key_passphrase = Some(value.into()),
+                "token" => credential.token = Some(value.into()),
+                "oauth_token" => credential.oauth_token = Some(value.into()),
+                "oauth_client_id" => credential.oauth_client_id = Some(value),
+                "oauth_client_secret" => credential.oauth_client_secret = Some(value.into()),
+                "oauth_token_url" => credential.oauth_token_url = Some(value),
+                "oauth_scope" => credential.oauth_scope = Some(value),
                 _ => unknown.push(format!("\"{key}\"")),
             }
         }
@@ -90,8 +85,9 @@ impl Given {
             return Ok(given);
         }
         Err(Error::invalid(format!("settings: unknown key {}", unknown.join(", "))).hint(
-            "Known keys are account_identifier, warehouse, database, schema, role, username, password, private_key, \
-             private_key_passphrase and token.",
+            "Known keys are account_identifier, warehouse, database, schema, role, username, password, passcode, \
+             private_key, private_key_passphrase, token, oauth_token, oauth_client_id, oauth_client_secret, \
+             oauth_token_url and oauth_scope.",
         ))
     }
 
@@ -100,10 +96,7 @@ impl Given {
     /// # Errors
     /// `22023` for what is missing, too long, or given twice.
     pub fn complete(self) -> Result<Draft> {
-        let credentials = self
-            .secrets
-            .credential()?
-            .ok_or_else(|| Error::invalid("no credential given").hint(ONE_CREDENTIAL))?;
+        let credentials = self.credential.require()?;
         let database = optional("database", self.database)?;
         // The default of an argument is nobody's wish: without a database the user's own defaults count, schema and all.
         let schema = optional("schema", self.schema)?
@@ -114,55 +107,18 @@ impl Given {
             database,
             schema,
             role: optional("role", self.role)?,
-            username: required("username", self.username)?,
+            username: username(optional("username", self.username)?, &credentials)?,
             credentials,
         })
     }
 }
 
-impl GivenSecrets {
-    /// The one credential, if any was given. Forms send empty strings for what was left blank.
-    ///
-    /// # Errors
-    /// `22023` for more than one, a passphrase without its key, or a text that is no secret's length.
-    pub fn credential(self) -> Result<Option<Credentials>> {
-        let password = secret("password", self.password)?;
-        let private_key = secret("private_key", self.private_key)?;
-        let passphrase = secret("private_key_passphrase", self.private_key_passphrase)?;
-        let token = secret("token", self.token)?;
-
-        if passphrase.is_some() && private_key.is_none() {
-            return Err(
-                Error::invalid("private_key_passphrase given without private_key")
-                    .hint("Pass the key together with its passphrase."),
-            );
-        }
-        let given: Vec<&str> = [
-            ("password", &password),
-            ("private_key", &private_key),
-            ("token", &token),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| value.as_ref().map(|_| name))
-        .collect();
-        if given.len() > 1 {
-            return Err(Error::invalid(format!(
-                "more than one credential given: {}",
-                given.join(" and ")
-            ))
-            .hint(ONE_CREDENTIAL));
-        }
-        Ok(password
-            .map(Credentials::Password)
-            .or(token.map(Credentials::Token))
-            .or(private_key.map(|private_key_pem| Credentials::KeyPair {
-                private_key_pem,
-                passphrase,
-            })))
-    }
-}
-
 impl Draft {
+    /// The user name as a login sends it: empty if there is none.
+    pub fn username(&self) -> &str {
+        self.username.as_deref().unwrap_or_default()
+    }
+
     /// Puts the cure into what a login said: a key that Snowflake does not know yet is made known by one statement.
     pub fn with_cure(&self, error: Error) -> Error {
         match (error, &self.credentials) {
@@ -173,7 +129,7 @@ impl Draft {
                     passphrase,
                 },
             ) if error.code().is_some_and(|code| UNKNOWN_KEY.contains(&code)) => {
-                match public_key_statement(&self.username, private_key_pem, passphrase.as_ref()) {
+                match public_key_statement(self.username(), private_key_pem, passphrase.as_ref()) {
                     Ok(statement) => error
                         .with_hint(format!("Run this in Snowflake first: {statement}"))
                         .into(),
@@ -187,19 +143,25 @@ impl Draft {
     /// What a login needs.
     ///
     /// # Errors
-    /// `22023` for an account identifier that is none, or a private key that cannot be read, with the reason.
+    /// `22023` for an account identifier that is none, a private key that cannot be read, with the reason, or a token
+    /// URL where no secret may go.
     pub fn settings(&self, hosts: &AllowedHosts) -> Result<ConnectionSettings> {
         let account = Account::parse(&self.account_identifier, hosts)?;
-        if let Credentials::KeyPair {
-            private_key_pem,
-            passphrase,
-        } = &self.credentials
-        {
-            public_key_statement(&self.username, private_key_pem, passphrase.as_ref())?;
+        match &self.credentials {
+            Credentials::KeyPair {
+                private_key_pem,
+                passphrase,
+            } => {
+                public_key_statement(self.username(), private_key_pem, passphrase.as_ref())?;
+            }
+            Credentials::OAuthClient(client) => {
+                client.resolve_token_url(&account, hosts)?;
+            }
+            _ => {}
         }
         Ok(ConnectionSettings {
             account,
-            username: self.username.clone(),
+            username: self.username().to_owned(),
             credentials: self.credentials.clone(),
             warehouse: self.warehouse.clone(),
             database: self.database.clone(),
@@ -222,14 +184,34 @@ pub(super) fn required(what: &str, value: Option<String>) -> Result<String> {
     optional(what, value)?.ok_or_else(|| Error::invalid(format!("{what} must not be empty")))
 }
 
+/// The user name, which only a token can stand in for.
+pub(super) fn username(
+    username: Option<String>,
+    credentials: &Credentials,
+) -> Result<Option<String>> {
+    match username {
+        None if sealed::auth_method(credentials) != OAUTH => required("username", None).map(Some),
+        username => Ok(username),
+    }
+}
+
 /// A value that may be absent, which an empty string says too.
 pub(super) fn optional(what: &str, value: Option<String>) -> Result<Option<String>> {
+    optional_up_to(MAX_NAME, what, value)
+}
+
+/// As [`optional`], with a limit of its own.
+pub(super) fn optional_up_to(
+    limit: usize,
+    what: &str,
+    value: Option<String>,
+) -> Result<Option<String>> {
     let Some(value) = value.filter(|value| !value.is_empty()) else {
         return Ok(None);
     };
-    if value.chars().count() > MAX_NAME {
+    if value.chars().count() > limit {
         return Err(Error::invalid(format!(
-            "{what} is longer than {MAX_NAME} characters"
+            "{what} is longer than {limit} characters"
         )));
     }
     if value.chars().any(char::is_control) {
@@ -238,14 +220,4 @@ pub(super) fn optional(what: &str, value: Option<String>) -> Result<Option<Strin
         )));
     }
     Ok(Some(value))
-}
-
-fn secret(what: &str, value: Option<SecretString>) -> Result<Option<SecretString>> {
-    let value = value.filter(|value| !value.expose_secret().is_empty());
-    match &value {
-        Some(value) if value.expose_secret().len() > MAX_SECRET => Err(Error::invalid(format!(
-            "{what} is longer than {MAX_SECRET} bytes"
-        ))),
-        _ => Ok(value),
-    }
 }

@@ -5,11 +5,13 @@
 //! owner must have been found out before.
 
 mod changes;
+mod credential;
 mod draft;
+mod revision;
 mod sealed;
 mod waiting;
 
-use bridge_core::config::{Account, AllowedHosts, ConnectionSettings, Credentials};
+use bridge_core::config::{Account, ConnectionSettings, Credentials};
 use bridge_core::snowflake::public_key_statement;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
@@ -18,7 +20,9 @@ use pgrx::spi::SpiHeapTupleData;
 use uuid::Uuid;
 
 pub use changes::{delete, insert, mark_failed, mark_refused, mark_tested, require_free, update};
-pub use draft::{Draft, Given, GivenSecrets, config_name};
+use credential::ClientDetails;
+pub use credential::GivenCredential;
+pub use draft::{Draft, Given, config_name};
 use sealed::{Purpose, Sealed};
 
 use crate::error::{Error, Result};
@@ -38,8 +42,11 @@ pub struct StoredConfig {
     pub database: Option<String>,
     pub schema: Option<String>,
     pub role: Option<String>,
-    pub username: String,
+    /// Absent only with OAuth, where the token names the user.
+    pub username: Option<String>,
     pub auth_method: String,
+    /// For OAuth with a client of its own; a given access token has none.
+    pub oauth_client: Option<ClientDetails>,
     /// False once Snowflake refused the credentials.
     pub is_active: bool,
     pub version: i64,
@@ -89,9 +96,10 @@ pub fn require_keys() -> Result<()> {
 pub fn list(owner: &Owner, name: Option<&str>) -> Result<Vec<StoredConfig>> {
     const LIST: &str = "
         select c.id, c.owner_kind, c.user_id, c.owner_oid, c.name, c.account_identifier, c.warehouse, c.database,
-               c.schema, c.role, c.username, c.auth_method, c.is_active, c.version, c.last_tested_at,
-               c.last_test_error, c.created_at, c.updated_at, c.password_encrypted, c.private_key_encrypted,
-               c.private_key_passphrase_encrypted, c.token_encrypted
+               c.schema, c.role, c.username, c.auth_method, c.oauth_client_id, c.oauth_token_url, c.oauth_scope,
+               c.is_active, c.version, c.last_tested_at, c.last_test_error, c.created_at, c.updated_at,
+               c.password_encrypted, c.private_key_encrypted, c.private_key_passphrase_encrypted, c.token_encrypted,
+               c.oauth_token_encrypted, c.oauth_client_secret_encrypted
           from snowflake_bridge.snowflake_configurations c
          where c.owner_kind = $1 and c.user_id = $2 and c.owner_oid = $3 and ($4 is null or c.name = $4)
          order by c.name";
@@ -123,13 +131,13 @@ impl StoredConfig {
             config_id: self.id,
             owner: &self.owner,
             account_host: account.host(),
-            username: &self.username,
+            username: self.username.as_deref().unwrap_or_default(),
             auth_method: &self.auth_method,
         };
-        let credentials = purpose.open(&keys::load()?, &self.sealed)?;
+        let credentials = purpose.open(&keys::load()?, &self.sealed, self.oauth_client.as_ref())?;
         Ok(ConnectionSettings {
             account,
-            username: self.username.clone(),
+            username: self.username.clone().unwrap_or_default(),
             credentials,
             warehouse: self.warehouse.clone(),
             database: self.database.clone(),
@@ -138,66 +146,29 @@ impl StoredConfig {
         })
     }
 
+    /// Whose stage uploads travel through. Where only the token names the user, each version of the configuration may
+    /// mean another one.
+    pub fn stage_owner(&self, account: &Account) -> String {
+        match &self.username {
+            Some(username) => format!("{}/{username}", account.host()),
+            None => format!("{}/{}:{}", account.host(), self.id, self.version),
+        }
+    }
+
     /// The statement with which Snowflake learns the public half of the stored private key.
     ///
     /// # Errors
     /// `22023` if the configuration has no private key; as [`StoredConfig::open`].
     pub fn public_key(&self) -> Result<String> {
-        match self.open()?.credentials {
+        let settings = self.open()?;
+        match settings.credentials {
             Credentials::KeyPair {
                 private_key_pem,
                 passphrase,
-            } => Ok(public_key_statement(&self.username, &private_key_pem, passphrase.as_ref())?),
+            } => Ok(public_key_statement(&settings.username, &private_key_pem, passphrase.as_ref())?),
             _ => Err(Error::invalid(format!("Snowflake configuration \"{}\" has no private key", self.name))
                 .hint("It authenticates by other means: see auth_method in snowflake_bridge.get_config().")),
         }
-    }
-
-    /// What the configuration will say with `given` in place of what it says now.
-    ///
-    /// # Errors
-    /// `22023` if the secret is missing although it was given for another account or user; what
-    /// [`GivenSecrets::credential`] refuses; what [`StoredConfig::open`] says if the secret stays.
-    pub fn revised(&self, given: Given, hosts: &AllowedHosts) -> Result<Draft> {
-        let mandatory = |what, new: Option<String>, old: &str| match new {
-            Some(new) => draft::required(what, Some(new)),
-            None => Ok(old.to_owned()),
-        };
-        let or_absent = |what, new: Option<String>, old: &Option<String>| match new {
-            Some(new) => draft::optional(what, Some(new)),
-            None => Ok(old.clone()),
-        };
-        let account_identifier = mandatory(
-            "account_identifier",
-            given.account_identifier,
-            &self.account_identifier,
-        )?;
-        let username = mandatory("username", given.username, &self.username)?;
-        let credentials = match given.secrets.credential()? {
-            Some(credentials) => credentials,
-            None => {
-                let old_host = Account::parse(&self.account_identifier, hosts).ok();
-                let new_host = Account::parse(&account_identifier, hosts)?;
-                if old_host.as_ref().map(Account::host) != Some(new_host.host())
-                    || username != self.username
-                {
-                    return Err(Error::invalid("a change of account or user name needs the secret again").hint(
-                        "Pass password, private_key or token too: a stored secret is only ever sent to the account and \
-                         user it was given for.",
-                    ));
-                }
-                self.open()?.credentials
-            }
-        };
-        Ok(Draft {
-            account_identifier,
-            warehouse: or_absent("warehouse", given.warehouse, &self.warehouse)?,
-            database: or_absent("database", given.database, &self.database)?,
-            schema: or_absent("schema", given.schema, &self.schema)?,
-            role: or_absent("role", given.role, &self.role)?,
-            username,
-            credentials,
-        })
     }
 
     fn from_row(row: &SpiHeapTupleData) -> Result<Self> {
@@ -214,8 +185,16 @@ impl StoredConfig {
             database: row.get_by_name("database")?,
             schema: row.get_by_name("schema")?,
             role: row.get_by_name("role")?,
-            username: column(row, "username")?,
+            username: row.get_by_name("username")?,
             auth_method: column(row, "auth_method")?,
+            oauth_client: match row.get_by_name("oauth_client_id")? {
+                Some(client_id) => Some(ClientDetails {
+                    client_id,
+                    token_url: row.get_by_name("oauth_token_url")?,
+                    scope: row.get_by_name("oauth_scope")?,
+                }),
+                None => None,
+            },
             is_active: column(row, "is_active")?,
             version: column(row, "version")?,
             last_tested_at: row.get_by_name("last_tested_at")?,
@@ -227,6 +206,8 @@ impl StoredConfig {
                 private_key: row.get_by_name("private_key_encrypted")?,
                 private_key_passphrase: row.get_by_name("private_key_passphrase_encrypted")?,
                 token: row.get_by_name("token_encrypted")?,
+                oauth_token: row.get_by_name("oauth_token_encrypted")?,
+                oauth_client_secret: row.get_by_name("oauth_client_secret_encrypted")?,
             },
         })
     }

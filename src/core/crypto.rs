@@ -47,6 +47,8 @@ pub struct Binding<'a> {
     pub auth_method: &'a str,
     /// Which of the configuration's secrets it is.
     pub field: &'a str,
+    /// Whom else the secret is meant for: of an OAuth client its name and token URL, of all others nobody.
+    pub audience: &'a [&'a str],
 }
 
 impl Binding<'_> {
@@ -62,8 +64,9 @@ impl Binding<'_> {
             self.auth_method.as_bytes(),
             self.field.as_bytes(),
         ];
+        let audience = self.audience.iter().map(|part| part.as_bytes());
         let mut data = Vec::new();
-        for part in parts {
+        for part in parts.into_iter().chain(audience) {
             data.extend((part.len() as u64).to_be_bytes());
             data.extend(part);
         }
@@ -215,7 +218,7 @@ fn key_of<'a>(keyring: &'a Keyring, header: &[u8]) -> Result<&'a Key> {
 
 fn damaged() -> Error {
     Error::new(ErrorKind::Credentials, "a stored secret does not belong to this configuration, or was damaged")
-        .with_hint("Store the secret again: it is bound to the configuration's account, user, owner and method.")
+        .with_hint("Store the secret again: it is bound to the configuration's account, user, owner, method and OAuth client.")
 }
 
 #[cfg(test)]

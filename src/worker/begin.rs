@@ -56,7 +56,7 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
     make_private(spool.parent().unwrap_or(spool_root))?;
 
     // Another account or user has another stage, and knows nothing of what was loaded elsewhere.
-    let destination = format!("{}/{}", settings.account.host(), settings.username);
+    let destination = config.stage_owner(&settings.account);
     let is_same = upload.staged_for.as_ref() == Some(&destination);
     let (manifest, staged_claim) = match (&upload.manifest, upload.staged_claim) {
         (Some(manifest), Some(claim)) if is_same => {

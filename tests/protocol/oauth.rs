@@ -213,6 +213,9 @@ async fn a_secret_goes_to_listed_hosts_only() {
         &format!("https://127.0.0.1:{}/token", server.port),
         "file:///etc/passwd",
         "not an address",
+        &format!("http://somebody@127.0.0.1:{}/token", server.port),
+        &format!("http://:password@127.0.0.1:{}/token", server.port),
+        &format!("http://127.0.0.1:{}/token#fragment", server.port),
     ] {
         let elsewhere = OAuthClient {
             token_url: Some(url.to_owned()),

@@ -25,6 +25,7 @@ const BINDING: Binding<'static> = Binding {
     username: "LOADER",
     auth_method: "password",
     field: "password",
+    audience: &[],
 };
 
 fn refused(result: Result<Zeroizing<Vec<u8>>>) -> Error {
@@ -141,11 +142,45 @@ fn a_secret_opens_only_where_it_belongs() {
             owner: "rolealice",
             ..BINDING
         },
+        Binding {
+            audience: &["client-1", "https://idp.example.com/token"],
+            ..BINDING
+        },
+        Binding {
+            audience: &[""],
+            ..BINDING
+        },
     ];
     for binding in moved {
         let error = refused(open(&keyring, &binding, &sealed));
         assert_eq!(error.kind(), ErrorKind::Credentials, "{binding:?}");
         assert!(error.hint().unwrap().contains("Store the secret again"));
+    }
+}
+
+#[test]
+fn a_secret_opens_for_its_audience_only() {
+    let keyring = keyring(&[KEY_7]);
+    let meant = |audience| Binding {
+        audience,
+        ..BINDING
+    };
+    let binding = meant(&["client-1", "https://idp.example.com/token"]);
+    let sealed = seal(&keyring, &binding, b"secret").unwrap();
+    assert_eq!(
+        open(&keyring, &binding, &sealed).unwrap().as_slice(),
+        b"secret"
+    );
+    for other in [
+        &[][..],
+        &["client-1"],
+        &["client-1", ""],
+        &["client-1", "https://evil.example.com/token"],
+        &["client-2", "https://idp.example.com/token"],
+        &["client-1https://idp.example.com/token"],
+    ] {
+        let error = refused(open(&keyring, &meant(other), &sealed));
+        assert_eq!(error.kind(), ErrorKind::Credentials, "{other:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use url::{Url, form_urlencoded};
 
 use super::http::{self as client, Http};
 use super::{errors, storage, text};
-use crate::config::{ConnectionSettings, OAuthClient};
+use crate::config::{Account, AllowedHosts, ConnectionSettings, OAuthClient};
 use crate::{Error, ErrorKind, Result};
 
 /// What a login calls the grant, as the Python driver does.
@@ -41,7 +41,7 @@ pub(crate) async fn access_token(
     settings: &ConnectionSettings,
     client: &OAuthClient,
 ) -> Result<SecretString> {
-    let url = token_url(http, settings, client)?;
+    let url = client.resolve_token_url(&settings.account, &http.network.allowed_hosts)?;
     let (mut wait, mut attempt) = (Duration::ZERO, 1);
     loop {
         let error = match request(http, settings, client, &url).await {
@@ -57,33 +57,40 @@ pub(crate) async fn access_token(
     }
 }
 
-/// The account's own address, or one on a host that a superuser listed: a secret goes there.
-fn token_url(http: &Http, settings: &ConnectionSettings, client: &OAuthClient) -> Result<Url> {
-    let Some(given) = client.token_url.as_deref().filter(|url| !url.is_empty()) else {
-        let mut url = settings.account.url()?;
-        url.set_path(OWN_PATH);
-        return Ok(url);
-    };
-    let unusable = || {
-        Error::new(ErrorKind::Configuration, "the OAuth token URL is not valid")
-            .with_hint("Write it as in https://idp.example.com/oauth/token.")
-    };
-    let url = Url::parse(given).map_err(|_| unusable())?;
-    if url.host_str().is_none() || url.fragment().is_some() {
-        return Err(unusable());
+impl OAuthClient {
+    /// Where the client gets its tokens: at the account itself, or at a host that a superuser listed. A secret goes there.
+    ///
+    /// # Errors
+    /// `Configuration` for a token URL that is none, holds a user name or password, or leads to any other host.
+    pub fn resolve_token_url(&self, account: &Account, allowed: &AllowedHosts) -> Result<Url> {
+        let own = account.url()?;
+        let Some(given) = self.token_url.as_deref().filter(|url| !url.is_empty()) else {
+            let mut url = own;
+            url.set_path(OWN_PATH);
+            return Ok(url);
+        };
+        // Not repeated: it may hold a password.
+        let unusable = || {
+            Error::new(ErrorKind::Configuration, "the OAuth token URL is not valid")
+                .with_hint("Write it as in https://idp.example.com/oauth/token.")
+        };
+        let url = Url::parse(given).map_err(|_| unusable())?;
+        let names_somebody = !url.username().is_empty() || url.password().is_some();
+        if url.host_str().is_none() || url.fragment().is_some() || names_somebody {
+            return Err(unusable());
+        }
+        if url.origin() == own.origin() || storage::is_listed(allowed, &url) {
+            return Ok(url);
+        }
+        Err(Error::new(
+            ErrorKind::Configuration,
+            format!(
+                "the OAuth server is at a host that is not allowed: {}",
+                text::clean(url.host_str().unwrap_or_default())
+            ),
+        )
+        .with_hint("Ask a superuser to add the host to snowflake_bridge.allowed_hosts."))
     }
-    let own = settings.account.url()?;
-    if url.origin() == own.origin() || storage::is_listed(&http.network.allowed_hosts, &url) {
-        return Ok(url);
-    }
-    Err(Error::new(
-        ErrorKind::Configuration,
-        format!(
-            "the OAuth server is at a host that is not allowed: {}",
-            text::clean(url.host_str().unwrap_or_default())
-        ),
-    )
-    .with_hint("Ask a superuser to add the host to snowflake_bridge.allowed_hosts."))
 }
 
 async fn request(
