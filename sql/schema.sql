@@ -44,9 +44,9 @@ create table snowflake_bridge.snowflake_configurations (
     created_at                       timestamptz not null default now(),
     updated_at                       timestamptz not null default now(),
     check ((owner_kind = 'role') = (owner_oid <> 0)),
-    check (username is not null or auth_method = 'oauth'),
-    check ((oauth_client_id is not null) = (oauth_client_secret_encrypted is not null)),
-    check (oauth_client_id is not null or (oauth_token_url is null and oauth_scope is null)),
+    constraint only_oauth_needs_no_username check (username is not null or auth_method = 'oauth'),
+    constraint oauth_client_has_secret check ((oauth_client_id is not null) = (oauth_client_secret_encrypted is not null)),
+    constraint oauth_details_have_client check (oauth_client_id is not null or (oauth_token_url is null and oauth_scope is null)),
     unique (owner_kind, user_id, owner_oid, name)
 );
 comment on table snowflake_bridge.snowflake_configurations is

@@ -8,7 +8,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use tokio::time::timeout;
-use url::{Url, form_urlencoded};
+use url::{Position, Url, form_urlencoded};
 
 use super::http::{self as client, Http};
 use super::{errors, storage, text};
@@ -86,10 +86,10 @@ impl OAuthClient {
             ErrorKind::Configuration,
             format!(
                 "the OAuth server is at a host that is not allowed: {}",
-                text::clean(url.host_str().unwrap_or_default())
+                text::clean(&url[..Position::BeforePath])
             ),
         )
-        .with_hint("Ask a superuser to add the host to snowflake_bridge.allowed_hosts."))
+        .with_hint("Ask a superuser to add it to snowflake_bridge.allowed_hosts."))
     }
 }
 
