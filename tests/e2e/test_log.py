@@ -62,13 +62,16 @@ def test_no_secret_anywhere(bridge: Bridge) -> None:
         )
     bridge.configure(user)
     bridge.configure(user, name="pair", private_key=pair.private, private_key_passphrase="pass-phrase-4711")
+    client = bridge.account.add_oauth_client(user)
+    bridge.configure(user, name="client", oauth_client_id=client.client_id, oauth_client_secret=client.secret)
+    token = bridge.account.access_token(user)
+    bridge.configure(user, name="given", oauth_token=token)
     bridge.watch()
-    bridge.run("run-1", [{"a": 1}])
-    bridge.run("run-2", [{"a": 1}], snowflake_options={"config": "pair"})
-    bridge.completed("run-1")
-    bridge.completed("run-2")
+    for config in ("default", "pair", "client", "given"):
+        bridge.run(f"by {config}", [{"a": 1}], snowflake_options={"config": config})
+        bridge.completed(f"by {config}")
     key_line = pair.private.splitlines()[5]
-    secrets = [user.password, "wrong-password-4711", "pass-phrase-4711", key_line]
+    secrets = [user.password, "wrong-password-4711", "pass-phrase-4711", key_line, client.secret, token]
     places = {
         "server log": bridge.cluster.log_text(),
         "audit": json.dumps(bridge.standin.audit()),
@@ -77,7 +80,7 @@ def test_no_secret_anywhere(bridge: Bridge) -> None:
         "configurations": str(
             bridge.admin.execute("select * from snowflake_bridge.snowflake_configurations").fetchall()
         ),
-        "get_config": str(bridge.app.execute("select snowflake_bridge.get_config('pair') as c").fetchall()),
+        "get_config": str(bridge.app.execute("select snowflake_bridge.get_config() as c").fetchall()),
         "activity": str(bridge.admin.execute("select * from pg_stat_activity").fetchall()),
     }
     found = [(place, secret) for place, text in places.items() for secret in secrets if secret in text]

@@ -80,7 +80,7 @@ class Bridge:
             "role": ROLE,
             "username": user.name,
         } | arguments
-        if not settings.keys() & {"password", "private_key", "token"}:
+        if not settings.keys() & {"password", "private_key", "token", "oauth_token", "oauth_client_id"}:
             settings["password"] = user.password
         return str(self.call("create_config", connection=connection, **settings))
 

@@ -36,6 +36,14 @@ class User:
     schema: str
 
 
+@dataclass(frozen=True)
+class OAuthClient:
+    """A program that fetches access tokens for itself, as an OAuth server knows it."""
+
+    client_id: str
+    secret: str
+
+
 class Standin:
     """One running stand-in. Tests share it, each with accounts of its own."""
 
@@ -146,6 +154,7 @@ class Account:
         database: str = "ANALYTICS_DB",
         schema: str = "REPORTS",
         public_key: str | None = None,
+        passcode: str | None = None,
     ) -> User:
         """A user with a password that occurs nowhere else, and with a database to work in."""
         user = User(name, f"pw-{secrets.token_urlsafe(18)}", database, schema)
@@ -155,6 +164,7 @@ class Account:
                     "name": name,
                     "password": user.password,
                     "public_key": public_key,
+                    "passcode": passcode,
                     "default_role": ROLE,
                     "default_warehouse": WAREHOUSE,
                 }
@@ -162,6 +172,30 @@ class Account:
             databases={database: ["PUBLIC", schema]},
         )
         return user
+
+    def add_oauth_client(self, user: User) -> OAuthClient:
+        """A client whose access tokens are this user's, with the role that the users work with."""
+        client = OAuthClient(f"client-{secrets.token_hex(4)}", f"cs-{secrets.token_urlsafe(18)}")
+        self._apply(
+            oauth_clients=[
+                {
+                    "client_id": client.client_id,
+                    "client_secret": client.secret,
+                    "user": user.name,
+                    "scopes": [f"session:role:{ROLE}"],
+                }
+            ]
+        )
+        return client
+
+    def access_token(self, user: User) -> str:
+        """An access token that somebody else got for this user."""
+        answer = self.standin.admin("POST", "oauth", {"account": self.name, "user": user.name, "role": ROLE})
+        return str(answer["access_token"])
+
+    def expire_access_tokens(self) -> None:
+        """No access token given out so far is good for another login."""
+        self.standin.admin("POST", "oauth/expire", {"account": self.name})
 
     def withhold(self, privilege: str, on: str, name: str, *, withhold: bool = True) -> None:
         """Takes a privilege from the role that the users work with."""
