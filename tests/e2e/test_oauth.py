@@ -30,7 +30,7 @@ def stored(bridge: Bridge) -> dict[str, Any]:
     return row
 
 
-def tested(bridge: Bridge, **settings: str) -> dict[str, Any]:
+def trial(bridge: Bridge, **settings: str) -> dict[str, Any]:
     """The answer of `test_connection` to settings that are not saved."""
     settings |= {"account_identifier": bridge.account.host}
     [row] = bridge.app.execute(
@@ -140,8 +140,8 @@ def test_files_are_staged_anew_for_whomever_the_next_token_names(bridge: Bridge,
 def test_a_password_with_its_one_time_code(bridge: Bridge) -> None:
     user = bridge.account.add_user(passcode="123456")
     settings = {"username": user.name, "password": user.password}
-    answer = tested(bridge, **settings, passcode="123456")
+    answer = trial(bridge, **settings, passcode="123456")
     assert answer["success"], answer
     assert answer["username"] == user.name
-    assert not tested(bridge, **settings, passcode="654321")["success"]
-    assert not tested(bridge, **settings)["success"]
+    assert not trial(bridge, **settings, passcode="654321")["success"]
+    assert not trial(bridge, **settings)["success"]
