@@ -126,8 +126,8 @@ async fn assert_staged(world: &World, location: &str, content: &[u8]) {
     let [file] = files.as_slice() else {
         panic!("{location}: {files:#?}")
     };
-    assert_eq!(file["plain_size"], content.len(), "{file}");
-    assert_eq!(file["plain_sha256"], sha256(content), "{file}");
+    let expected = json!({"size": content.len(), "sha256": sha256(content)});
+    assert_eq!(file["content"], expected, "{file}");
 }
 
 fn sha256(content: &[u8]) -> String {

@@ -78,15 +78,9 @@ impl World {
 
     /// Takes back what a case that ran alone may have left.
     pub async fn back_to_normal(&self) {
-        for call in ["faults", "parking", "chunks"] {
+        for call in ["faults", "parking", "chunks", "validity"] {
             self.admin(Method::DELETE, call, Value::Null).await;
         }
-        self.admin(
-            Method::POST,
-            "validity",
-            json!({"session_seconds": 3600, "master_seconds": 14400}),
-        )
-        .await;
     }
 
     /// Makes the account with what `more` adds to it or replaces.
@@ -104,7 +98,7 @@ impl World {
                 with(user("ROBOT"), "programmatic_access_tokens", json!([{"token": ACCESS_TOKEN, "role": null, "state": "active"}])),
                 with(with(user("HUMAN"), "password", json!(PASSWORD)), "passcode", json!(PASSCODE)),
             ],
-            "roles": [], "warehouses": ["COMPUTE_WH", "small wh"],
+            "roles": [], "warehouses": ["COMPUTE_WH", "\"small wh\""],
             "databases": {"ANALYTICS_DB": ["PUBLIC", "REPORTS"]},
             "oauth_clients": [{
                 "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, "user": "SERVICE",

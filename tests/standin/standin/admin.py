@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from standin import staged_file
 from standin.chunks import Cutting
 from standin.errors import SnowflakeError
 from standin.names import fold
@@ -18,6 +20,8 @@ from standin.stages import locate
 if TYPE_CHECKING:
     from standin.accounts import Account, User
     from standin.gateway import Services
+    from standin.stage_objects import StageObjects
+    from standin.stage_store import Stage
 
 
 def handle(
@@ -162,7 +166,7 @@ def _privileges(services: Services, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stage(services: Services, request: dict[str, Any]) -> dict[str, Any]:
-    """Files of a stage, with the metadata of their objects: `{"account","user","location":"@~/…"}`."""
+    """Files of a stage, with the metadata of their objects and what COPY would read: `{"account","user","location":"@~/…"}`."""
     session = _admin_session(services, request)
     try:
         location = locate(session, request["location"])
@@ -175,12 +179,22 @@ def _stage(services: Services, request: dict[str, Any]) -> dict[str, Any]:
                 "size": item.size,
                 "etag": item.etag,
                 "metadata": objects.metadata(item.key),
+                "content": _content(session, location.stage, objects, item.key),
             }
             for item in objects.list(location.prefix())
         ]
         return {"files": files}
     finally:
         session.close()
+
+
+def _content(session: Session, stage: Stage, objects: StageObjects, key: str) -> dict[str, Any]:
+    """Size and digest of a staged file after decryption, or why it cannot be read."""
+    try:
+        content = staged_file.fetch(objects, session.engine.stages, stage, key, key).content
+    except SnowflakeError as error:
+        return {"error": error.message}
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _expire(services: Services, request: dict[str, Any]) -> dict[str, Any]:

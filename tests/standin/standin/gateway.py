@@ -81,7 +81,9 @@ class Gateway(Front):
         session = self.services.sessions.peek(_token(request) or "")
         if session is not None:
             record |= {"account": session.account.name, "user": session.user.name, "session": session.id}
-        record["sql"] = _json(request).get("sqlText") if request.kind == "query" else None
+        if request.kind == "query":
+            body = _json(request)
+            record |= {"sql": body.get("sqlText"), "parameters": body.get("parameters")}
 
     def refusal(self, error: dict[str, Any]) -> Answer:
         data = {"errorCode": error.get("code"), "sqlState": error.get("sqlState"), "queryId": str(uuid.uuid4())}
