@@ -14,7 +14,7 @@ from standin.chunks import Cutting
 from standin.errors import SnowflakeError
 from standin.names import fold
 from standin.queries import IN_PROGRESS, IN_PROGRESS_ASYNC, Parking
-from standin.sessions import Session
+from standin.sessions import Session, Validity
 from standin.stages import locate
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ def handle(
             return 200, _stage(services, request or query)
         if what == "sessions":
             return _sessions(services, method, request)
+        if (method, what) == ("POST", "affinity"):
+            services.affinity.announce(str(request["value"]))
+            return 200, {}
+        if what == "validity" and method in {"POST", "DELETE"}:
+            services.sessions.validity = Validity(**request) if method == "POST" else Validity()
+            return 200, {}
         if (method, what) == ("POST", "unlock"):
             _user(_account(services, request), request).wrong_passwords = 0
             return 200, {}

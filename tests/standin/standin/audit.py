@@ -13,7 +13,6 @@ _SECRET_HEADERS = {
     "x-amz-server-side-encryption-customer-key",
     "x-admin-token",
     "cookie",
-    "x-snowflake-session",
 }
 _SECRET_PARAMETERS = {"x-amz-signature", "x-amz-security-token", "x-amz-credential", "x-goog-signature", "sig", "token"}
 REDACTED = "[redacted]"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import secrets
+import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from standin import admin, oauth
@@ -20,7 +22,7 @@ from standin.faults import Faults
 from standin.front import Answer, Front, Record, Request
 from standin.login import log_in
 from standin.queries import Queries
-from standin.sessions import MASTER_LIFE_SECONDS, SESSION_LIFE_SECONDS, Session, Sessions
+from standin.sessions import Session, Sessions
 from standin.statements import Statements
 from standin.stores import Stores
 
@@ -29,6 +31,7 @@ _FORBIDDEN_PAGE = (
     b"</body>\r\n</html>\r\n"
 )
 _SECRET_FIELDS = {"PASSWORD", "PASSCODE", "TOKEN", "PROOF_KEY", "SPCS_TOKEN"}
+AFFINITY_HEADER = "x-snowflake-session"
 _TOKEN = 'Snowflake Token="'
 _KINDS = {
     "/session/v1/login-request": "login",
@@ -46,6 +49,24 @@ _KINDS_BY_PATTERN = (
 )
 
 
+class Affinity:
+    """The header by which a client says which server knows its session. It is given, and may be replaced in any answer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next: str | None = None
+
+    def announce(self, value: str) -> None:
+        with self._lock:
+            self._next = value
+
+    def take(self, *, at_login: bool) -> str | None:
+        """What the answer at hand brings, if anything."""
+        with self._lock:
+            value, self._next = self._next, None
+        return value or (secrets.token_hex(16) if at_login else None)
+
+
 @dataclass
 class Services:
     """Everything a request may need."""
@@ -60,6 +81,7 @@ class Services:
     faults: Faults
     admin_token: str
     make_engine: Any
+    affinity: Affinity = field(default_factory=Affinity)
     tls: Tls | None = None
 
 
@@ -90,10 +112,19 @@ class Gateway(Front):
         return _answer(envelope(data, error.get("code"), error.get("message"), False))
 
     def respond(self, request: Request, record: Record) -> Answer:
-        path, query, headers = request.path, request.query, request.headers
         if self.exempt(request):
-            status, told = admin.handle(self.services, request.method, path, query, headers, request.body)
+            status, told = admin.handle(
+                self.services, request.method, request.path, request.query, request.headers, request.body
+            )
             return Answer(status, json.dumps(told, default=str).encode(), "application/json")
+        answer = self._executed_answer(request, record)
+        affinity = self.services.affinity.take(at_login=request.kind == "login" and record["session"] is not None)
+        if affinity is not None:
+            answer.headers = [*answer.headers, (AFFINITY_HEADER, affinity)]
+        return answer
+
+    def _executed_answer(self, request: Request, record: Record) -> Answer:
+        path, headers = request.path, request.headers
         if request.kind == "login":
             return self._login(request, record)
         if request.kind == "oauth":
@@ -142,8 +173,12 @@ class Gateway(Front):
                 return envelope({"queries": queries.monitored(session, request.path.rsplit("/", 1)[1])})
             case "abort":
                 return self._abort(session, request)
+            case "heartbeat":
+                session.prolong()
             case "session" if request.query.get("delete") == "true":
                 self.services.sessions.end(session)
+                # Here the code is a number and there is no `data`, as one driver recorded it.
+                return {"code": 200, "message": "done", "success": True}
         return envelope(None)
 
     def _renew(self, request: Request) -> dict[str, Any]:
@@ -151,9 +186,9 @@ class Gateway(Front):
         return envelope(
             {
                 "sessionToken": session.token,
-                "validityInSecondsST": SESSION_LIFE_SECONDS,
+                "validityInSecondsST": session.validity.session_seconds,
                 "masterToken": session.master_token,
-                "validityInSecondsMT": MASTER_LIFE_SECONDS,
+                "validityInSecondsMT": session.validity.master_seconds,
                 "sessionId": session.id,
             }
         )
@@ -188,7 +223,8 @@ def _token(request: Request) -> str | None:
 
 
 def _answer(told: dict[str, Any]) -> Answer:
-    return Answer(200, json.dumps(told).encode(), "application/json", code=told["code"])
+    code = told["code"]
+    return Answer(200, json.dumps(told).encode(), "application/json", code=None if code is None else str(code))
 
 
 def _json(request: Request) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from standin.accounts import Account
 from standin.credentials import Identified, identify
 from standin.errors import SnowflakeError, login_refused
 from standin.names import fold
-from standin.sessions import MASTER_LIFE_SECONDS, SESSION_LIFE_SECONDS, Session, Sessions, as_bool
+from standin.sessions import Session, Sessions, as_bool
 
 SERVER_VERSION = "9.31.1"
 
@@ -30,6 +30,7 @@ def log_in(
         context["database"],
         context["schema"],
         parameters,
+        sessions.validity,
     )
     sessions.add(session)
     return session, _answer(session)
@@ -104,8 +105,8 @@ def _answer(session: Session) -> dict[str, Any]:
     return {
         "masterToken": session.master_token,
         "token": session.token,
-        "validityInSeconds": SESSION_LIFE_SECONDS,
-        "masterValidityInSeconds": MASTER_LIFE_SECONDS,
+        "validityInSeconds": session.validity.session_seconds,
+        "masterValidityInSeconds": session.validity.master_seconds,
         "displayUserName": session.user.name,
         "serverVersion": SERVER_VERSION,
         "firstLogin": False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from standin.accounts import Account, User
@@ -17,12 +18,18 @@ from standin.transactions import COMMITTED, ROLLED_BACK, Transaction
 if TYPE_CHECKING:
     from standin.queries import Query
 
-SESSION_LIFE_SECONDS = 3600  # validityInSeconds of recorded login answers
-MASTER_LIFE_SECONDS = 14400
 DEFAULT_LOCK_TIMEOUT = 43200.0  # docs.snowflake.com, parameter LOCK_TIMEOUT
 
 # Clients of these names get Arrow results and stages they can reach without AWS host names; see the README.
 OFFICIAL_CLIENTS = {"PythonConnector", "Go", "JDBC", "ODBC", "JavaScript", ".NET", "C API", "SnowSQL"}
+
+
+@dataclass(frozen=True)
+class Validity:
+    """How long the tokens of a session hold: `validityInSeconds` and `masterValidityInSeconds` of recorded answers."""
+
+    session_seconds: float = 3600
+    master_seconds: float = 14400
 
 
 class Session:
@@ -37,6 +44,7 @@ class Session:
         database: str | None,
         schema: str | None,
         parameters: dict[str, Any],
+        validity: Validity | None = None,
     ) -> None:
         self.account = account
         self.engine = account.engine
@@ -46,10 +54,8 @@ class Session:
         self.role = role
         self.warehouse = warehouse
         self.parameters = {name.upper(): value for name, value in parameters.items()}
-        self.token = secrets.token_urlsafe(64)
-        self.master_token = secrets.token_urlsafe(64)
-        self.expires = time.time() + SESSION_LIFE_SECONDS
-        self.master_expires = time.time() + MASTER_LIFE_SECONDS
+        self.validity = validity or Validity()
+        self.start_tokens()
         # One statement at a time: a session is one transaction context.
         self.lock = threading.RLock()
         self.transaction: Transaction | None = None
@@ -61,6 +67,16 @@ class Session:
         self._fake = self.engine.connect(database, schema)
         self.duck = self._fake._duck_conn  # noqa: SLF001 - the connection under fakesnow's
         self.apply_time_zone()
+
+    def start_tokens(self) -> None:
+        """New tokens, from now on."""
+        self.token, self.master_token = secrets.token_urlsafe(64), secrets.token_urlsafe(64)
+        self.expires = time.time() + self.validity.session_seconds
+        self.master_expires = time.time() + self.validity.master_seconds
+
+    def prolong(self) -> None:
+        """A heartbeat: the master token holds for its whole life again, the session token no longer than before."""
+        self.master_expires = time.time() + self.validity.master_seconds
 
     @property
     def database(self) -> str | None:
@@ -191,6 +207,7 @@ class Sessions:
     """All open sessions of the process, by their tokens."""
 
     def __init__(self) -> None:
+        self.validity = Validity()  # of sessions that log in from now on
         self._lock = threading.Lock()
         self._by_token: dict[str, Session] = {}
         self._by_master: dict[str, Session] = {}
@@ -222,8 +239,9 @@ class Sessions:
             raise SnowflakeError("390111", None, "Session no longer exists.  New login required to access the service.")
         if session is None:
             raise SnowflakeError("390104", None, "User must login again to access the service.")
-        # A token that renewal replaced is expired, not unknown: a late request with it is told to renew.
-        if token != session.token or time.time() >= session.expires:
+        # A token that renewal replaced is expired, not unknown: a late request with it is told to renew. A session token does
+        # not outlive the master token; the renewal then says which of the two it was.
+        if token != session.token or time.time() >= min(session.expires, session.master_expires):
             raise SnowflakeError("390112", None, "Your session has expired. Please login again.")
         return session
 
@@ -240,9 +258,7 @@ class Sessions:
             if old_token not in self._by_token:
                 raise SnowflakeError("390104", None, "User must login again to access the service.")
             del self._by_master[session.master_token]
-            session.token, session.master_token = secrets.token_urlsafe(64), secrets.token_urlsafe(64)
-            session.expires = time.time() + SESSION_LIFE_SECONDS
-            session.master_expires = time.time() + MASTER_LIFE_SECONDS
+            session.start_tokens()
             self._by_token[session.token] = session
             self._by_master[session.master_token] = session
             return session

@@ -103,7 +103,7 @@ def public_pem(private_key: rsa.RSAPrivateKey) -> str:
 @pytest.fixture
 def admin(stand_in: Admin) -> Iterator[Admin]:
     yield stand_in
-    for what in ("faults", "parking", "chunks"):
+    for what in ("faults", "parking", "chunks", "validity"):
         stand_in.delete(what)
 
 

@@ -169,8 +169,8 @@ class Driver:
         return response.json()
 
     def run(self, sql: str, **query: str) -> dict[str, Any]:
-        """The `data` of a successful answer."""
-        answer = self.answer(sql, **query)
+        """The `data` of a successful answer, waited for if need be."""
+        answer = self.result(self.answer(sql, **query))
         if not answer["success"]:
             raise Refused(answer)
         return answer["data"]
