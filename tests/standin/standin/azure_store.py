@@ -26,6 +26,9 @@ REGION = "westus2"
 STORAGE_ACCOUNT = "sfcstandin"
 CONTAINER = "stages"
 HOST = "blob.localhost"
+AZURITE_SECONDS = 60.0
+# Azurite ends a connection that idled for five seconds, perhaps just when it is used again.
+_RETRY = urllib3.Retry(1, redirect=False, status=False)
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 _UNAUTHENTICATED = (
     "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly including "
@@ -41,7 +44,7 @@ class AzureStore:
         self._last_expiry = 0
         self._key = base64.b64encode(secrets.token_bytes(64)).decode()
         port = azurite.start(STORAGE_ACCOUNT, self._key)
-        self._azurite = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=16)
+        self._azurite = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=16, timeout=AZURITE_SECONDS)
         self.objects = Container(f"http://127.0.0.1:{port}/{STORAGE_ACCOUNT}", CONTAINER, self._key)
         listener = listen("azure", self, audit, faults, tls)
         listener.start()
@@ -83,7 +86,7 @@ class AzureStore:
             request.target,
             request.body,
             headers,
-            retries=False,
+            retries=_RETRY,
             redirect=False,
             decode_content=False,
         )
