@@ -51,8 +51,11 @@ class AzureStore:
         self.port = listener.port
         self.endpoint = f"{HOST}:{self.port}"
 
-    def sas(self, prefix: str) -> str:
-        """A service SAS of the container that lets its holder create and write, below the prefix only."""
+    def sas(self, prefix: str, readable: bool) -> str:
+        """A service SAS of the container that lets its holder create and write, below the prefix only.
+
+        Some drivers look first whether the file is there, for which they must be allowed to read.
+        """
         with self._lock:
             # A SAS is told by its signature, so no two may be alike; their expiry is what makes the difference.
             expiry = self._last_expiry = max(self._last_expiry + 1, int(time.time()) + LIFE_SECONDS)
@@ -60,7 +63,7 @@ class AzureStore:
             STORAGE_ACCOUNT,
             CONTAINER,
             account_key=self._key,
-            permission=ContainerSasPermissions(create=True, write=True),
+            permission=ContainerSasPermissions(create=True, write=True, read=readable),
             expiry=datetime.fromtimestamp(expiry, UTC),
         )
         self._grants.issue(dict(parse_qsl(sas))["sig"], prefix, expiry)
@@ -108,14 +111,14 @@ def _refused(code: str, message: str) -> Answer:
     return answer
 
 
-def stage_info(store: AzureStore, prefix: str, question_mark: bool) -> dict[str, Any]:
+def stage_info(store: AzureStore, prefix: str, question_mark: bool, readable: bool) -> dict[str, Any]:
     """What a PUT answer says of Azure. Drivers find the SAS with and without a question mark before it."""
     return {
         "locationType": "AZURE",
         "location": f"{CONTAINER}/{prefix}",
         "region": REGION,
         "storageAccount": STORAGE_ACCOUNT,
-        "creds": {"AZURE_SAS_TOKEN": ("?" if question_mark else "") + store.sas(prefix)},
+        "creds": {"AZURE_SAS_TOKEN": ("?" if question_mark else "") + store.sas(prefix, readable)},
         "presignedUrl": None,
         "endPoint": store.endpoint,
         "useS3RegionalUrl": False,

@@ -7,7 +7,8 @@ from typing import Any
 
 _NAMES = {"s3", "azure", "gcs", "gcs_presigned"}
 _KEY_BITS = {128, 256}
-_OPTIONS = {"virtual_url", "sas_question_mark", "stage_info"}
+_OPTIONS = {"virtual_url", "sas_question_mark", "official_clients", "threshold", "stage_info"}
+_WAYS = {"signed_url", "native"}
 _QUESTION_MARKS = {"never", "always", "alternate"}
 
 
@@ -19,6 +20,8 @@ class Cloud:
     key_bits: int = 128
     virtual_url: bool = False
     sas_question_mark: str = "never"
+    official_clients: str = "signed_url"
+    threshold: int = 209_715_200  # bytes from which drivers upload in parts, as in recorded PUT answers
     stage_info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -30,4 +33,6 @@ def from_json(spec: dict[str, Any], present: Cloud) -> Cloud:
         raise ValueError(f"no such cloud: {name!r}, {bits!r}, {sorted(options)}")
     if options.get("sas_question_mark", "never") not in _QUESTION_MARKS:
         raise ValueError(f"sas_question_mark is one of {sorted(_QUESTION_MARKS)}")
+    if options.get("official_clients", "signed_url") not in _WAYS:
+        raise ValueError(f"official_clients is one of {sorted(_WAYS)}")
     return replace(present, name=name, key_bits=bits, **options)

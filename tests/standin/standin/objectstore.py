@@ -107,7 +107,7 @@ def _body_mismatch(request: Request) -> Answer | None:
     )
 
 
-def stage_info(store: ObjectStore, prefix: str) -> dict[str, Any]:
+def stage_info(store: ObjectStore, prefix: str, bucket_in_host: bool) -> dict[str, Any]:
     """What a PUT answer says of S3."""
     grant = store.grant(prefix)
     return {
@@ -124,7 +124,7 @@ def stage_info(store: ObjectStore, prefix: str) -> dict[str, Any]:
         },
         "credExpiryTime": int(grant.expires * 1000),
         "presignedUrl": None,
-        "endPoint": store.endpoint,
+        "endPoint": store.virtual_endpoint if bucket_in_host else store.endpoint,
         "useS3RegionalUrl": False,
         "useRegionalUrl": False,
         "useVirtualUrl": False,

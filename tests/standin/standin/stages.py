@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from standin.stage_objects import Listed
     from standin.stores import Stores
 
-MULTIPART_THRESHOLD = 209_715_200  # `threshold` of recorded PUT answers
-
 _QUOTED = r"'(?:[^'\\]|\\.|'')*'"
 _PUT = re.compile(
     rf"PUT\s+({_QUOTED}|\S+)\s+({_QUOTED}|@(?:\"(?:[^\"]|\"\")+\"|\S)+)\s*(.*)\Z", re.IGNORECASE | re.DOTALL
@@ -107,7 +105,7 @@ def put(session: Session, sql: str, query_id: str, stores: Stores) -> Result:
         "uploadInfo": info,
         "src_locations": [path],
         "parallel": int(options.get("PARALLEL", "4")),
-        "threshold": MULTIPART_THRESHOLD,
+        "threshold": session.account.cloud.threshold,
         "autoCompress": options.get("AUTO_COMPRESS", "TRUE").upper() == "TRUE",
         "overwrite": options.get("OVERWRITE", "FALSE").upper() == "TRUE",
         "sourceCompression": options.get("SOURCE_COMPRESSION", "AUTO_DETECT").lower(),

@@ -64,14 +64,14 @@ class Stores:
     def stage_info(self, session: Session, location: Location, file: str) -> dict[str, Any]:
         """The `stageInfo` of a PUT answer, with credentials for this one directory."""
         cloud, prefix = session.account.cloud, location.directory()
-        if cloud.name == "gcs_presigned" or session.official:
+        if cloud.name == "gcs_presigned" or (session.official and cloud.official_clients == "signed_url"):
             info = gcs_store.presigned_info(self.gcs, self.objects(session.account), prefix, posixpath.basename(file))
         elif cloud.name == "gcs":
             info = gcs_store.stage_info(self.gcs, prefix, cloud.virtual_url)
         elif cloud.name == "azure":
-            info = azure_store.stage_info(self.azure(), prefix, self._question_mark(cloud))
+            info = azure_store.stage_info(self.azure(), prefix, self._question_mark(cloud), session.official)
         else:
-            info = objectstore.stage_info(self.s3, prefix)
+            info = objectstore.stage_info(self.s3, prefix, session.official)
         return {
             **info,
             "path": location.path,
