@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bridge_core::ErrorKind;
 use bridge_core::snowflake::{Pool, PoolKey, Session, SessionOptions, Statement, Warehouse};
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::case::{Case, case};
@@ -35,7 +35,7 @@ async fn renewal(world: World) {
     run(&mut session, "create temporary table t (a int)").await;
     run(&mut session, "begin").await;
     run(&mut session, "insert into permanent values (1)").await;
-    world.expire_session("session").await;
+    world.expire_sessions("session").await;
     run(&mut session, "insert into t select * from permanent").await;
     run(&mut session, "commit").await;
     let count = run(&mut session, "select count(*) from t").await;
@@ -65,7 +65,7 @@ async fn one_renewal(world: World) {
     // The heartbeat and the statement find the token expired at the same time.
     let slow = json!({"delay_ms": 200});
     world.fault(json!({"kind": "token"}), slow).await;
-    world.expire_session("session").await;
+    world.expire_sessions("session").await;
     session.execute(&Statement::new("select 1")).await.unwrap();
     world
         .wait_for(|record| record["kind"] == "heartbeat" && record["code"].is_null())
@@ -75,7 +75,7 @@ async fn one_renewal(world: World) {
 
 async fn gone(world: World) {
     let mut session = world.login().await;
-    let id = session_id(&world).await;
+    let id = world.sessions().await[0]["id"].clone();
     world
         .admin(Method::DELETE, "sessions", json!({"id": id}))
         .await;
@@ -104,23 +104,9 @@ async fn gone(world: World) {
     }
 }
 
-async fn session_id(world: &World) -> Value {
-    let sessions = world.admin(Method::GET, "sessions", Value::Null).await;
-    let mine = sessions["sessions"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|session| {
-            session["account"]
-                .as_str()
-                .is_some_and(|name| name.eq_ignore_ascii_case(&world.account))
-        });
-    mine.unwrap()["id"].clone()
-}
-
 async fn master_expired(world: World) {
     let mut session = world.login().await;
-    world.expire_session("master").await;
+    world.expire_sessions("master").await;
     let error = session
         .execute(&Statement::new("select 1"))
         .await
@@ -141,7 +127,7 @@ async fn heartbeat(world: World) {
         .await
         .unwrap();
     world.wait_for(|record| record["kind"] == "heartbeat").await;
-    world.expire_session("session").await;
+    world.expire_sessions("session").await;
     world.wait_for(|record| record["kind"] == "token").await;
     session.release();
     let beats = world.requests("heartbeat").await.len();

@@ -66,7 +66,7 @@ pub fn cases() -> Vec<Case> {
         )
         .alone(),
         case("put_is_tried_again", &["put.retries"], retries).alone(),
-        case("put_refuses_other_storage", &["put.refused"], refused),
+        case("put_refuses_other_storage", &["put.refused"], refused).alone(),
     ]
 }
 

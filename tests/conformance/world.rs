@@ -119,13 +119,13 @@ impl World {
     pub fn network(&self) -> Network {
         let port = |name| self.standin.port(name);
         let hosts = format!(
-            "https://*.localhost:{}, https://127.0.0.1:{}, https://127.0.0.1:{}, https://*.blob.localhost:{}, \
-             https://storage.localhost:{4}, https://*.storage.localhost:{4}, https://127.0.0.1:{4}",
+            "https://*.localhost:{}, https://127.0.0.1:{}, https://127.0.0.1:{}, https://127.0.0.1:{}, \
+             https://*.storage.localhost:{3}, https://*.blob.localhost:{}",
             port("port"),
-            port("port"),
+            port("chunk_port"),
             port("s3_port"),
-            port("azure_port"),
             port("gcs_port"),
+            port("azure_port"),
         );
         Network {
             allowed_hosts: AllowedHosts::parse(&hosts).unwrap(),
@@ -216,24 +216,23 @@ impl World {
         }
     }
 
-    /// Lets the token of the account's only session run out, or the master token with it.
-    pub async fn expire_session(&self, what: &str) {
-        let sessions = self.admin(Method::GET, "sessions", Value::Null).await;
-        let mine: Vec<_> = sessions["sessions"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|session| {
-                session["account"]
-                    .as_str()
-                    .is_some_and(|name| name.eq_ignore_ascii_case(&self.account))
-            })
-            .collect();
-        let [session] = mine.as_slice() else {
-            panic!("one session expected: {sessions}")
-        };
-        let call = json!({"id": session["id"], "expire": what});
-        self.admin(Method::POST, "sessions", call).await;
+    /// The account's sessions that are open.
+    pub async fn sessions(&self) -> Vec<Value> {
+        let mut answer = self.admin(Method::GET, "sessions", Value::Null).await;
+        let mut sessions = answer["sessions"].as_array_mut().unwrap().split_off(0);
+        sessions.retain(|session| {
+            let account = session["account"].as_str().unwrap();
+            account.eq_ignore_ascii_case(&self.account)
+        });
+        sessions
+    }
+
+    /// Lets the tokens of the account's sessions run out, or the master tokens with them.
+    pub async fn expire_sessions(&self, what: &str) {
+        for session in self.sessions().await {
+            let call = json!({"id": session["id"], "expire": what});
+            self.admin(Method::POST, "sessions", call).await;
+        }
     }
 
     /// What the account's stage holds below a path.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::redirect;
 use reqwest::tls::{Certificate, Version};
+use rustls::AlertDescription;
 use tokio::time::timeout;
 
 use super::resolver::FilteringResolver;
@@ -148,7 +149,8 @@ fn tls_failure(cause: &rustls::Error, host: &str) -> Error {
             ErrorKind::Configuration,
             "does not have a valid certificate",
         ),
-        rustls::Error::PeerIncompatible(_) => {
+        rustls::Error::PeerIncompatible(_)
+        | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             (ErrorKind::Configuration, "does not speak TLS 1.2 or later")
         }
         _ => (ErrorKind::Transient, "broke off the TLS handshake"),

@@ -38,6 +38,8 @@ class TableLocks:
                         "because it is held by another transaction.",
                     )
                 self._changed.wait(POLL_SECONDS)
+            # Whoever released the lock may have woken a statement that was cancelled a moment before.
+            check()
             held = self._holders.setdefault(table, {})
             held[owner] = exclusive or held.get(owner, False)
 
