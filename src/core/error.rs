@@ -184,8 +184,10 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.0.kind)?;
-        if let Some(source) = &self.0.source {
+        let mut cause = self.source();
+        while let Some(source) = cause {
             write!(f, ": {source}")?;
+            cause = source.source();
         }
         Ok(())
     }

@@ -3,11 +3,9 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::OnceCell;
-
 use crate::world::{Shared, World};
 
-/// The longest that a case may take, the start of the stand-in included.
+/// The longest that a case may take.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 type Run = Box<dyn Fn(World) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
@@ -40,9 +38,8 @@ impl Case {
         self
     }
 
-    pub async fn run(&self, shared: &OnceCell<Shared>) {
+    pub async fn run(&self, shared: &Shared) {
         let work = async {
-            let shared = shared.get_or_init(Shared::start).await;
             let world = World::new(shared, self.alone).await;
             (self.body)(world.clone()).await;
             if self.alone {

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Trial};
-use tokio::sync::OnceCell;
+use tokio::runtime::Runtime;
 
 use case::Case;
 use world::Shared;
@@ -54,38 +54,41 @@ fn main() -> ExitCode {
         }
     };
 
-    let runtime = Arc::new(tokio::runtime::Runtime::new().expect("a runtime"));
-    let shared: Arc<OnceCell<Shared>> = Arc::default();
-    let trials = cases
-        .into_iter()
-        .map(|case| {
-            let (runtime, shared) = (Arc::clone(&runtime), Arc::clone(&shared));
-            Trial::test(case.name, move || {
-                runtime.block_on(case.run(&shared));
-                Ok(())
-            })
-        })
-        .collect();
-    let conclusion = libtest_mimic::run(&arguments, trials);
-    runtime.block_on(async {
-        if let Some(shared) = shared.get() {
-            shared.standin.stop().await;
-        }
-    });
-    if !arguments.list {
-        println!(
-            "conformance: cases={} failures={} items={} without a case: {}",
-            conclusion.num_passed + conclusion.num_failed,
-            conclusion.num_failed,
-            items::ITEMS.len(),
-            match missing.as_slice() {
-                [] => "none".to_owned(),
-                missing => missing.join(", "),
-            }
-        );
+    if arguments.list {
+        libtest_mimic::run(&arguments, trials(cases, None)).exit();
     }
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    // By this thread, which lives to the end: the stand-in ends with the thread that started it.
+    let shared = runtime.block_on(Shared::start());
+    let standin = Arc::clone(&shared.standin);
+    let world = Arc::new((runtime, shared));
+    let conclusion = libtest_mimic::run(&arguments, trials(cases, Some(&world)));
+    standin.stop();
+    println!(
+        "conformance: cases={} failures={} items={} without a case: {}",
+        conclusion.num_passed + conclusion.num_failed,
+        conclusion.num_failed,
+        items::ITEMS.len(),
+        match missing.as_slice() {
+            [] => "none".to_owned(),
+            missing => missing.join(", "),
+        }
+    );
     match conclusion.has_failed() {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     }
+}
+
+/// What the runner knows of the cases. Without a world they can only be listed.
+fn trials(cases: Vec<Case>, world: Option<&Arc<(Runtime, Shared)>>) -> Vec<Trial> {
+    let trial = |case: Case| {
+        let world = world.cloned();
+        Trial::test(case.name, move || {
+            let (runtime, shared) = &*world.ok_or("nothing to run against")?;
+            runtime.block_on(case.run(shared));
+            Ok(())
+        })
+    };
+    cases.into_iter().map(trial).collect()
 }

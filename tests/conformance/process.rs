@@ -76,7 +76,7 @@ impl Standin {
     }
 
     /// Ends it before its drop would, which a process that exits does not reach.
-    pub async fn stop(&self) {
+    pub fn stop(&self) {
         let mut process = self.process.lock().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
