@@ -177,6 +177,20 @@ pub fn wait<T: Send + 'static>(
     }
 }
 
+/// Gives work on the network thread a last moment of a process that ends; nothing is interrupted meanwhile.
+pub fn finish_within(limit: Duration, work: impl Future<Output = ()> + Send + 'static) {
+    let Some(thread) = THREAD.get() else {
+        return;
+    };
+    let (sender, receiver) = mpsc::channel();
+    thread.runtime.spawn(async move {
+        work.await;
+        // Nobody waits any more after the limit.
+        let _ = sender.send(());
+    });
+    let _ = receiver.recv_timeout(limit);
+}
+
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {

@@ -9,6 +9,7 @@ use bridge_core::ErrorKind;
 use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::PoolKey;
 use bridge_core::spool::{Manifest, SpoolOptions};
+use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
@@ -21,6 +22,9 @@ use crate::source::{self, ReadOptions};
 use crate::uploads::{self, Claimed};
 use crate::watches::Watch;
 use crate::{guc, tx};
+
+/// Snowflake's limit of QUERY_TAG, in characters.
+const MAX_QUERY_TAG: usize = 2000;
 
 /// Prepares everything the network thread needs; what it reported until `read_at` has been recorded. Runs transactions of its own; reading is a read-only one.
 ///
@@ -193,9 +197,23 @@ fn default_table(watch: &Watch) -> Result<String> {
     Ok(format!("{}_results", name.unwrap_or_default()))
 }
 
-/// What Snowflake's query history shows beside each statement: numbers and ids of ours, nothing that a user wrote.
+/// What Snowflake's query history shows beside each statement: where it comes from.
 fn query_tag(upload: &Claimed) -> String {
-    serde_json::json!({"application": "snowflake_bridge", "upload": upload.id, "upload_id": upload.upload_id}).to_string()
+    // The worker is started with the name of its database.
+    let database = BackgroundWorker::get_extra();
+    let tag = |execution_id: &str| {
+        serde_json::json!({
+            "application": "snowflake_bridge", "database": database, "upload": upload.id,
+            "upload_id": upload.upload_id, "execution_id": execution_id,
+        })
+        .to_string()
+    };
+    let whole = tag(&upload.execution_id);
+    if whole.chars().count() <= MAX_QUERY_TAG {
+        return whole;
+    }
+    // The ids of ours find the upload as well.
+    tag("")
 }
 
 /// Where files wait before they are staged, made private to the server's user.

@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::registry::{self, WorkerState};
-use super::service::Service;
+use super::service::{self, Service};
 use super::signals;
 use crate::error::{log_error, log_message};
 use crate::{guc, tx};
@@ -55,6 +55,7 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
         slot.pid == unsafe { pg_sys::MyProcPid }
     }) {
         registry::leave_worker(WorkerState::LeftCleanly);
+        service::close_sessions();
     }
 }
 

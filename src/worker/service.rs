@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bridge_core::ErrorKind;
@@ -40,6 +40,26 @@ pub(super) struct Service {
     reporter: Reporter,
     events: Receiver<Event>,
     in_flight: HashMap<i64, InFlight>,
+}
+
+/// The pool of this process, for its end.
+static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
+/// A shutdown may take two seconds in all; a session that is not closed ends by itself later.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+fn remember(pool: &Arc<Pool>) {
+    *POOL.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(pool);
+}
+
+/// Closes the idle sessions of this process.
+pub(super) fn close_sessions() {
+    let pool = POOL
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .upgrade();
+    if let Some(pool) = pool {
+        net::finish_within(GOODBYE, async move { pool.close_all().await });
+    }
 }
 
 impl Service {
@@ -79,9 +99,11 @@ impl Service {
         let spool_root = begin::spool_root(database)?;
         remove_leftovers(&spool_root)?;
         let (sender, events) = mpsc::channel();
+        let pool = Arc::new(Pool::new(net::limits()?)?);
+        remember(&pool);
         Ok(Self {
             spool_root,
-            pool: Arc::new(Pool::new(net::limits()?)?),
+            pool,
             reporter: Reporter {
                 events: sender,
                 wake: net::waker()?,
@@ -115,7 +137,13 @@ impl Service {
     /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
     fn reload(&mut self) {
         match net::limits().and_then(|limits| Ok(Pool::new(limits)?)) {
-            Ok(pool) => self.pool = Arc::new(pool),
+            Ok(pool) => {
+                let old = std::mem::replace(&mut self.pool, Arc::new(pool));
+                remember(&self.pool);
+                if let Err(error) = net::spawn(async move { old.close_all().await }) {
+                    log_error("snowflake_bridge: cannot close sessions", &error);
+                }
+            }
             Err(error) => log_error(
                 "snowflake_bridge: the old network settings stay in force",
                 &error,
