@@ -251,6 +251,8 @@ pub fn limits() -> Result<Network> {
         connect_timeout: guc::connect_timeout(),
         stall_timeout: guc::stall_timeout(),
         statement_timeout: guc::statement_timeout(),
+        // Fewer than drivers have: an upload is tried again later by itself, and holds no slot meanwhile.
+        tries: 4,
         ..Network::default()
     })
 }

@@ -59,7 +59,6 @@ pub const ITEMS: &[(&str, &str)] = &[
     ("put.renewal", "credentials that expired are replaced by the same PUT, in the middle of parts too"),
     ("put.retries", "throttling and errors of the storage"),
     ("put.refused", "storage, ciphers and hosts that are not supported"),
-    ("put.acceleration", "S3 transfer acceleration: never used"),
     ("load.copy", "COPY of staged files, and its result by name"),
     ("load.transaction", "BEGIN, COPY, COMMIT and ROLLBACK in one session"),
     ("load.again", "a repeated load loads once"),
@@ -76,6 +75,11 @@ pub const ITEMS: &[(&str, &str)] = &[
     ("tls.refused", "expired, self-signed, for another name, TLS 1.1: before anything is sent"),
     ("tls.plain", "no server without TLS"),
     ("secrets.logs", "no secret in any log at any level"),
+    ("unused.bindings", "values bound to statements: texts are built by one quoting module instead"),
+    ("unused.monitoring", "the status of a statement without its result: polling gives both"),
+    ("unused.several-statements", "several statements in one request: each has a request of its own"),
+    ("unused.get", "GET: files are only put"),
+    ("unused.other-logins", "logins that want a browser or a device: this client works unattended"),
     ("live.service", "the service itself: nothing here was tried on it"),
 ];
 

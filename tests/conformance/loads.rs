@@ -14,12 +14,17 @@ use crate::case::{Case, case};
 use crate::world::{World, run};
 
 pub fn cases() -> Vec<Case> {
+    const ITEMS: &[&str] = &["load.copy", "load.transaction", "load.again"];
     vec![
-        case(
-            "load_from_a_file_to_rows",
-            &["load.copy", "load.transaction", "load.again"],
-            from_a_file_to_rows,
-        ),
+        case("load_from_amazon", ITEMS, |world| {
+            from_a_file_to_rows(world, "s3")
+        }),
+        case("load_from_azure", ITEMS, |world| {
+            from_a_file_to_rows(world, "azure")
+        }),
+        case("load_from_google", ITEMS, |world| {
+            from_a_file_to_rows(world, "gcs")
+        }),
         case(
             "load_a_large_file",
             &["put.amazon-parts"],
@@ -136,7 +141,8 @@ async fn copy(session: &mut Session, manifest: &Manifest, force: bool) {
     assert_eq!(loaded, manifest.rows);
 }
 
-async fn from_a_file_to_rows(world: World) {
+async fn from_a_file_to_rows(world: World, cloud: &str) {
+    world.set_account(serde_json::json!({"cloud": cloud})).await;
     let directory = tempfile::tempdir().unwrap();
     let spooled = directory.path().join("spool");
     let manifest = spool(&spooled, 100, 20);

@@ -58,6 +58,11 @@ pub fn cases() -> Vec<Case> {
             &["put.google-presigned"],
             |world| put_large(world, "gcs_presigned"),
         ),
+        case(
+            "put_to_a_stage_without_keys",
+            &["put.unencrypted"],
+            unencrypted,
+        ),
         case("put_renews_credentials", &["put.renewal"], renewal).alone(),
         case(
             "put_renews_credentials_in_the_middle_of_parts",
@@ -136,6 +141,29 @@ fn sha256(content: &[u8]) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
+}
+
+async fn unencrypted(world: World) {
+    for cloud in ["s3", "azure", "gcs"] {
+        on(&world, cloud, 128).await;
+        let mut session = world.login().await;
+        let encryption = "encryption = (type = 'SNOWFLAKE_SSE')";
+        run(
+            &mut session,
+            format!("create stage plain_{cloud} {encryption}"),
+        )
+        .await;
+        let (_directory, path, content) = file(1000);
+        let stage = format!("ANALYTICS_DB.REPORTS.PLAIN_{}/a/", cloud.to_uppercase());
+        session.put(&path, &stage, NAME, &|_| {}).await.unwrap();
+        assert_staged(&world, &format!("@{stage}"), &content).await;
+        let files = world.staged(&format!("@{stage}")).await;
+        assert_eq!(
+            files[0]["size"],
+            content.len(),
+            "as large as it was: {files:?}"
+        );
+    }
 }
 
 async fn renewal(world: World) {

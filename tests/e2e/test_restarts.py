@@ -144,3 +144,18 @@ def test_drop_database_does_not_wait_for_an_upload(bridge: Bridge, user: User) -
         assert time.monotonic() - began < STOP_SECONDS
     bridge.standin.clear_faults()
     bridge.completed("run-1")
+
+
+def test_a_worker_that_stops_closes_its_sessions(bridge: Bridge, user: User) -> None:
+    bridge.run("run-1", ROWS)
+    bridge.completed("run-1")
+    mark = bridge.standin.audit_mark()
+    os.kill(bridge.worker(), signal.SIGTERM)
+
+    def closed() -> bool:
+        return any(
+            request["kind"] == "session" and request["query"].get("delete") == "true" and request["status"] == 200
+            for request in bridge.standin.audit(mark)
+        )
+
+    wait.until(closed, "the idle session is closed")

@@ -9,7 +9,7 @@ from decimal import Decimal
 from psycopg.types.json import Jsonb
 
 from harness import keys
-from harness.bridge import RESULTS, Bridge
+from harness.bridge import DATABASE, RESULTS, Bridge
 from harness.reader import columns
 from harness.standin import User
 
@@ -64,6 +64,23 @@ def test_every_row_says_where_it_comes_from(bridge: Bridge, user: User) -> None:
     loaded = bridge.results(user, ["EXECUTION_ID", "USER_ID", "UPLOAD_ID", "UPLOADED_AT"])
     assert {row[:3] for row in loaded} == {("run-1", "alice", str(upload["upload_id"]))}
     assert all(before <= row[3] <= datetime.datetime.now(datetime.UTC) for row in loaded)
+
+
+def test_statements_carry_a_tag(bridge: Bridge, user: User) -> None:
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-1", ROWS)
+    bridge.completed("run-1")
+    upload = bridge.upload("run-1")
+    requests = [request for request in bridge.standin.audit(mark) if request["kind"] == "query"]
+    assert requests
+    for request in requests:
+        assert json.loads(request["parameters"]["QUERY_TAG"]) == {
+            "application": "snowflake_bridge",
+            "database": DATABASE,
+            "upload": upload["id"],
+            "upload_id": str(upload["upload_id"]),
+            "execution_id": "run-1",
+        }
 
 
 def test_rows_as_arrays_with_declared_columns(bridge: Bridge, user: User) -> None:
