@@ -31,7 +31,7 @@ class Identified:
     by_oauth: bool = False
 
 
-def identify(account: Account, query: dict[str, str], data: dict[str, Any]) -> Identified:
+def identify(account: Account, data: dict[str, Any]) -> Identified:
     """Whom the credentials of a login request stand for."""
     authenticator = str(data.get("AUTHENTICATOR") or "SNOWFLAKE").upper()
     login_name, token = str(data.get("LOGIN_NAME") or ""), str(data.get("TOKEN") or "")
@@ -43,7 +43,7 @@ def identify(account: Account, query: dict[str, str], data: dict[str, Any]) -> I
         case "OAUTH":
             found = _by_oauth(account, login_name, token)
         case "SNOWFLAKE" | "USERNAME_PASSWORD_MFA":
-            found = _by_password(_user(account, login_name), query, data)
+            found = _by_password(_user(account, login_name), data)
         case _:
             raise SnowflakeError("390400", None, f"Stand-in: authenticator {authenticator} is not there.")
     _refuse_for_state(found.user)
@@ -79,7 +79,7 @@ def _refuse_for_state(user: User) -> None:
         )
 
 
-def _by_password(user: User | None, query: dict[str, str], data: dict[str, Any]) -> Identified:
+def _by_password(user: User | None, data: dict[str, Any]) -> Identified:
     """A programmatic access token may stand where the password does. Five wrong passwords in a row lock the user."""
     given = data.get("PASSWORD")
     if user is None or not isinstance(given, str):
@@ -98,7 +98,7 @@ def _by_password(user: User | None, query: dict[str, str], data: dict[str, Any])
     if not right:
         raise _wrong_password()
     if user.passcode is not None:
-        _check_passcode(user, user.passcode, query, data)
+        _check_passcode(user, user.passcode, data)
     return Identified(user)
 
 
@@ -110,14 +110,12 @@ def _begins_with_password(user: User, given: str) -> bool:
     return _same(expected, given)
 
 
-def _check_passcode(user: User, passcode: str, query: dict[str, str], data: dict[str, Any]) -> None:
+def _check_passcode(user: User, passcode: str, data: dict[str, Any]) -> None:
     given = data.get("PASSCODE")
     if given is None:
         given = str(data["PASSWORD"])[len(user.password or "") :]
     by_passcode = str(data.get("EXT_AUTHN_DUO_METHOD") or "").lower() == "passcode"
-    # Without the id of the request Snowflake does not accept a right one either.
-    asked_with_id = bool(query.get("requestId") or query.get("request_id"))
-    if by_passcode and asked_with_id and _same(passcode, str(given)):
+    if by_passcode and _same(passcode, str(given)):
         return
     raise login_refused(
         "394508",

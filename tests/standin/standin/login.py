@@ -17,7 +17,7 @@ def log_in(
     account: Account, sessions: Sessions, query: dict[str, str], data: dict[str, Any]
 ) -> tuple[Session, dict[str, Any]]:
     """The new session and the `data` of the answer."""
-    who = identify(account, query, data)
+    who = identify(account, data)
     parameters = dict(data.get("SESSION_PARAMETERS") or {})
     context = _context(account, who, query, as_bool(parameters.get("CLIENT_VALIDATE_DEFAULT_PARAMETERS", False)))
     session = Session(

@@ -1,6 +1,6 @@
 """What a user of the ADBC driver (the official Go driver inside) does. Prints one JSON object.
 
-Arguments: port, account, user, password.
+Arguments: protocol, port, account, user, password.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import sys
 
 from adbc_driver_snowflake import dbapi
 
-port, account, user, password = sys.argv[1:]
+protocol, port, account, user, password = sys.argv[1:]
 options = {
     "username": user,
     "password": password,
     "adbc.snowflake.sql.account": account,
     "adbc.snowflake.sql.uri.host": "127.0.0.1",
     "adbc.snowflake.sql.uri.port": port,
-    "adbc.snowflake.sql.uri.protocol": "http",
+    "adbc.snowflake.sql.uri.protocol": protocol,
     "adbc.snowflake.sql.db": "ANALYTICS_DB",
     "adbc.snowflake.sql.schema": "REPORTS",
     "adbc.snowflake.sql.warehouse": "COMPUTE_WH",

@@ -136,6 +136,18 @@ def new_account(admin: Admin, public_pem: str | None = None, **members: Any) -> 
     return Identity(name, "LOADER", PASSWORD)
 
 
+@pytest.fixture(scope="session")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
+    """A second stand-in, started with an accounts file and `--tls`."""
+    state = tmp_path_factory.mktemp("tls")
+    accounts = state / "accounts.json"
+    user = {"name": "LOADER", "password": PASSWORD, "default_role": "LOADER_ROLE"}
+    spec = {"users": [user], "warehouses": ["COMPUTE_WH"], "databases": {"ANALYTICS_DB": ["PUBLIC", "REPORTS"]}}
+    accounts.write_text(json.dumps({"accounts": [{"name": "tls_acct", **spec}]}))
+    with Process(state, "--tls", "--accounts", str(accounts)) as ready:
+        yield Admin(ready)
+
+
 @pytest.fixture
 def identity(admin: Admin, public_pem: str) -> Identity:
     return new_account(admin, public_pem)

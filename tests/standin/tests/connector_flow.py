@@ -2,7 +2,7 @@
 
 Prints one JSON object.
 
-Arguments: port, account, user, password, path of a PKCS#8 key. Works with the connector's versions 4 and 5.
+Arguments: protocol, port, account, user, password, path of a PKCS#8 key. Works with the connector's versions 4 and 5.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import snowflake.connector
 
-port, account, user, password, key_path = sys.argv[1:]
+protocol, port, account, user, password, key_path = sys.argv[1:]
 common: dict[str, Any] = {
     "user": user,
     "account": account,
     "host": "127.0.0.1",
     "port": int(port),
-    "protocol": "http",
+    "protocol": protocol,
     "database": "ANALYTICS_DB",
     "schema": "REPORTS",
     "warehouse": "COMPUTE_WH",

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from conftest import interpreter
+from conftest import PASSWORD, interpreter, new_account
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from driver import PARQUET, Admin, Driver, Identity, parquet
@@ -25,9 +25,17 @@ HERE = Path(__file__).resolve().parent
 CLIENT_TIMEOUT = 120
 
 
-def run_client(variable: str, script: str, *arguments: str) -> dict[str, Any]:
+# Where clients look for the CAs they trust: requests, OpenSSL and Go.
+TRUST_VARIABLES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+def start_client(
+    variable: str, script: str, *arguments: str, ca_file: str | None = None
+) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
+    if ca_file is not None:
+        environment |= dict.fromkeys(TRUST_VARIABLES, ca_file)
+    return subprocess.run(
         [interpreter(variable), str(HERE / script), *arguments],
         capture_output=True,
         text=True,
@@ -35,8 +43,13 @@ def run_client(variable: str, script: str, *arguments: str) -> dict[str, Any]:
         env=environment,
         check=False,
     )
+
+
+def run_client(variable: str, script: str, *arguments: str, ca_file: str | None = None) -> dict[str, Any]:
+    done = start_client(variable, script, *arguments, ca_file=ca_file)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 @pytest.fixture
@@ -50,9 +63,8 @@ def key_file(tmp_path: Path, private_key: rsa.RSAPrivateKey) -> str:
     return str(path)
 
 
-@pytest.fixture
-def prepared(driver: Driver) -> Driver:
-    """A table that a client of the bridge's kind loaded: encrypted upload to S3, COPY with a transformation."""
+def prepare(driver: Driver) -> None:
+    """A table that a client of the bridge's kind loads: encrypted upload to S3, COPY with a transformation."""
     driver.run(
         'CREATE TABLE "PREPARED" ("ID" NUMBER(38,0), "AMOUNT" NUMBER(38,10), "DOC" VARIANT, "TAGS" ARRAY, "RAW" BINARY(67108864), '
         '"AT" TIMESTAMP_TZ(6), "DAY" DATE, "RATE" FLOAT, "OK" BOOLEAN, "NAME" VARCHAR(134217728))'
@@ -78,7 +90,6 @@ def prepared(driver: Driver) -> Driver:
         "$1:\"OK\"::BOOLEAN, $1:\"NAME\"::VARCHAR(134217728) FROM '@~/prepared/1/') FILES=('part-00000.parquet') "
         + PARQUET
     )
-    return driver
 
 
 def check_prepared(rows: list[list[Any]]) -> None:
@@ -91,14 +102,26 @@ def check_prepared(rows: list[list[Any]]) -> None:
     assert second[1:] == [None] * 9
 
 
+@pytest.fixture(params=["http", "https"])
+def place(request: pytest.FixtureRequest, public_pem: str) -> tuple[Admin, Identity]:
+    """A fresh account with the prepared table, in a stand-in without TLS and in one with it."""
+    admin: Admin = request.getfixturevalue("admin" if request.param == "http" else "encrypted")
+    identity = new_account(admin, public_pem)
+    with Driver.logged_in(admin, identity) as driver:
+        prepare(driver)
+    return admin, identity
+
+
+def arguments_for(admin: Admin, identity: Identity) -> list[str]:
+    protocol = "https" if admin.ca_file else "http"
+    return [protocol, str(admin.port), identity.account, identity.user, identity.password]
+
+
 @pytest.mark.parametrize(("variable", "major"), [("STANDIN_PYTHON", "4"), ("CLIENTS_PYTHON", "5")])
-def test_python_connector(
-    admin: Admin, identity: Identity, prepared: Driver, key_file: str, variable: str, major: str
-) -> None:
+def test_python_connector(place: tuple[Admin, Identity], key_file: str, variable: str, major: str) -> None:
+    admin, identity = place
     mark = admin.last()
-    told = run_client(
-        variable, "connector_flow.py", str(admin.port), identity.account, identity.user, identity.password, key_file
-    )
+    told = run_client(variable, "connector_flow.py", *arguments_for(admin, identity), key_file, ca_file=admin.ca_file)
     assert told["version"].split(".")[0] == major
     assert "Incorrect username or password" in told["refused"]
     assert told["key_pair_user"] == "LOADER"
@@ -157,9 +180,50 @@ def test_python_connector_waits_and_fetches_chunks(
     assert [record["status"] for record in chunks] == [200] * 7
 
 
-def test_adbc_driver(admin: Admin, identity: Identity, prepared: Driver) -> None:
-    told = run_client(
-        "CLIENTS_PYTHON", "adbc_flow.py", str(admin.port), identity.account, identity.user, identity.password
-    )
+def test_adbc_driver(place: tuple[Admin, Identity]) -> None:
+    admin, identity = place
+    told = run_client("CLIENTS_PYTHON", "adbc_flow.py", *arguments_for(admin, identity), ca_file=admin.ca_file)
     assert told["count"] == 2
     check_prepared(told["prepared"])
+
+
+@pytest.mark.parametrize("variable", ["STANDIN_PYTHON", "CLIENTS_PYTHON"])
+def test_python_connector_refuses_an_unknown_ca(encrypted: Admin, key_file: str, variable: str) -> None:
+    """Or the proofs over TLS would prove nothing."""
+    mark = encrypted.last()
+    stranger = Identity("tls_acct", "LOADER", PASSWORD)
+    done = start_client(variable, "connector_flow.py", *arguments_for(encrypted, stranger), key_file)
+    assert done.returncode != 0
+    assert encrypted.audit(mark) == []
+
+
+# Version 4 asks for OAuth tokens with a trust store of its own, which no setting opens; over plain HTTP it does so too.
+@pytest.mark.parametrize(("variable", "where"), [("STANDIN_PYTHON", "admin"), ("CLIENTS_PYTHON", "encrypted")])
+def test_python_connector_logs_in_other_ways(
+    request: pytest.FixtureRequest, public_pem: str, variable: str, where: str
+) -> None:
+    place: Admin = request.getfixturevalue(where)
+    identity = new_account(place, public_pem)
+    user = {
+        "name": "SOMEBODY", "password": PASSWORD, "passcode": "123456", "roles": ["ANALYST"],
+        "programmatic_access_tokens": [{"token": "a-token", "role": "ANALYST"}],
+    }  # fmt: skip
+    client: dict[str, Any] = {
+        "client_id": f"bridge of {identity.account}", "client_secret": "s3cret", "user": "SOMEBODY", "scopes": ["session:role:ANALYST"],
+    }  # fmt: skip
+    place.post("accounts", {"accounts": [{"name": identity.account, "users": [user], "oauth_clients": [client]}]})
+    token = place.post("oauth", {"account": identity.account, "user": "SOMEBODY", "role": "ANALYST"})
+    protocol, port, account, *_ = arguments_for(place, identity)
+    arguments = [protocol, port, account, "SOMEBODY", PASSWORD, "123456", "a-token", token["access_token"]]
+    arguments += [client["client_id"], client["client_secret"]]
+    told = run_client(variable, "connector_logins.py", *arguments, ca_file=place.ca_file)
+    assert {way: outcome for way, outcome in told.items() if not outcome.startswith("refused")} == {
+        "passcode": "SOMEBODY as PUBLIC",
+        "passcode in password": "SOMEBODY as PUBLIC",
+        "programmatic access token": "SOMEBODY as ANALYST",
+        "oauth": "SOMEBODY as ANALYST",
+        "client credentials": "SOMEBODY as ANALYST",
+    }
+    assert "MFA with TOTP is required" in told["no passcode"]
+    assert "Programmatic access token is invalid" in told["wrong programmatic access token"]
+    assert "Invalid OAuth access token" in told["wrong oauth"]

@@ -66,13 +66,6 @@ def test_passcode(admin: Admin, identity: Identity) -> None:
     assert attempt(admin, who, PASSWORD="wrong", PASSCODE=CODE, **by_passcode)["code"] == "390100"
 
 
-def test_passcode_without_the_id_of_the_request(admin: Admin, identity: Identity) -> None:
-    who = add_user(admin, identity, passcode=CODE)
-    credentials = {"PASSWORD": PASSWORD, "PASSCODE": CODE, "EXT_AUTHN_DUO_METHOD": "passcode"}
-    assert attempt(admin, who, {"requestId": ""}, **credentials)["code"] == "394508"
-    assert attempt(admin, who, {"requestId": "", "request_id": "x"}, **credentials)["success"]
-
-
 # Programmatic access tokens
 
 

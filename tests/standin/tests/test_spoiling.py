@@ -6,17 +6,20 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from driver import Admin
 
 WAIT = 30
+CUT = (ConnectionError, ssl.SSLError)  # not a timeout, which is an OSError as these are
 
 
 @dataclass
@@ -35,6 +38,12 @@ class Target:
     def connect(self) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT)
         connection.connect()
+        if self.admin.ca_file:
+            trusting = ssl.create_default_context(cafile=self.admin.ca_file)
+            # An end of TLS that was not announced is told from one that was.
+            connection.sock = trusting.wrap_socket(
+                connection.sock, server_hostname="127.0.0.1", suppress_ragged_eofs=False
+            )
         return connection
 
     def ask(self, connection: http.client.HTTPConnection, body: bytes = b"{}") -> http.client.HTTPResponse:
@@ -51,11 +60,14 @@ class Target:
             assert time.monotonic() < deadline
 
 
-@pytest.fixture(params=["gateway", "s3"])
-def target(request: pytest.FixtureRequest, admin: Admin) -> Target:
-    if request.param == "gateway":
-        return Target(admin, admin.port, "heartbeat", "POST", "/session/heartbeat")
-    return Target(admin, admin.ready["s3_port"], "objectstore", "PUT", "/bucket/key")
+@pytest.fixture(params=["gateway", "s3", "gateway over TLS", "s3 over TLS"])
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    admin: Admin = request.getfixturevalue("encrypted" if "TLS" in request.param else "stand_in")
+    if request.param.startswith("gateway"):
+        yield Target(admin, admin.port, "heartbeat", "POST", "/session/heartbeat")
+    else:
+        yield Target(admin, admin.ready["s3_port"], "objectstore", "PUT", "/bucket/key")
+    admin.delete("faults")
 
 
 @pytest.fixture
@@ -90,7 +102,7 @@ def test_endless_body(target: Target, connection: http.client.HTTPConnection) ->
     while received < 8 * 1024 * 1024:
         received += len(response.read1(65536))
     target.admin.delete("faults")
-    with pytest.raises((ConnectionError, http.client.HTTPException)):
+    with pytest.raises((*CUT, http.client.HTTPException)):
         while response.read1(65536):
             pass
         raise ConnectionResetError
@@ -119,14 +131,14 @@ def test_gzip_bomb(target: Target, connection: http.client.HTTPConnection) -> No
 
 def test_request_cut_while_it_is_sent(target: Target) -> None:
     target.fault(cut_request_after=100_000)
-    with contextlib.closing(target.connect()) as connection, pytest.raises(ConnectionError):
+    with contextlib.closing(target.connect()) as connection, pytest.raises(CUT):
         target.ask(connection, b"x" * 50_000_000)
     assert target.last_status() == 0
 
 
 def test_request_cut_after_a_short_body(target: Target) -> None:
     target.fault(cut_request_after=100_000)
-    with contextlib.closing(target.connect()) as connection, pytest.raises(ConnectionResetError):
+    with contextlib.closing(target.connect()) as connection, pytest.raises(CUT):
         target.ask(connection)
     assert target.last_status() == 0
 
@@ -187,10 +199,14 @@ def test_connections_are_kept_otherwise(admin: Admin) -> None:
         assert connection.sock is first
 
 
-def test_lost_answer_is_a_reset(target: Target) -> None:
-    target.fault(lose_answer=True)
-    with contextlib.closing(target.connect()) as connection, pytest.raises(ConnectionResetError):
-        target.ask(connection)
+@pytest.mark.parametrize("action", [{"lose_answer": True}, {"cut_request_after": 1}])
+def test_a_cut_is_a_reset(target: Target, action: dict[str, Any]) -> None:
+    """Not an orderly end of the connection, nor of TLS."""
+    target.fault(**action)
+    with contextlib.closing(target.connect()) as connection:
+        connection.request(target.method, target.path, b"{}")
+        with pytest.raises((ConnectionResetError, ssl.SSLEOFError)):
+            connection.sock.recv(1)
     assert target.last_status() == 0
 
 
@@ -226,7 +242,7 @@ def test_black_hole(target: Target) -> None:
         with contextlib.closing(target.connect()) as connection:
             try:
                 target.ask(connection)
-            except ConnectionError as error:
+            except CUT as error:
                 outcome.append(error)
 
     thread = threading.Thread(target=ask)
@@ -246,6 +262,6 @@ def test_reading_faults_with_sql(admin: Admin) -> None:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", admin.port, timeout=WAIT)) as connection:
         connection.request("POST", "/queries/v1/query-request", json.dumps({"sqlText": "SELECT 1"}))
         assert connection.getresponse().read()
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(CUT):
             connection.request("POST", "/queries/v1/query-request", body)
             connection.getresponse()

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import ssl
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PASSWORD, Process
+from conftest import PASSWORD
 from driver import Admin, Driver, Identity
-
-
-@pytest.fixture(scope="module")
-def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Admin]:
-    """A stand-in of its own, started with accounts and `--tls`."""
-    state = tmp_path_factory.mktemp("tls")
-    accounts = state / "accounts.json"
-    user = {"name": "LOADER", "password": PASSWORD, "default_role": "LOADER_ROLE"}
-    spec = {"users": [user], "warehouses": ["COMPUTE_WH"], "databases": {"ANALYTICS_DB": ["PUBLIC", "REPORTS"]}}
-    accounts.write_text(json.dumps({"accounts": [{"name": "tls_acct", **spec}]}))
-    with Process(state, "--tls", "--accounts", str(accounts)) as ready:
-        yield Admin(ready)
 
 
 def careful(admin: Admin) -> ssl.SSLContext:
