@@ -8,7 +8,7 @@ use bridge_core::snowflake::{Session, SessionOptions, Statement};
 use serde_json::json;
 
 use crate::case::{Case, case};
-use crate::world::{World, file, run};
+use crate::world::{World, file, refused, run};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -127,10 +127,7 @@ async fn refusals(world: World) {
                 json!({"status": status, "body": "no"}),
             )
             .await;
-        let error = session
-            .execute(&Statement::new("select 1"))
-            .await
-            .unwrap_err();
+        let error = refused(&mut session, "select 1").await;
         assert_eq!(error.kind(), kind, "{error}");
         assert_eq!(world.requests("query").await.len() - before, 1, "{status}");
     }

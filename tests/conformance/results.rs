@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::case::{Case, case};
-use crate::world::{World, run};
+use crate::world::{World, refused, run};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -102,10 +102,7 @@ async fn failing_chunks(world: World) {
         )
         .await;
     let mut session = world.login().await;
-    let error = session
-        .execute(&Statement::new("select a from t order by a"))
-        .await
-        .unwrap_err();
+    let error = refused(&mut session, "select a from t order by a").await;
     assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
 }
 
@@ -116,10 +113,7 @@ async fn another_format(world: World) {
     }});
     let action = json!({"status": 200, "body": body.to_string()});
     world.fault(json!({"kind": "query"}), action).await;
-    let error = session
-        .execute(&Statement::new("select 1"))
-        .await
-        .unwrap_err();
+    let error = refused(&mut session, "select 1").await;
     assert_eq!(error.kind(), ErrorKind::Internal);
     assert!(error.message().contains("JSON"), "{error}");
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::case::{Case, case};
-use crate::world::{World, run};
+use crate::world::{World, refused, run};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -79,10 +79,7 @@ async fn gone(world: World) {
     world
         .admin(Method::DELETE, "sessions", json!({"id": id}))
         .await;
-    let error = session
-        .execute(&Statement::new("select 1"))
-        .await
-        .unwrap_err();
+    let error = refused(&mut session, "select 1").await;
     assert_eq!(
         (error.kind(), error.code()),
         (ErrorKind::SessionEnded, Some("390111"))
@@ -92,10 +89,7 @@ async fn gone(world: World) {
         let mut session = world.login().await;
         let action = json!({"error": {"code": code, "message": "gone"}});
         world.fault(json!({"kind": "query"}), action).await;
-        let error = session
-            .execute(&Statement::new("select 1"))
-            .await
-            .unwrap_err();
+        let error = refused(&mut session, "select 1").await;
         assert_eq!(
             (error.kind(), error.code()),
             (ErrorKind::SessionEnded, Some(code))
@@ -107,10 +101,7 @@ async fn gone(world: World) {
 async fn master_expired(world: World) {
     let mut session = world.login().await;
     world.expire_sessions("master").await;
-    let error = session
-        .execute(&Statement::new("select 1"))
-        .await
-        .unwrap_err();
+    let error = refused(&mut session, "select 1").await;
     assert_eq!(
         (error.kind(), error.code()),
         (ErrorKind::SessionEnded, Some("390114"))

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::case::{Case, case};
-use crate::world::{World, run};
+use crate::world::{World, refused, run};
 
 pub fn cases() -> Vec<Case> {
     vec![
@@ -152,10 +152,7 @@ async fn parked_elsewhere(world: World) {
         let body = json!({"success": true, "code": "333333", "data": {"queryId": "q", "getResultUrl": url}});
         let action = json!({"status": 200, "body": body.to_string(), "headers": {"Content-Type": "application/json"}});
         world.fault(json!({"kind": "query"}), action).await;
-        let error = session
-            .execute(&Statement::new("select 1"))
-            .await
-            .unwrap_err();
+        let error = refused(&mut session, "select 1").await;
         assert_eq!(error.kind(), ErrorKind::Internal, "{url}");
     }
     assert!(world.requests("result").await.is_empty());
@@ -224,7 +221,7 @@ async fn errors(world: World) {
             "statement",
         ),
     ] {
-        let error = session.execute(&Statement::new(sql)).await.unwrap_err();
+        let error = refused(&mut session, sql).await;
         assert_eq!((error.kind(), error.code()), (kind, Some(code)), "{error}");
         assert!(error.message().contains(words), "{error}");
         assert!(
@@ -237,10 +234,7 @@ async fn errors(world: World) {
     let hostile = format!("line\r\nERROR: forged\u{1b}[2J {}", "x".repeat(5000));
     let action = json!({"error": {"code": "003001", "sqlState": "42501\r\n", "message": hostile}});
     world.fault(json!({"kind": "query"}), action).await;
-    let error = session
-        .execute(&Statement::new("select 1"))
-        .await
-        .unwrap_err();
+    let error = refused(&mut session, "select 1").await;
     assert!(
         !error.to_string().contains(|c: char| c.is_control()),
         "{error}"

@@ -256,6 +256,12 @@ pub async fn run(session: &mut Session, sql: impl Into<String>) -> QueryResult {
     }
 }
 
+/// Runs a statement that must fail.
+pub async fn refused(session: &mut Session, sql: &str) -> bridge_core::Error {
+    let failed = session.execute(&Statement::new(sql)).await;
+    failed.expect_err(sql)
+}
+
 /// A file that is removed with the directory it comes with, with content that does not repeat.
 pub fn file(size: usize) -> (TempDir, PathBuf, Vec<u8>) {
     let directory = tempfile::tempdir().unwrap();
