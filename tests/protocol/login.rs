@@ -156,8 +156,20 @@ async fn refusals_of_every_shape() {
         (Reply::status(404, "<Error/>"), Configuration, None, 1),
         (
             Reply::status(403, failure(json!("390144")).to_string()),
+            Configuration,
+            None,
+            1,
+        ),
+        (
+            Reply::json(failure(json!("390144"))),
             Credentials,
             Some("390144"),
+            1,
+        ),
+        (
+            Reply::status(403, failure(json!("390422")).to_string()),
+            Configuration,
+            Some("390422"),
             1,
         ),
         (

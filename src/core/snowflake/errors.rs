@@ -14,6 +14,8 @@ use crate::{Error, ErrorKind};
 pub(crate) const SESSION_EXPIRED: &str = "390112";
 /// A statement still runs, and its answer is to be fetched from another path.
 pub(crate) const IN_PROGRESS: [&str; 2] = ["333333", "333334"];
+/// The key pair is not the user's.
+pub(crate) const KEY_PAIR_REFUSED: &str = "390144";
 /// The statement that should be aborted does not run: it is over, or has not begun.
 pub(crate) const NOT_EXECUTING: &str = "000605";
 
@@ -182,7 +184,7 @@ fn meaning(code: &str) -> Option<Meaning> {
         "390104" | "390110" | "390111" | "390113" | "390114" | "390115" | "390195" => (SessionEnded, "the Snowflake session has ended", ""),
         SESSION_EXPIRED => (SessionEnded, "the Snowflake session has expired", ""),
         "390139" | "390191" | "390309" => (Credentials, "Snowflake wants this user to log in through an identity provider", "Use a key pair or a programmatic access token instead."),
-        "390144" => (Credentials, "Snowflake refused the key pair", "Check that the user's RSA_PUBLIC_KEY is the one that snowflake_bridge.public_key() prints, and that account and user name (LOGIN_NAME) are right. SYSTEM$GET_LOGIN_FAILURE_DETAILS with the id in the message tells an administrator more."),
+        KEY_PAIR_REFUSED => (Credentials, "Snowflake refused the key pair", "Check that the user's RSA_PUBLIC_KEY is the one that snowflake_bridge.public_key() prints, and that account and user name (LOGIN_NAME) are right. SYSTEM$GET_LOGIN_FAILURE_DETAILS with the id in the message tells an administrator more."),
         "394300" => (Credentials, "Snowflake does not know the user of the key pair", "Give the user's LOGIN_NAME, which DESCRIBE USER shows."),
         "394302" => (Credentials, "Snowflake sees the time of this server as wrong", "Set the clock of this server, for instance with NTP: a key pair login is valid for 60 seconds."),
         "394303" => (Transient, "the key pair login took too long to arrive", "Check the clock of this server."),

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::transport::lock;
+use super::wire::Envelope;
 use super::{errors, http as client, storage, text};
 use crate::config::{Account, AllowedHosts};
 use crate::{Error, ErrorKind};
@@ -160,7 +161,8 @@ impl Route {
             status: status.as_u16(),
         };
         // Some refusals come with a status and yet say what they mean.
-        let explained = status.is_client_error() && !is_throttling(status) && is_envelope(&body);
+        let explained =
+            status.is_client_error() && !is_throttling(status) && is_explained(status, &body);
         if !status.is_success() && !explained {
             return Err(failed(errors::with_retry_after(
                 errors::http_status(status, &self.host),
@@ -227,10 +229,14 @@ fn is_throttling(status: StatusCode) -> bool {
     )
 }
 
-/// Whether a body is Snowflake's own answer with a code in it.
-fn is_envelope(body: &[u8]) -> bool {
-    serde_json::from_slice::<super::wire::Envelope>(body)
-        .is_ok_and(|envelope| envelope.code.is_some())
+/// Whether a body is Snowflake's own answer with a code in it that says more than the status does.
+fn is_explained(status: StatusCode, body: &[u8]) -> bool {
+    // The front end uses the code of a refused key pair as well where there is no such account.
+    let no_account = matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
+    serde_json::from_slice::<Envelope>(body)
+        .ok()
+        .and_then(|envelope| envelope.code)
+        .is_some_and(|code| !(no_account && code == errors::KEY_PAIR_REFUSED))
 }
 
 /// A body that was cut off ends elsewhere, and a page begins elsewhere.
