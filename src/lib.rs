@@ -11,6 +11,7 @@ mod net;
 mod options;
 mod owner;
 mod probe;
+mod retention;
 mod sandbox;
 mod secrets;
 mod source;

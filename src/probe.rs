@@ -15,7 +15,7 @@ use crate::sandbox::as_extension_owner;
 /// Somebody is waiting: an address that does not answer must not cost the seconds that a load in the background may.
 const CONNECT: Duration = Duration::from_secs(4);
 /// Logins behind a busy identity service have been seen to take ten seconds.
-const LONGEST: Duration = Duration::from_secs(30);
+pub const LONGEST: Duration = Duration::from_secs(30);
 /// Left to report the outcome before the caller's own `statement_timeout` would swallow it.
 const MARGIN: Duration = Duration::from_millis(500);
 /// Whoever set a connection up a moment ago is the one to look for a mistake in it, whatever may pass by itself.
@@ -56,7 +56,7 @@ impl Answer {
 /// What keeps the connection from working, with what to do about it.
 pub fn probe(settings: ConnectionSettings) -> Result<Answer> {
     let network = network()?;
-    within_limit(settings.account.to_string(), async move {
+    within_limit(settings.account.to_string(), LONGEST, async move {
         let started = Instant::now();
         let mut session = Session::login(&settings, &network, &SessionOptions::default()).await?;
         let outcome = look_around(&mut session, &settings, started).await;
@@ -65,16 +65,18 @@ pub fn probe(settings: ConnectionSettings) -> Result<Answer> {
     })
 }
 
-/// Runs one statement, which may depend on where the session finds itself, in a session of its own.
+/// Runs one statement, which may depend on where the session finds itself, in a session of its own, and waits for it no
+/// longer than `longest`.
 ///
 /// # Errors
 /// As [`probe`], and what Snowflake says of the statement.
 pub fn ask(
     settings: ConnectionSettings,
+    longest: Duration,
     statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
 ) -> Result<QueryResult> {
     let network = network()?;
-    within_limit(settings.account.to_string(), async move {
+    within_limit(settings.account.to_string(), longest, async move {
         let mut session = Session::login(&settings, &network, &SessionOptions::default()).await?;
         let outcome = match statement(session.info()) {
             Ok(text) => session.execute(&Statement::new(text)).await,
@@ -139,9 +141,10 @@ fn network() -> Result<Network> {
 
 fn within_limit<T: Send + 'static>(
     account: String,
+    longest: Duration,
     work: impl Future<Output = bridge_core::Result<T>> + Send + 'static,
 ) -> Result<T> {
-    let limit = time_left()?.map_or(LONGEST, |left| left.saturating_sub(MARGIN).min(LONGEST));
+    let limit = time_left()?.map_or(longest, |left| left.saturating_sub(MARGIN).min(longest));
     net::wait(async move {
         let outcome = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             let message = format!("no answer from {account} within {limit:.1?}");

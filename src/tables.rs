@@ -33,7 +33,7 @@ pub fn list(
     database: Option<String>,
     schema: Option<String>,
 ) -> Result<Vec<Table>> {
-    let result = probe::ask(settings, move |session| {
+    let result = probe::ask(settings, probe::LONGEST, move |session| {
         let (database, schema) = scope(session, database.as_deref(), schema.as_deref())?;
         sql::show_tables(database.as_deref(), schema.as_deref())
     })?;

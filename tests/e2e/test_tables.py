@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import psycopg
+import pytest
+
 from harness.bridge import RESULTS, TABLE, Bridge
 from harness.reader import columns
 from harness.standin import User
@@ -108,3 +111,20 @@ def test_types_are_those_of_the_data(bridge: Bridge, user: User) -> None:
     assert types["J"] == "VARIANT"
     assert "NEVER" not in types
     assert {"EXECUTION_ID", "UPLOADED_AT", "USER_ID", "UPLOAD_ID"} <= types.keys()
+
+
+def test_rows_that_were_loaded_long_ago_go(bridge: Bridge, user: User) -> None:
+    bridge.run("old", [{"a": 1}, {"a": 2}])
+    bridge.completed("old")
+    bridge.run("new", [{"a": 3}])
+    bridge.completed("new")
+    bridge.account.sql(f"update {QUALIFIED} set UPLOADED_AT = '2020-01-01 00:00:00+00:00' where EXECUTION_ID = 'old'")
+    bridge.account.sql(f"insert into {QUALIFIED} (A) values (4)")
+    call = "select snowflake_bridge.delete_uploaded('1 year', %s)"
+    assert bridge.app.execute(call, [RESULTS]).fetchone() == {"delete_uploaded": 2}
+    assert bridge.app.execute(call, [RESULTS]).fetchone() == {"delete_uploaded": 0}
+    assert sorted(bridge.results(user, ["A"])) == [(3,), (4,)]
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="positive interval"):
+        bridge.app.execute("select snowflake_bridge.delete_uploaded('-1 day', 't')")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="NO_SUCH_TABLE"):
+        bridge.app.execute("select snowflake_bridge.delete_uploaded('1 day', 'no_such_table')")

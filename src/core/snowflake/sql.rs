@@ -3,6 +3,7 @@
 //! Nothing is checked here but what would change the meaning of a statement: Snowflake itself says what is too long.
 
 mod load;
+mod retention;
 
 use std::fmt;
 
@@ -11,6 +12,7 @@ pub use load::{
     create_table, current_transaction, delete_uploads, describe_table, describe_transaction, put,
     remove, rollback, show_tables, widen_column,
 };
+pub use retention::delete_uploaded_before;
 
 /// A table by its full name, each part exactly as it is to be quoted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
