@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 pub use account::Account;
 pub use hosts::{AllowedHosts, Scheme};
-pub(crate) use hosts::{bracketed, is_loopback, split_port};
+pub(crate) use hosts::{bracketed, canonical, is_loopback, split_port};
 
 use crate::retry::Backoff;
 

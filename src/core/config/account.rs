@@ -40,7 +40,7 @@ impl Account {
     pub fn parse(identifier: &str, allowed: &AllowedHosts) -> Result<Self> {
         let identifier = identifier.trim();
         if let Some(entry) = allowed.find(identifier) {
-            let host = identifier.to_ascii_lowercase();
+            let host = hosts::canonical(identifier).ok_or_else(|| refused(identifier))?;
             let name = match host.parse::<IpAddr>() {
                 Ok(_) => identifier,
                 Err(_) => first_label(identifier),
@@ -70,10 +70,11 @@ impl Account {
         if labels.len() > MAX_LABELS || host.len() > 253 || !labels.iter().all(begins_with_letter) {
             return Err(refused(identifier));
         }
+        // An account's name may hold underscores, a host in a certificate may not: Snowflake answers to both.
+        let host = hosts::canonical(&host.replace('_', "-")).ok_or_else(|| refused(identifier))?;
         Ok(Self {
             scheme: Scheme::Https,
-            // An account's name may hold underscores, a host in a certificate may not: Snowflake answers to both.
-            host: host.replace('_', "-"),
+            host,
             port: Scheme::Https.default_port(),
             name: account_name(identifier),
         })
@@ -355,6 +356,8 @@ mod tests {
             "a.b.c.d.e",
             ".snowflakecomputing.com",
             "a.b.c.d.e.snowflakecomputing.com",
+            "xn--a",
+            "x_",
             &long_label,
             &long_name,
         ] {
@@ -378,6 +381,24 @@ mod tests {
             account.host(),
             "evilsnowflakecomputing.com.snowflakecomputing.com"
         );
+    }
+
+    #[test]
+    fn nothing_but_names_is_below_a_listed_domain() {
+        let allowed = AllowedHosts::parse("*.sf.corp").unwrap();
+        let account = Account::parse("Acme.sf.corp", &allowed).unwrap();
+        assert_eq!(account.url().unwrap().as_str(), "https://acme.sf.corp/");
+        for identifier in [
+            "attacker.example/.sf.corp",
+            "attacker.example?.sf.corp",
+            "attacker.example#.sf.corp",
+            "user:password@evil.sf.corp",
+            "attacker.example\\.sf.corp",
+            "xn--a.sf.corp",
+        ] {
+            let error = Account::parse(identifier, &allowed).expect_err(identifier);
+            assert_eq!(error.kind(), ErrorKind::Configuration, "{identifier}");
+        }
     }
 
     #[test]

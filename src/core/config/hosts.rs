@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use url::Url;
+
 use crate::{Error, ErrorKind, Result};
 
 /// How to speak to a host.
@@ -37,6 +39,9 @@ impl Scheme {
 /// A list of allowed hosts: `host`, `host:port`, `scheme://host:port`, and `*.domain` for every name below a domain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<AllowedHost>);
+
+/// How much of an entry that is none a message repeats.
+const SHOWN: usize = 60;
 
 /// One entry of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,9 +81,10 @@ impl AllowedHosts {
 impl AllowedHost {
     fn parse(entry: &str) -> Result<Self> {
         let refuse = |why: &str| {
+            let shown: String = entry.chars().take(SHOWN).collect();
             Error::new(
                 ErrorKind::Configuration,
-                format!("allowed host {entry:?} {why}"),
+                format!("allowed host {shown:?} {why}"),
             )
             .with_hint("Write hosts as host, host:port or scheme://host:port, separated by commas.")
         };
@@ -89,12 +95,14 @@ impl AllowedHost {
             Some(_) => return Err(refuse("has a scheme other than http and https")),
         };
         let (host, port) = split_port(authority).ok_or_else(|| refuse("has no valid port"))?;
+        let not_a_host = || refuse("is not a host name or address");
         let host = match host.strip_prefix("*.") {
-            Some(domain) if is_host_name(domain) => format!(".{domain}"),
-            None if is_host_name(host) || host.parse::<IpAddr>().is_ok() => host.to_owned(),
-            _ => return Err(refuse("is not a host name or address")),
-        }
-        .to_ascii_lowercase();
+            Some(domain) if is_host_name(domain) => {
+                format!(".{}", canonical(domain).ok_or_else(not_a_host)?)
+            }
+            None => canonical(host).ok_or_else(not_a_host)?,
+            Some(_) => return Err(not_a_host()),
+        };
         if scheme == Scheme::Http && !is_loopback(&host) {
             return Err(refuse(
                 "asks for plain HTTP, which is only for hosts of this machine",
@@ -110,7 +118,8 @@ impl AllowedHost {
     fn covers(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         if self.host.starts_with('.') {
-            host.ends_with(&self.host) && host.len() > self.host.len()
+            // A name and nothing else: in an address, `attacker.example/.domain` is another host.
+            host.ends_with(&self.host) && is_host_name(&host)
         } else {
             host == self.host
         }
@@ -157,6 +166,18 @@ pub(crate) fn bracketed(host: &str) -> String {
     } else {
         host.to_owned()
     }
+}
+
+/// A host as addresses write it: lower case, IPv6 in its shortest form. `None` for what is no host, or would become another
+/// one in an address: `0x7f.1` is 127.0.0.1 there.
+pub(crate) fn canonical(host: &str) -> Option<String> {
+    let is_address = host.parse::<IpAddr>().is_ok();
+    if !is_address && !is_host_name(host) {
+        return None;
+    }
+    let url = Url::parse(&format!("https://{}/", bracketed(host))).ok()?;
+    let written = url.host_str()?.trim_matches(['[', ']']);
+    (is_address || written.eq_ignore_ascii_case(host)).then(|| written.to_owned())
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63, at most 253 in all.
@@ -216,6 +237,42 @@ mod tests {
     }
 
     #[test]
+    fn a_domain_covers_names_only() {
+        let list = AllowedHosts::parse("*.storage.corp").unwrap();
+        for host in [
+            "attacker.example/.storage.corp",
+            "attacker.example?.storage.corp",
+            "attacker.example#.storage.corp",
+            "attacker.example\\.storage.corp",
+            "user@evil.storage.corp",
+            "x:y@z.storage.corp",
+            "attacker.example:1.storage.corp",
+            "a..storage.corp",
+            ".storage.corp",
+            "a b.storage.corp",
+            "\u{fc}.storage.corp",
+        ] {
+            assert!(list.find(host).is_none(), "{host}");
+            assert!(list.find_endpoint(host, None).is_none(), "{host}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_written_as_in_addresses() {
+        let list = AllowedHosts::parse("https://[0:0:0:0:0:0:0:1]:9001, Snow.CORP").unwrap();
+        let shown: Vec<_> = list.0.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["https://[::1]:9001", "https://snow.corp:443"]);
+        assert_eq!(
+            canonical("::ffff:127.0.0.1").as_deref(),
+            Some("::ffff:7f00:1")
+        );
+        assert_eq!(canonical("A_b.C").as_deref(), Some("a_b.c"));
+        for none in ["", "a/b", "0x7f.1", "127.1", "xn--a.b", "[::1]"] {
+            assert_eq!(canonical(none), None, "{none}");
+        }
+    }
+
+    #[test]
     fn refused_entries() {
         for entry in [
             "http://example.com",
@@ -234,9 +291,18 @@ mod tests {
             "a..b",
             "[::1",
             "http://*.example.com",
+            // Addresses would read these as other hosts, or as none.
+            "0x7f.1",
+            "1.2",
+            "010.0.0.1",
+            "*.1",
+            "a.1",
+            "xn--a",
+            &"h".repeat(2000),
         ] {
             let error = AllowedHosts::parse(entry).expect_err(entry);
             assert_eq!(error.kind(), ErrorKind::Configuration, "{entry}");
+            assert!(error.message().len() < 200, "{error}");
         }
         assert!(AllowedHosts::parse(" , ").unwrap().0.is_empty());
     }

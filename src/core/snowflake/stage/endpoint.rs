@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use crate::config::{AllowedHosts, bracketed, is_loopback};
+use crate::config::{AllowedHosts, bracketed, canonical, is_loopback};
 use crate::snowflake::storage::{AZURE, Authority, GOOGLE, GOOGLE_HOST, S3, is_plain};
 use crate::{Error, ErrorKind, Result};
 
@@ -48,7 +48,7 @@ impl S3Endpoint {
         let url = match path_style {
             true => authority.url(),
             false => authority.below(bucket).url(),
-        };
+        }?;
         Ok(Self { url, path_style })
     }
 }
@@ -78,7 +78,7 @@ pub(super) fn azure_account(
         false => "blob.",
     };
     let host = format!("{scheme}{account}.{blob}{host}");
-    Ok(Authority::new(allowed, &host, AZURE)?.url())
+    Authority::new(allowed, &host, AZURE)?.url()
 }
 
 /// What a PUT answer says about an object on Google's storage.
@@ -103,7 +103,8 @@ impl GoogleObject<'_> {
     pub(super) fn url(&self, allowed: &AllowedHosts) -> Result<Url> {
         let is_part = |part: &str| is_plain(&part.replace('_', "-"));
         let region = self.region.to_ascii_lowercase();
-        if !self.bucket.split('.').all(is_part) {
+        // Google's longest name.
+        if !self.bucket.split('.').all(is_part) || self.bucket.len() > 222 {
             return Err(impossible("a bucket"));
         }
         let mut in_path = Some(self.bucket);
@@ -117,7 +118,7 @@ impl GoogleObject<'_> {
         } else {
             GOOGLE_HOST.to_owned()
         };
-        let base = Authority::new(allowed, &host, GOOGLE)?.url();
+        let base = Authority::new(allowed, &host, GOOGLE)?.url()?;
         let mut url = Url::parse(&base).map_err(|_| impossible("a host"))?;
         url.path_segments_mut()
             .map_err(|()| impossible("a host"))?
@@ -129,13 +130,16 @@ impl GoogleObject<'_> {
 }
 
 impl Authority {
-    fn url(&self) -> String {
-        let host = bracketed(&self.host);
-        if self.port == self.scheme.default_port() {
+    /// # Errors
+    /// `Internal` for what no address can hold as a host, such as a label `xn--` without meaning.
+    fn url(&self) -> Result<String> {
+        let host = canonical(&self.host).ok_or_else(|| impossible("a host"))?;
+        let host = bracketed(&host);
+        Ok(if self.port == self.scheme.default_port() {
             format!("{}://{host}", self.scheme.as_str())
         } else {
             format!("{}://{host}:{}", self.scheme.as_str(), self.port)
-        }
+        })
     }
 
     fn below(self, label: &str) -> Self {
@@ -295,6 +299,11 @@ mod tests {
             (None, "us-west-2", "a@b"),
             (None, "us-west-2", ""),
             (None, "us-west-2", "a..b"),
+            // The library that sends the request would not survive these.
+            (None, "us-west-2", "xn--a"),
+            (None, "xn--a", "b"),
+            (Some("xn--a.s3.amazonaws.com"), "us-west-2", "b"),
+            (None, &"r".repeat(100_000), "b"),
         ] {
             assert!(
                 S3Endpoint::new(&allowed(), end_point, region, bucket).is_err(),
@@ -350,6 +359,9 @@ mod tests {
             (Some("blob.core.windows.net:8080"), "sfc1"),
             (Some("http://blob.core.windows.net"), "sfc1"),
             (Some("blob.core.windows.net/x"), "sfc1"),
+            (Some("attacker.example/.blob.localhost:10000"), "sfc1"),
+            (Some("attacker.example#.blob.localhost"), "sfc1"),
+            (None, "xn--a"),
             (None, ""),
             (None, "a.attacker.example/"),
             (None, "a@b"),
