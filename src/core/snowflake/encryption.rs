@@ -234,10 +234,20 @@ fn describe(material: &EncryptionMaterial, bits: usize) -> Result<String> {
         smk_id: &'a str,
         key_size: String,
     }
+    /// Real ones have 36 characters.
+    const LONGEST: usize = 100;
     let missing = || unusable("comes without its ids");
+    let id = |id: &'_ Option<String>| {
+        let id = id.clone().ok_or_else(missing)?;
+        // It travels in a header.
+        match id.len() <= LONGEST && id.bytes().all(|byte| byte.is_ascii_graphic()) {
+            true => Ok(id),
+            false => Err(unusable("comes with ids that cannot be any")),
+        }
+    };
     serde_json::to_string(&Description {
-        query_id: material.query_id.as_deref().ok_or_else(missing)?,
-        smk_id: material.smk_id.as_deref().ok_or_else(missing)?,
+        query_id: &id(&material.query_id)?,
+        smk_id: &id(&material.smk_id)?,
         key_size: bits.to_string(),
     })
     .map_err(|_| missing())

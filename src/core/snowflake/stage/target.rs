@@ -23,6 +23,9 @@ use crate::snowflake::wire::{PutData, StageCredentials, StageInfo};
 use crate::snowflake::{storage, text};
 use crate::{Error, ErrorKind, Result};
 
+/// The longest name of an object on all three clouds, in bytes.
+const MAX_KEY: usize = 1024;
+
 /// Where one file goes, and under which key.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -70,7 +73,10 @@ impl Target {
             "" => file_name.to_owned(),
             prefix => format!("{prefix}/{file_name}"),
         };
-        let key = Key::parse(key).map_err(|_| unexpected("names a location that cannot be one"))?;
+        let key = Key::parse(key)
+            .ok()
+            .filter(|key| key.as_ref().len() <= MAX_KEY)
+            .ok_or_else(|| unexpected("names a location that cannot be one"))?;
         let place = match stage.location_type.as_deref().unwrap_or_default() {
             "S3" => Place::Amazon(amazon(http, &stage, bucket, key)?),
             "AZURE" => Place::Azure(azure(http, &stage, bucket, key)?),
@@ -169,11 +175,11 @@ fn amazon(http: &Http, stage: &StageInfo, bucket: &str, key: Key) -> Result<Obje
         .with_bucket_name(bucket)
         .with_endpoint(endpoint.url)
         .with_virtual_hosted_style_request(!endpoint.path_style)
-        .with_access_key_id(id.ok_or_else(no_credentials)?.expose_secret())
-        .with_secret_access_key(secret.ok_or_else(no_credentials)?.expose_secret())
+        .with_access_key_id(proof(id)?)
+        .with_secret_access_key(proof(secret)?)
         .with_retry(retries(&http.network));
-    if let Some(token) = &credentials.aws_token {
-        builder = builder.with_token(token.expose_secret());
+    if credentials.aws_token.is_some() {
+        builder = builder.with_token(proof(credentials.aws_token.as_ref())?);
     }
     let store = builder.build().map_err(|_| out_of_reach())?;
     Ok(object(Arc::new(store), client, key))
@@ -183,8 +189,10 @@ fn azure(http: &Http, stage: &StageInfo, container: &str, key: Key) -> Result<Ob
     let account = stage.storage_account.as_deref().unwrap_or_default();
     let end_point = stage.end_point.as_deref();
     let endpoint = endpoint::azure_account(&http.network.allowed_hosts, end_point, account)?;
-    let sas = credentials(stage)?.azure_sas_token.as_ref();
-    let sas = sas.ok_or_else(no_credentials)?.expose_secret();
+    if !storage::is_plain(container) || container.len() > 63 {
+        return Err(unexpected("names a container that cannot be one"));
+    }
+    let sas = proof(credentials(stage)?.azure_sas_token.as_ref())?;
     let pairs: Vec<(String, String)> =
         form_urlencoded::parse(sas.trim_start_matches('?').as_bytes())
             .into_owned()
@@ -242,6 +250,18 @@ fn object(store: Arc<dyn ObjectStore>, client: ObjectClient, key: Key) -> Object
 
 fn credentials(stage: &StageInfo) -> Result<&StageCredentials> {
     stage.creds.as_ref().ok_or_else(no_credentials)
+}
+
+/// Credentials that a request can carry. The library that makes the requests to Amazon and Azure does not survive others.
+fn proof(secret: Option<&SecretString>) -> Result<&str> {
+    /// Real ones have at most a few thousand characters, and must leave room in an address.
+    const LONGEST: usize = 16 * 1024;
+    let proof = secret.ok_or_else(no_credentials)?.expose_secret();
+    match proof.len() {
+        0 => Err(no_credentials()),
+        1..=LONGEST if proof.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(proof),
+        _ => Err(unexpected("holds credentials that cannot be any")),
+    }
 }
 
 fn retries(network: &Network) -> RetryConfig {

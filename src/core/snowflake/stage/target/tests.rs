@@ -225,5 +225,51 @@ fn answers_that_are_refused() {
         let odd = answer(r#""locationType": "S3""#, MATERIAL).replace("bucket/users/1/a/", odd);
         assert!(target(&odd).is_err());
     }
+    let long = format!("bucket/{}/", "a/".repeat(MAX_KEY / 2));
+    let long = answer(r#""locationType": "S3""#, MATERIAL).replace("bucket/users/1/a/", &long);
+    assert!(target(&long).is_err());
     assert!(target("{}").is_err());
+}
+
+/// Whatever the library puts into headers and addresses without a look.
+#[test]
+fn credentials_that_no_request_can_carry() {
+    let s3 = answer(r#""locationType": "S3""#, MATERIAL);
+    assert!(target(&s3).is_ok());
+    let azure = answer(
+        r#""locationType": "AZURE", "storageAccount": "sfc1""#,
+        MATERIAL,
+    )
+    .replace("AWS_TOKEN", "AZURE_SAS_TOKEN");
+    assert!(target(&azure).is_ok());
+    for (given, odd) in [
+        (&s3, r#""t\r\nX: y""#),
+        (&s3, r#""t\u00e4""#),
+        (&s3, r#""""#),
+        (&s3, r#""a b""#),
+        (&azure, r#""sv=1&sig=\n""#),
+        (&azure, r#""""#),
+        (&azure, &format!("{:?}", "s".repeat(70_000))),
+    ] {
+        let error = target(&given.replace(r#""t""#, odd)).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{odd}");
+    }
+    for (name, odd) in [("AKIA", "AK\\u0000IA"), ("hunter2", "hunter2\\n")] {
+        assert!(target(&s3.replace(name, odd)).is_err(), "{odd}");
+    }
+    for odd in ["..?x#y", "a b", &"c".repeat(100)] {
+        let azure = azure.replace("bucket/", &format!("{odd}/"));
+        assert!(target(&azure).is_err(), "{odd}");
+    }
+    for odd in [
+        r#""q\u007f""#,
+        r#""q\u00e4""#,
+        &format!("{:?}", "q".repeat(200)),
+    ] {
+        let material = MATERIAL.replace(r#""q""#, odd);
+        assert!(
+            target(&answer(r#""locationType": "S3""#, &material)).is_err(),
+            "{odd}"
+        );
+    }
 }
