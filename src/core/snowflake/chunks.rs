@@ -9,11 +9,13 @@ use flate2::read::GzDecoder;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
+use serde_json::error::Category;
 use url::Url;
 
 use super::http::{self as client, Http};
 use super::route::MAX_ANSWER;
-use super::wire::{Cell, Chunk};
+use super::rows::Rows;
+use super::wire::Chunk;
 use super::{errors, storage};
 use crate::{Error, ErrorKind, Result};
 
@@ -29,7 +31,7 @@ pub(crate) async fn fetch(
     chunk: &Chunk,
     headers: Option<&HashMap<String, String>>,
     key: Option<&SecretString>,
-) -> Result<Vec<Vec<Cell>>> {
+) -> Result<Rows> {
     let damaged = || {
         Error::new(
             ErrorKind::Internal,
@@ -101,7 +103,7 @@ async fn fetch_once(http: &Http, url: &Url, headers: &HeaderMap) -> Result<Bytes
 }
 
 /// A part is rows separated by commas, without the brackets around them.
-fn rows(body: &[u8]) -> Result<Vec<Vec<Cell>>> {
+fn rows(body: &[u8]) -> Result<Rows> {
     let mut text = vec![b'['];
     if body.starts_with(&GZIP) {
         let limit = MAX_ANSWER as u64;
@@ -113,7 +115,14 @@ fn rows(body: &[u8]) -> Result<Vec<Vec<Cell>>> {
         text.extend_from_slice(body);
     }
     text.push(b']');
-    serde_json::from_slice(&text).map_err(|_| damaged())
+    serde_json::from_slice(&text).map_err(|cause| match cause.classify() {
+        // Whole, and nothing that another try would change.
+        Category::Data => Error::new(
+            ErrorKind::Internal,
+            "a part of a result does not consist of rows",
+        ),
+        _ => damaged(),
+    })
 }
 
 fn damaged() -> Error {
@@ -144,13 +153,8 @@ mod tests {
     fn parts_are_rows_without_brackets() {
         let plain = br#"["1",null],["2","b"]"#;
         for body in [plain.to_vec(), gzip(plain)] {
-            let rows = rows(&body).unwrap();
-            let cells: Vec<Vec<_>> = rows
-                .into_iter()
-                .map(|row| row.into_iter().map(|cell| cell.0).collect())
-                .collect();
             assert_eq!(
-                cells,
+                rows(&body).unwrap().rows,
                 [
                     [Some("1".to_owned()), None],
                     [Some("2".into()), Some("b".into())]
@@ -159,6 +163,8 @@ mod tests {
         }
         let cut = gzip(plain);
         assert!(
+        let error = rows(b"{}").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
             rows(&cut[..cut.len() - 9])
                 .err()
                 .unwrap()

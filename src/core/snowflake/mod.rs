@@ -23,6 +23,7 @@ mod route;
 mod session;
 pub mod sql;
 mod stage;
+mod rows;
 mod storage;
 mod text;
 mod tokens;

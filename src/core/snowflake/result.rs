@@ -1,12 +1,9 @@
 //! The result of a statement, its inline rows and those that lie in cloud storage.
 
-use super::chunks;
 use super::http::Http;
-use super::wire::{Cell, QueryData};
+use super::wire::QueryData;
+use super::{chunks, text};
 use crate::{Error, ErrorKind, Result};
-
-/// A result is what a loader reads: counts, descriptions, lists of tables. More than this is not such a thing.
-pub(crate) const MAX_ROWS: usize = 200_000;
 
 /// The result of a statement: text or NULL in every cell, as Snowflake's JSON format writes its types.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +45,9 @@ impl QueryResult {
         if counts.is_empty() {
             return None;
         }
-        counts.iter().map(|count| count.parse::<u64>().ok()).sum()
+        counts
+            .iter()
+            .try_fold(0_u64, |sum, count| sum.checked_add(count.parse().ok()?))
     }
 }
 
@@ -78,39 +77,18 @@ pub(crate) async fn collect(http: &Http, data: QueryData) -> Result<QueryResult>
             "Snowflake's answer announces rows and holds none",
         ));
     }
-    let mut rows = Vec::new();
-    append(&mut rows, data.rowset.unwrap_or_default())?;
+    let mut rows = data.rowset.unwrap_or_default();
+    rows.check()?;
     for chunk in data.chunks.unwrap_or_default() {
-        append(
-            &mut rows,
-            chunks::fetch(
-                http,
-                &chunk,
-                data.chunk_headers.as_ref(),
-                data.qrmk.as_ref(),
-            )
-            .await?,
-        )?;
+        let (headers, key) = (data.chunk_headers.as_ref(), data.qrmk.as_ref());
+        rows.append(chunks::fetch(http, &chunk, headers, key).await?);
+        rows.check()?;
     }
     Ok(QueryResult {
-        query_id: data.query_id.unwrap_or_default(),
+        query_id: text::token(&data.query_id.unwrap_or_default()),
         columns,
-        rows,
+        rows: rows.rows,
     })
-}
-
-fn append(rows: &mut Vec<Vec<Option<String>>>, more: Vec<Vec<Cell>>) -> Result<()> {
-    if rows.len() + more.len() > MAX_ROWS {
-        return Err(Error::new(
-            ErrorKind::Internal,
-            format!("Snowflake sent a result of more than {MAX_ROWS} rows"),
-        ));
-    }
-    rows.extend(
-        more.into_iter()
-            .map(|row| row.into_iter().map(|cell| cell.0).collect()),
-    );
-    Ok(())
 }
 
 #[cfg(test)]
@@ -145,5 +123,13 @@ mod tests {
             rows: vec![vec![Some("2".into()), Some("3".into())]],
         };
         assert_eq!(result.rows_changed(), Some(5));
+        for odd in ["-1", "x", "18446744073709551615"] {
+            let rows = vec![vec![Some("2".into()), Some(odd.into())]];
+            let result = QueryResult {
+                rows,
+                ..result.clone()
+            };
+            assert_eq!(result.rows_changed(), None, "{odd}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::errors::{Defaults, Refusal};
+use super::rows::Rows;
 use crate::{Error, ErrorKind, Result};
 
 /// What surrounds every answer. `data` differs between success, failure and progress, so it is read when that is known.
@@ -136,7 +137,7 @@ pub(crate) struct ProgressData {
 pub(crate) struct QueryData {
     pub(crate) query_id: Option<String>,
     pub(crate) rowtype: Option<Vec<RowType>>,
-    pub(crate) rowset: Option<Vec<Vec<Cell>>>,
+    pub(crate) rowset: Option<Rows>,
     pub(crate) query_result_format: Option<String>,
     /// How many rows the whole result has, which counts only where none came.
     #[serde(deserialize_with = "text_or_number")]
@@ -151,11 +152,6 @@ pub(crate) struct QueryData {
 pub(crate) struct RowType {
     pub(crate) name: String,
 }
-
-/// A value of a result: text, or NULL.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub(crate) struct Cell(#[serde(deserialize_with = "text_or_number")] pub(crate) Option<String>);
 
 /// A part of a result that lies in cloud storage, behind an address that needs no further proof.
 #[derive(Deserialize)]
@@ -230,7 +226,9 @@ pub(crate) struct StageCredentials {
 }
 
 /// A value that some servers write as text and others as a bare number or boolean; digits are kept as they are.
-fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn text_or_number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     let Some(raw) = Option::<Box<RawValue>>::deserialize(deserializer)? else {
         return Ok(None);
     };
@@ -314,15 +312,8 @@ mod tests {
         )
         .data()
         .unwrap();
-        let cells: Vec<_> = data
-            .rowset
-            .unwrap()
-            .remove(0)
-            .into_iter()
-            .map(|cell| cell.0)
-            .collect();
         assert_eq!(
-            cells,
+            data.rowset.unwrap().rows[0],
             [
                 Some("1".to_owned()),
                 None,
