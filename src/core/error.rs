@@ -109,6 +109,32 @@ impl Error {
         self
     }
 
+    /// Changes every text that can be seen, as for taking out what must not be.
+    #[must_use]
+    pub(crate) fn map_texts(mut self, change: impl Fn(String) -> String) -> Self {
+        let Repr {
+            message,
+            hint,
+            code,
+            sqlstate,
+            query_id,
+            ..
+        } = &mut *self.0;
+        for text in [Some(message)]
+            .into_iter()
+            .chain([
+                hint.as_mut(),
+                code.as_mut(),
+                sqlstate.as_mut(),
+                query_id.as_mut(),
+            ])
+            .flatten()
+        {
+            *text = change(std::mem::take(text));
+        }
+        self
+    }
+
     /// Keeps the cause, which [`StdError::source`] then gives.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -215,6 +241,21 @@ mod tests {
             full.to_string(),
             "no such table (Snowflake code 002003, SQLSTATE 02000, query 01a)"
         );
+    }
+
+    #[test]
+    fn every_text_can_be_changed() {
+        let error = Error::new(ErrorKind::Data, "a b")
+            .with_hint("b")
+            .with_code("b1")
+            .with_sqlstate("b2")
+            .with_query_id("b3")
+            .map_texts(|text| text.replace('b', "x"));
+        assert_eq!(
+            error.to_string(),
+            "a x (Snowflake code x1, SQLSTATE x2, query x3)"
+        );
+        assert_eq!(error.hint(), Some("x"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::auth::Proof;
-use super::errors::{Defaults, refusal};
+use super::errors::Defaults;
 use super::http::{APPLICATION, Http, VERSION};
 use super::session::{Session, SessionOptions};
 use super::tokens::Tokens;
@@ -69,7 +69,7 @@ impl Session {
             (_, envelope) = attempt().await?;
         }
         if !envelope.is_success() {
-            return Err(envelope.with_refusal(&Defaults::from(settings), refusal));
+            return Err(envelope.refused(&Defaults::from(settings)));
         }
         let data: LoginData = envelope.data()?;
         let granted = data.session_info.unwrap_or_default();

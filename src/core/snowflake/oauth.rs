@@ -172,12 +172,19 @@ fn form(settings: &ConnectionSettings, client: &OAuthClient) -> String {
 
 /// A refusal in the words of RFC 6749, section 5.2. The secret is taken out, should the server repeat it.
 fn refused(client: &OAuthClient, error: &str, description: Option<&str>) -> Error {
-    let said = format!("{error}: {}", description.unwrap_or_default());
-    let said = text::mask(said, &[&client.client_secret]);
-    let message = format!(
-        "the OAuth server refused the client: {}",
-        text::clean(said.trim_end_matches(": "))
-    );
+    let secret = [&client.client_secret];
+    let words = [
+        Some("the OAuth server refused the client"),
+        Some(error),
+        description,
+    ];
+    let message: Vec<String> = words
+        .into_iter()
+        .flatten()
+        .map(|words| text::clean(&text::mask(words.to_owned(), secret)))
+        .filter(|words| !words.is_empty())
+        .collect();
+    let message = message.join(": ");
     match error {
         // RFC 6749, 4.1.2.1: for servers that cannot answer 503 here.
         "temporarily_unavailable" | "server_error" => Error::new(ErrorKind::Transient, message),

@@ -12,6 +12,7 @@ use http::header::{self, HeaderValue};
 use http::{Extensions, StatusCode};
 use reqwest::{Body, Request, Response};
 use reqwest_middleware::{Middleware, Next};
+use secrecy::SecretString;
 use tokio::time::timeout;
 use url::Url;
 
@@ -64,6 +65,8 @@ pub(crate) struct Route {
     /// The longest wait for the next piece of it.
     pub(crate) stall_timeout: Duration,
     pub(crate) affinity: Arc<Mutex<Option<HeaderValue>>>,
+    /// Taken out of whatever a page says that came in place of an answer.
+    pub(crate) secrets: Vec<SecretString>,
 }
 
 #[async_trait]
@@ -186,12 +189,10 @@ impl Route {
         } else if begins_well {
             "an answer that was cut off".to_owned()
         } else {
-            // A page of some proxy; the first words tell which.
-            let begin = String::from_utf8_lossy(body.get(..200).unwrap_or(body));
-            format!(
-                "something other than Snowflake's JSON: {}",
-                text::clean(&begin)
-            )
+            match begin_of_page(body, &self.secrets).as_str() {
+                "" => "something other than Snowflake's JSON".to_owned(),
+                begin => format!("something other than Snowflake's JSON: {begin}"),
+            }
         };
         Error::new(ErrorKind::Transient, format!("{} sent {what}", self.host))
     }
@@ -229,6 +230,16 @@ fn is_throttling(status: StatusCode) -> bool {
     )
 }
 
+/// The first words of a page of some proxy, which tell whose it is. What looks like data is left out, as an answer behind
+/// a byte order mark would be, and so are secrets.
+fn begin_of_page(body: &[u8], secrets: &[SecretString]) -> String {
+    /// Enough for the words that are shown, and for what is taken out of them.
+    const READ: usize = 4096;
+    let begin = String::from_utf8_lossy(body.get(..READ).unwrap_or(body));
+    let words = begin.split(['{', '[', '"']).next().unwrap_or_default();
+    text::clean(&text::mask(words.to_owned(), secrets))
+}
+
 /// Whether a body is Snowflake's own answer with a code in it that says more than the status does.
 fn is_explained(status: StatusCode, body: &[u8]) -> bool {
     // The front end uses the code of a refused key pair as well where there is no such account.
@@ -243,4 +254,35 @@ fn is_explained(status: StatusCode, body: &[u8]) -> bool {
 fn looks_whole(body: &[u8]) -> bool {
     let body = body.trim_ascii();
     body.first() == Some(&b'{') && body.last() == Some(&b'}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_named_by_their_first_words() {
+        let secrets = ["hunter2-token".into(), "hunter2 pass".into()];
+        for (body, words) in [
+            (
+                "<html>\n<title>Proxy</title>",
+                "<html> <title>Proxy</title>",
+            ),
+            ("\u{feff}{\"data\": {\"token\": \"x\"}}", ""),
+            ("[{\"token\": \"x\"}]", ""),
+            (
+                "Authorization: Snowflake Token=\"x\"",
+                "Authorization: Snowflake Token=",
+            ),
+            (
+                "you sent hunter2-token and hunter2 pass",
+                "you sent [REDACTED] and [REDACTED]",
+            ),
+        ] {
+            assert_eq!(begin_of_page(body.as_bytes(), &secrets), words);
+        }
+        // Cut only after secrets are gone, so that no half of one stays.
+        let long = format!("{}hunter2-token", "x".repeat(295));
+        assert!(!begin_of_page(long.as_bytes(), &secrets).contains("hun"));
+    }
 }

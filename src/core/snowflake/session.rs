@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::abort::AbortOnDrop;
-use super::errors::{self, Defaults, IN_PROGRESS, SESSION_EXPIRED, refusal};
+use super::errors::{self, Defaults, IN_PROGRESS, SESSION_EXPIRED};
 use super::heartbeat::Heartbeat;
 use super::login::SessionInfo;
 use super::result::{self, QueryResult};
@@ -172,7 +172,7 @@ impl Session {
         if envelope.is_success() {
             return envelope.data();
         }
-        Err(envelope.with_refusal(&self.defaults, refusal))
+        Err(envelope.refused(&self.defaults))
     }
 
     /// The final answer to a statement: the request, polls while it runs, and renewals of the session as needed.

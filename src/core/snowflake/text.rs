@@ -47,9 +47,12 @@ pub(crate) fn without_values(text: &str) -> String {
 }
 
 /// Replaces every secret that a server repeats.
-pub(crate) fn mask(message: String, secrets: &[&SecretString]) -> String {
+pub(crate) fn mask<'a>(
+    message: String,
+    secrets: impl IntoIterator<Item = &'a SecretString>,
+) -> String {
     secrets
-        .iter()
+        .into_iter()
         .map(|secret| secret.expose_secret())
         // Shorter ones would blank out ordinary words.
         .filter(|secret| secret.len() >= 4)
@@ -58,6 +61,11 @@ pub(crate) fn mask(message: String, secrets: &[&SecretString]) -> String {
 
 /// A code, a state or an id: what a server may put there, and nothing that could be more.
 pub(crate) fn token(text: &str) -> String {
+/// Whether a text can be a name: not empty, of at most [`MAX_NAME`] characters, none of which hides or moves others.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().count() <= MAX_NAME && !text.chars().any(is_unprintable)
+}
+
     text.chars()
         .filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_')
         .take(64)

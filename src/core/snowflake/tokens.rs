@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::errors::{Defaults, SESSION_EXPIRED, refusal};
+use super::errors::{Defaults, SESSION_EXPIRED};
 use super::transport::{Call, Purpose, Transport, lock};
 use super::wire::RenewData;
 use crate::{Error, ErrorKind, Result};
@@ -91,7 +91,7 @@ impl Tokens {
             || Ok(json!({"oldSessionToken": expired.expose_secret(), "requestType": "RENEW"}));
         let envelope = transport.call(&call, body).await?;
         if !envelope.is_success() {
-            return Err(envelope.with_refusal(defaults, refusal));
+            return Err(envelope.refused(defaults));
         }
         let renewed: RenewData = envelope.data()?;
         let session = usable(renewed.session_token)?;

@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use super::http::{self as client, Http};
 use super::route::{Failed, Route};
-use super::text;
 use super::wire::Envelope;
 use crate::config::Account;
 use crate::{Error, ErrorKind, Result};
@@ -103,9 +102,7 @@ impl Transport {
                 .await
             {
                 Ok(mut envelope) => {
-                    envelope.message = envelope
-                        .message
-                        .map(|message| text::mask(message, &call.secrets));
+                    envelope.secrets = call.secrets.iter().copied().cloned().collect();
                     return Ok(envelope);
                 }
                 Err(failed) => failed,
@@ -147,7 +144,7 @@ impl Transport {
         }
         parameters.extend_from_slice(&call.parameters);
         let authorization = call.token.map(authorization);
-        let connection = self.connection(call.purpose)?;
+        let connection = self.connection(call)?;
         let answer = match call.purpose {
             Purpose::Poll(path) => {
                 let mut url = self.account.url()?;
@@ -182,10 +179,10 @@ impl Transport {
             .map_err(|cause| self.failed(cause))
     }
 
-    /// A connection whose requests all take the way of this purpose; it shares the sockets of all others.
-    fn connection(&self, purpose: Purpose<'_>) -> Result<Connection> {
+    /// A connection whose requests all take the way of this call's purpose; it shares the sockets of all others.
+    fn connection(&self, call: &Call<'_>) -> Result<Connection> {
         let stall = self.http.network.stall_timeout;
-        let (path, patience) = match purpose {
+        let (path, patience) = match call.purpose {
             Purpose::Login => ("/session/v1/login-request", stall),
             Purpose::Query => ("/queries/v1/query-request", PARKED + stall),
             Purpose::Poll(path) => (path, PARKED + stall),
@@ -203,6 +200,7 @@ impl Transport {
             patience,
             stall_timeout: stall,
             affinity: Arc::clone(&self.affinity),
+            secrets: call.secrets.iter().copied().cloned().collect(),
         };
         Ok(Connection::new_with_middware(
             ClientBuilder::new(self.http.client.clone())

@@ -7,8 +7,9 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::errors::{Defaults, Refusal};
+use super::errors::{Defaults, Refusal, refusal};
 use super::rows::Rows;
+use super::text;
 use crate::{Error, ErrorKind, Result};
 
 /// What surrounds every answer. `data` differs between success, failure and progress, so it is read when that is known.
@@ -19,9 +20,12 @@ pub(crate) struct Envelope {
     #[serde(default, deserialize_with = "text_or_number")]
     pub(crate) code: Option<String>,
     #[serde(default)]
-    pub(crate) message: Option<String>,
+    message: Option<String>,
     #[serde(default)]
     success: Option<bool>,
+    /// What was sent, and must not come back in any text.
+    #[serde(skip)]
+    pub(crate) secrets: Vec<SecretString>,
 }
 
 impl Envelope {
@@ -60,21 +64,29 @@ impl Envelope {
         })
     }
 
+    /// The error that a failure is.
+    pub(crate) fn refused(&self, defaults: &Defaults) -> Error {
+        // Again at the end: what became one word on the way may be a secret.
+        self.with_refusal(defaults, refusal)
+            .map_texts(|text| text::mask(text, &self.secrets))
+    }
+
     /// Calls `f` with what a failure says about itself.
-    pub(crate) fn with_refusal<R>(
-        &self,
-        defaults: &Defaults,
-        f: impl FnOnce(&Refusal<'_>) -> R,
-    ) -> R {
+    fn with_refusal<R>(&self, defaults: &Defaults, f: impl FnOnce(&Refusal<'_>) -> R) -> R {
         let data: FailureData = self
             .data
             .as_ref()
             .and_then(|data| serde_json::from_str(data.get()).ok())
             .unwrap_or_default();
+        // Before the text is cut to its length, which could leave half a secret.
+        let message = self
+            .message
+            .clone()
+            .map(|message| text::mask(message, &self.secrets));
         f(&Refusal {
             code: self.code.as_deref().or(data.error_code.as_deref()),
             sqlstate: data.sql_state.as_deref(),
-            message: self.message.as_deref(),
+            message: message.as_deref(),
             query_id: data.query_id.as_deref(),
             next_action: data.next_action.as_deref(),
             defaults: Some(defaults),
@@ -303,6 +315,17 @@ mod tests {
                 assert_eq!(refusal.code, Some("100046"));
                 assert_eq!(refusal.sqlstate, Some("22003"));
             });
+    }
+
+    #[test]
+    fn nothing_that_was_sent_comes_back() {
+        let mut refused = envelope(
+            r#"{"success": false, "message": "wrong: hunter2 pass", "code": "hunter2-token",
+                "data": {"sqlState": "hunter2-token", "queryId": "hunter2!-token"}}"#,
+        );
+        refused.secrets = vec!["hunter2-token".into(), "hunter2 pass".into()];
+        let error = refused.refused(&Defaults::default());
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
 
     #[test]
