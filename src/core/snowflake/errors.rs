@@ -306,7 +306,10 @@ pub(crate) fn http_status(status: StatusCode, host: &str) -> Error {
     }
 }
 
-/// Adds the pause that an answer asks for, in seconds or as a date.
+/// The longest pause that a server can ask for; by then the trouble is over, or is another.
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
+
+/// Adds the pause that an answer asks for, in seconds or as a date, up to [`MAX_PAUSE`].
 pub(crate) fn with_retry_after(error: Error, headers: &HeaderMap) -> Error {
     let asked = headers
         .get(header::RETRY_AFTER)
@@ -320,7 +323,7 @@ pub(crate) fn with_retry_after(error: Error, headers: &HeaderMap) -> Error {
         }
     });
     match pause {
-        Some(pause) => error.with_retry_after(pause),
+        Some(pause) => error.with_retry_after(pause.min(MAX_PAUSE)),
         None => error,
     }
 }

@@ -8,6 +8,7 @@ use super::auth::Proof;
 use super::errors::Defaults;
 use super::http::{APPLICATION, Http, VERSION};
 use super::session::{Session, SessionOptions};
+use super::text;
 use super::tokens::Tokens;
 use super::transport::{Call, Purpose, Transport};
 use super::wire::LoginData;
@@ -81,14 +82,19 @@ impl Session {
         let info = SessionInfo {
             account: Some(settings.account.name().to_owned()),
             username: Some(settings.username.clone()),
-            role: granted.role_name,
-            warehouse: granted.warehouse_name,
-            database: granted.database_name,
-            schema: granted.schema_name,
-            server_version: data.server_version,
+            role: name(granted.role_name),
+            warehouse: name(granted.warehouse_name),
+            database: name(granted.database_name),
+            schema: name(granted.schema_name),
+            server_version: data.server_version.as_deref().map(text::clean),
         };
         Ok(Self::new(transport, tokens, info, options))
     }
+}
+
+/// A name that the answer gives, unless it can be none: users see it, and later statements name it.
+fn name(given: Option<String>) -> Option<String> {
+    given.filter(|name| text::is_name(name))
 }
 
 /// Names as the user gave them: Snowflake folds what is not quoted.
@@ -150,4 +156,19 @@ fn login_body(
         ("CLIENT_ENVIRONMENT".to_owned(), environment),
     ]);
     Ok(json!({ "data": data }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_can_be_none_count_as_absent() {
+        let kept = |given: &str| name(Some(given.to_owned())).is_some();
+        assert!(kept("LOADER") && kept("a b.c \"d\"") && kept(&"ä".repeat(255)));
+        for odd in ["", "a\nb", "a\u{202e}b", "a\0", &"x".repeat(256)] {
+            assert!(!kept(odd), "{odd:?}");
+        }
+        assert_eq!(name(None), None);
+    }
 }

@@ -48,12 +48,17 @@ pub(crate) async fn access_token(
             Ok(token) => return Ok(token),
             Err(error) => error,
         };
-        if !error.kind().is_retryable() || attempt >= http.network.tries {
+        let asked = error.retry_after().unwrap_or_default();
+        // A server that wants a longer pause gets it from the caller.
+        if !error.kind().is_retryable()
+            || attempt >= http.network.tries
+            || asked > http.network.backoff.max
+        {
             return Err(error);
         }
         attempt += 1;
         wait = http.network.backoff.delay(wait, &mut rand::thread_rng());
-        tokio::time::sleep(wait.max(error.retry_after().unwrap_or_default())).await;
+        tokio::time::sleep(wait.max(asked)).await;
     }
 }
 

@@ -115,12 +115,14 @@ fn is_below(host: &str, cloud: &[&str]) -> bool {
 }
 
 pub(super) fn not_allowed(host: &str) -> Error {
+    let host = super::text::clean(host);
+    let what = match host.as_str() {
+        "" => "an address without a host",
+        host => host,
+    };
     Error::new(
         ErrorKind::Configuration,
-        format!(
-            "Snowflake's storage is at a host that is not allowed: {}",
-            super::text::clean(host)
-        ),
+        format!("Snowflake's storage is at a host that is not allowed: {what}"),
     )
     .with_hint(
         "If the host belongs to your organisation, add it to snowflake_bridge.allowed_hosts.",

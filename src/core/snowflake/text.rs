@@ -4,6 +4,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 /// Longer texts of servers are pages, not messages.
 const MAX_CHARS: usize = 300;
+/// Snowflake's longest identifier, in characters.
+const MAX_NAME: usize = 255;
 /// Stands where a secret stood.
 const REDACTED: &str = "[REDACTED]";
 
@@ -28,7 +30,7 @@ pub(crate) fn clean(text: &str) -> String {
             count += 1;
         }
     }
-    line.truncate(line.trim_end_matches('.').len());
+    line.truncate(line.trim_end_matches(['.', ' ']).len());
     line
 }
 
@@ -59,13 +61,13 @@ pub(crate) fn mask<'a>(
         .fold(message, |message, secret| message.replace(secret, REDACTED))
 }
 
-/// A code, a state or an id: what a server may put there, and nothing that could be more.
-pub(crate) fn token(text: &str) -> String {
 /// Whether a text can be a name: not empty, of at most [`MAX_NAME`] characters, none of which hides or moves others.
 pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().count() <= MAX_NAME && !text.chars().any(is_unprintable)
 }
 
+/// A code, a state or an id: what a server may put there, and nothing that could be more.
+pub(crate) fn token(text: &str) -> String {
     text.chars()
         .filter(|c| c.is_ascii_alphanumeric() || *c == '-' || *c == '_')
         .take(64)
@@ -90,6 +92,7 @@ mod tests {
             "a ERROR: fake line [31m"
         );
         assert_eq!(clean("  "), "");
+        assert_eq!(clean("one. .\n..."), "one");
         assert_eq!(clean(&"x".repeat(1000)).chars().count(), MAX_CHARS + 1);
         assert_eq!(clean("left\u{202e}right"), "left right");
     }
@@ -110,6 +113,7 @@ mod tests {
             for out in [clean(&text), without_values(&text)] {
                 prop_assert!(out.chars().count() <= MAX_CHARS + 1);
                 prop_assert!(!out.chars().any(is_unprintable));
+                prop_assert_eq!(out.trim(), &out);
             }
             prop_assert!(token(&text).len() <= 64);
         }

@@ -170,7 +170,8 @@ impl Transport {
         connection
             .request(
                 answer,
-                self.account.name(),
+                // The crate makes an address of it, which the route replaces; not every account's name would make one.
+                "account",
                 &parameters,
                 authorization.as_deref(),
                 body,

@@ -229,6 +229,12 @@ fn pauses_in_seconds_and_as_dates() {
         pause > Duration::from_secs(3500) && pause <= Duration::from_secs(3600),
         "{pause:?}"
     );
+    for long in [
+        u64::MAX.to_string().as_str(),
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+    ] {
+        assert_eq!(asked(long), Some(MAX_PAUSE), "{long}");
+    }
     for none in ["Fri, 31 Oct 2025 06:26:51 GMT", "soon", "-1", ""] {
         assert_eq!(asked(none), None, "{none}");
     }
