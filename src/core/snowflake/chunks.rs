@@ -8,8 +8,8 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::timeout;
 use serde_json::error::Category;
+use tokio::time::timeout;
 use url::Url;
 
 use super::http::{self as client, Http};
@@ -161,10 +161,10 @@ mod tests {
                 ]
             );
         }
-        let cut = gzip(plain);
-        assert!(
         let error = rows(b"{}").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);
+        let cut = gzip(plain);
+        assert!(
             rows(&cut[..cut.len() - 9])
                 .err()
                 .unwrap()
