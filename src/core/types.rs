@@ -185,6 +185,54 @@ mod tests {
         }
     }
 
+    /// The table between two comments of docs/types.md is this one; `UPDATE_DOCS=1` writes it there.
+    #[test]
+    fn the_documentation_has_the_same_table() {
+        const BEGIN: &str = "<!-- generated: types in files and in Snowflake -->\n";
+        const END: &str = "<!-- end of generated -->";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/types.md");
+        let documentation = std::fs::read_to_string(path).unwrap();
+        let (before, rest) = documentation.split_once(BEGIN).unwrap();
+        let (written, after) = rest.split_once(END).unwrap();
+        let generated = table();
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(path, format!("{before}{BEGIN}{generated}{END}{after}")).unwrap();
+        } else {
+            assert_eq!(written, generated, "run this test with UPDATE_DOCS=1");
+        }
+    }
+
+    fn table() -> String {
+        let mut table = String::from(
+            "\n| In Snowflake | In the file, as Arrow calls it | How COPY reads it |\n|---|---|---|\n",
+        );
+        for column_type in [
+            ColumnType::Boolean,
+            ColumnType::Number {
+                precision: 38,
+                scale: 10,
+            },
+            ColumnType::Float,
+            ColumnType::Text,
+            ColumnType::Binary,
+            ColumnType::Date,
+            ColumnType::Time,
+            ColumnType::TimestampNtz,
+            ColumnType::TimestampTz,
+            ColumnType::Variant,
+            ColumnType::Array,
+        ] {
+            table.push_str(&format!(
+                "| `{}` | `{}` | `{}` |\n",
+                column_type.snowflake(),
+                column_type.arrow(),
+                column_type.copy_expression("C")
+            ));
+        }
+        table.push('\n');
+        table
+    }
+
     #[test]
     fn a_quote_in_a_field_name_is_doubled() {
         assert_eq!(
