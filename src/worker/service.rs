@@ -58,7 +58,7 @@ pub(super) fn close_sessions() {
         .unwrap_or_else(PoisonError::into_inner)
         .upgrade();
     if let Some(pool) = pool {
-        net::finish_within(GOODBYE, async move { pool.close_all().await });
+        net::finish_within(GOODBYE, async move { pool.close().await });
     }
 }
 
@@ -140,7 +140,7 @@ impl Service {
             Ok(pool) => {
                 let old = std::mem::replace(&mut self.pool, Arc::new(pool));
                 remember(&self.pool);
-                if let Err(error) = net::spawn(async move { old.close_all().await }) {
+                if let Err(error) = net::spawn(async move { old.close().await }) {
                     log_error("snowflake_bridge: cannot close sessions", &error);
                 }
             }

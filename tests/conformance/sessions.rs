@@ -155,7 +155,7 @@ async fn pool(world: World) {
         session.release();
     }
     assert_eq!(world.requests("login").await.len(), 1);
-    pool.close_all().await;
+    pool.close().await;
     assert_eq!(world.requests("session").await.len(), 1);
 }
 

@@ -133,12 +133,7 @@ async fn refusals_of_every_shape() {
             None,
             1,
         ),
-        (
-            Reply::json(json!({"success": false})),
-            Configuration,
-            None,
-            1,
-        ),
+        (Reply::json(json!({"success": false})), Credentials, None, 1),
         (Reply::json(json!({"success": true})), Internal, None, 1),
         (
             Reply::json(json!({"success": true, "data": {"token": null}})),

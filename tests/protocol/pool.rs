@@ -39,7 +39,7 @@ async fn a_released_session_is_used_again() {
         .map(|request| request.json()["parameters"]["QUERY_TAG"].clone())
         .collect();
     assert_eq!(tags, ["first", "second"]);
-    pool.close_all().await;
+    pool.close().await;
     assert_eq!(server.requests_for(SESSION).len(), 1);
 }
 

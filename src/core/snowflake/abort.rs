@@ -1,6 +1,7 @@
 //! Ending a statement in Snowflake that nobody waits for any more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -10,6 +11,8 @@ use super::errors::{Defaults, NOT_EXECUTING, SESSION_EXPIRED};
 use super::tokens::Tokens;
 use super::transport::{Call, Purpose, Transport};
 
+/// Longer than the usual trouble, and short beside what a caller who has just lost an answer has waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The server says "not executing" also of a statement that it has not begun; drivers ask so often.
 const TRIES: u32 = 5;
 
@@ -31,6 +34,16 @@ impl AbortOnDrop {
         }))
     }
 
+    /// Aborts the statement and waits until Snowflake says that it does not run, or for [`PATIENCE`]; whether it said so.
+    pub(crate) async fn now(mut self) -> bool {
+        match self.0.take() {
+            Some(running) => tokio::time::timeout(PATIENCE, running.abort())
+                .await
+                .unwrap_or(false),
+            None => true,
+        }
+    }
+
     /// The statement has been answered.
     pub(crate) fn disarm(mut self) {
         self.0 = None;
@@ -41,29 +54,29 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         // Without a runtime the process is ending, and the server notices by itself that the client is gone.
         if let (Some(running), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(running.abort());
+            runtime.spawn(async move {
+                // Whoever dropped the statement learns nothing of it.
+                running.abort().await;
+            });
         }
     }
 }
 
 impl Running {
-    /// Best effort: whoever dropped the statement does not wait for this, and learns nothing of its failure.
-    async fn abort(self) {
+    /// Whether Snowflake said that the statement does not run.
+    async fn abort(self) -> bool {
+        let unknown = Arc::new(Defaults::default());
         let mut wait = self.transport.http.network.backoff.base;
         for _ in 0..TRIES {
             let token = self.tokens.session();
             let call = Call::new(Purpose::Abort, Some(&token));
             let body = || Ok(json!({"requestId": self.request_id.to_string()}));
             match self.transport.call(&call, body).await {
+                Ok(envelope) if envelope.is_success() => return true,
                 Ok(envelope) if envelope.has_code(&[SESSION_EXPIRED]) => {
-                    let unknown = Defaults::default();
-                    if self
-                        .tokens
-                        .renew(&self.transport, &token, &unknown)
-                        .await
-                        .is_err()
-                    {
-                        return;
+                    let renewed = self.tokens.renew(&self.transport, token, &unknown).await;
+                    if renewed.is_err() {
+                        return false;
                     }
                 }
                 Ok(envelope) if envelope.has_code(&[NOT_EXECUTING]) => {
@@ -72,8 +85,10 @@ impl Running {
                         .saturating_mul(2)
                         .min(self.transport.http.network.backoff.max);
                 }
-                _ => return,
+                _ => return false,
             }
         }
+        // Asked so often, it is over.
+        true
     }
 }

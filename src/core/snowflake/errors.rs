@@ -19,9 +19,20 @@ pub(crate) const KEY_PAIR_REFUSED: &str = "390144";
 /// The statement that should be aborted does not run: it is over, or has not begun.
 pub(crate) const NOT_EXECUTING: &str = "000605";
 
+/// What was refused, which decides what is made of words and of codes that are not known.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// To be let in.
+    Login,
+    /// Anything in a session.
+    #[default]
+    Statement,
+}
+
 /// A refusal as Snowflake worded it, with what is known about who was refused.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Refusal<'a> {
+    pub(crate) asked: Asked,
     pub(crate) code: Option<&'a str>,
     pub(crate) sqlstate: Option<&'a str>,
     pub(crate) message: Option<&'a str>,
@@ -111,22 +122,14 @@ pub(crate) fn is_stale_oauth_token(code: &str) -> bool {
 /// of its own.
 pub(crate) fn refusal(refusal: &Refusal<'_>) -> Error {
     let code = refusal.code.unwrap_or_default();
-    let meaning = meaning(code)
-        .filter(|_| !GENERIC.contains(&code))
-        .or_else(|| without_code(refusal.message?))
-        .or_else(|| meaning(code))
-        .or_else(|| next_action(refusal.next_action?))
-        .or_else(|| by_sqlstate(refusal.sqlstate?))
-        .unwrap_or(Meaning {
-            kind: if code.starts_with("39") {
-                ErrorKind::Credentials
-            } else {
-                ErrorKind::Configuration
-            },
-            summary: "",
-            hint: "",
-        });
+    let meaning = match refusal.asked {
+        Asked::Login => at_login(refusal, code),
+        Asked::Statement => at_statement(refusal, code),
+    };
     let said = match refusal.message {
+        Some(message) if meaning.kind == ErrorKind::Data && !is_compilation(code) => {
+            text::place(message)
+        }
         Some(message) if meaning.kind == ErrorKind::Data => text::without_values(message),
         Some(message) => text::clean(message),
         None => String::new(),
@@ -159,6 +162,36 @@ pub(crate) fn refusal(refusal: &Refusal<'_>) -> Error {
         error = error.with_query_id(text::token(query_id));
     }
     error
+}
+
+/// Whoever is not let in is tried again only once somebody has changed something: five wrong tries lock a user out.
+fn at_login(refusal: &Refusal<'_>, code: &str) -> Meaning {
+    meaning(code)
+        .filter(|_| !GENERIC.contains(&code))
+        .or_else(|| in_words_at_login(refusal.message?))
+        .or_else(|| meaning(code))
+        .or_else(|| next_action(refusal.next_action?))
+        .unwrap_or(Meaning {
+            kind: ErrorKind::Credentials,
+            summary: "",
+            hint: "",
+        })
+}
+
+fn at_statement(refusal: &Refusal<'_>, code: &str) -> Meaning {
+    meaning(code)
+        .or_else(|| by_sqlstate(refusal.sqlstate?))
+        .or_else(|| in_words_of_warehouses(refusal.message?))
+        .unwrap_or(Meaning {
+            kind: ErrorKind::Configuration,
+            summary: "",
+            hint: "",
+        })
+}
+
+/// Errors of compilation speak of types and names, those of execution of values.
+fn is_compilation(code: &str) -> bool {
+    code.starts_with('0')
 }
 
 struct Meaning {
@@ -219,7 +252,7 @@ fn meaning(code: &str) -> Option<Meaning> {
         "100078" => (Data, "a string is too long for its column", "Widen the column."),
         "100082" | "100067" => (Data, "a value is larger than Snowflake can hold", ""),
         "100090" => (Data, "several rows have the same key", "Choose key columns that are unique in the result."),
-        "200001" => (Data, "", ""),
+        "200001" => (Data, "a row violates a constraint of the table", ""),
         _ => return None,
     };
     Some(Meaning { kind, summary, hint })
@@ -227,26 +260,36 @@ fn meaning(code: &str) -> Option<Meaning> {
 
 /// What Snowflake says in words only. Its codes for these are in no documentation and no driver.
 #[rustfmt::skip]
-fn without_code(message: &str) -> Option<Meaning> {
-    use ErrorKind::{Configuration, Credentials};
+fn in_words_at_login(message: &str) -> Option<Meaning> {
     let message = message.to_lowercase();
     let says = |words: &str| message.contains(words);
-    let (kind, summary, hint) = if says("temporarily locked") {
-        (Credentials, "Snowflake has locked the user for some minutes", "Wait 15 minutes, or have an administrator run ALTER USER ... SET MINS_TO_UNLOCK = 0; and correct the credentials, lest it happen again.")
+    let (summary, hint) = if says("temporarily locked") {
+        ("Snowflake has locked the user for some minutes", "Wait 15 minutes, or have an administrator run ALTER USER ... SET MINS_TO_UNLOCK = 0; and correct the credentials, lest it happen again.")
     } else if says("access disabled") || says("access is disabled") {
-        (Credentials, "the Snowflake user is disabled", "Ask a Snowflake administrator to run ALTER USER ... SET DISABLED = FALSE.")
+        ("the Snowflake user is disabled", "Ask a Snowflake administrator to run ALTER USER ... SET DISABLED = FALSE.")
     } else if says("password has expired") {
-        (Credentials, "the password of the Snowflake user has expired", "Log in to Snowflake once and change the password, or use a key pair or a programmatic access token.")
+        ("the password of the Snowflake user has expired", "Log in to Snowflake once and change the password, or use a key pair or a programmatic access token.")
     } else if says("multi-factor authentication is required") {
-        (Credentials, "Snowflake asks for a second factor", "A bridge that works unattended cannot confirm one: use a key pair or a programmatic access token.")
-    } else if says("cannot be resumed because resource monitor") {
-        (Configuration, "the warehouse has used up its quota", "Raise the quota of the resource monitor, wait for its next interval, or name another warehouse.")
-    } else if says("warehouse") && says("is suspended") {
-        (Configuration, "the warehouse is suspended", "Run ALTER WAREHOUSE ... SET AUTO_RESUME = TRUE in Snowflake, or resume the warehouse.")
+        ("Snowflake asks for a second factor", "A bridge that works unattended cannot confirm one: use a key pair or a programmatic access token.")
     } else {
         return None;
     };
-    Some(Meaning { kind, summary, hint })
+    Some(Meaning { kind: ErrorKind::Credentials, summary, hint })
+}
+
+/// The same for statements. What stands in quotes is somebody's, and decides nothing.
+#[rustfmt::skip]
+fn in_words_of_warehouses(message: &str) -> Option<Meaning> {
+    let message = text::without_values(message).to_lowercase();
+    let says = |words: &str| message.contains(words);
+    let (summary, hint) = if says("cannot be resumed because resource monitor") {
+        ("the warehouse has used up its quota", "Raise the quota of the resource monitor, wait for its next interval, or name another warehouse.")
+    } else if says("warehouse") && says("is suspended") {
+        ("the warehouse is suspended", "Run ALTER WAREHOUSE ... SET AUTO_RESUME = TRUE in Snowflake, or resume the warehouse.")
+    } else {
+        return None;
+    };
+    Some(Meaning { kind: ErrorKind::Configuration, summary, hint })
 }
 
 fn next_action(action: &str) -> Option<Meaning> {
@@ -270,16 +313,19 @@ fn next_action(action: &str) -> Option<Meaning> {
 
 /// For codes that are not in the table: the class of the state tells whose fault it is.
 fn by_sqlstate(sqlstate: &str) -> Option<Meaning> {
-    let kind = match sqlstate {
-        "57014" => ErrorKind::Canceled,
-        _ if sqlstate.starts_with("22") || sqlstate.starts_with("23") => ErrorKind::Data,
-        _ if sqlstate.starts_with("XX") => ErrorKind::Internal,
-        _ if sqlstate.starts_with("08") || sqlstate.starts_with("53") => ErrorKind::Transient,
+    let (kind, summary) = match sqlstate {
+        // Lock waits and timeouts have it too; only the code of a cancellation says that somebody asked for it.
+        "57014" => (ErrorKind::Transient, ""),
+        _ if sqlstate.starts_with("22") || sqlstate.starts_with("23") => {
+            (ErrorKind::Data, "Snowflake refused a value")
+        }
+        _ if sqlstate.starts_with("XX") => (ErrorKind::Internal, ""),
+        _ if sqlstate.starts_with("08") || sqlstate.starts_with("53") => (ErrorKind::Transient, ""),
         _ => return None,
     };
     Some(Meaning {
         kind,
-        summary: "",
+        summary,
         hint: "",
     })
 }
@@ -290,7 +336,7 @@ pub(crate) fn http_status(status: StatusCode, host: &str) -> Error {
     match number {
         300..=399 => Error::new(
             ErrorKind::Configuration,
-            format!("{host} redirects to another address (HTTP {number}), which is never followed"),
+            format!("{host} redirects to an address that requests must not go to (HTTP {number})"),
         )
         .with_hint("Check the account identifier: use the address that the redirect leads to."),
         401 | 403 | 404 => Error::new(

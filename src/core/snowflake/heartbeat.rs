@@ -57,12 +57,12 @@ fn interval(master_life: Duration) -> Duration {
 }
 
 /// Best effort: a session that has ended is noticed by the next statement.
-async fn beat(transport: &Transport, tokens: &Tokens, defaults: &Defaults) {
+async fn beat(transport: &Arc<Transport>, tokens: &Tokens, defaults: &Arc<Defaults>) {
     let token = tokens.session();
     let call = Call::new(Purpose::Heartbeat, Some(&token));
     let answer = transport.call(&call, || Ok(Value::Null)).await;
     if answer.is_ok_and(|envelope| envelope.has_code(&[SESSION_EXPIRED])) {
-        let _ = tokens.renew(transport, &token, defaults).await;
+        let _ = tokens.renew(transport, token, defaults).await;
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::redirect;
@@ -45,6 +45,8 @@ impl Http {
             .min_tls_version(Version::TLS_1_2)
             .connect_timeout(network.connect_timeout)
             .pool_idle_timeout(IDLE_CONNECTION)
+            // The kernel knows what nobody above can see: whether the peer still takes what lies in its buffers.
+            .tcp_user_timeout(network.stall_timeout)
             .gzip(true);
         for certificate in trusted_certificates(network)? {
             builder = builder.add_root_certificate(certificate);
@@ -80,10 +82,20 @@ fn trusted_certificates(network: &Network) -> Result<Vec<Certificate>> {
     Ok(certificates)
 }
 
+/// A body that comes more slowly than this many bytes a second, after the stall timeout, is given up: no network is that
+/// slow, and a peer that sends a byte now and then could hold a session for ever.
+const SLOWEST: f64 = 256.0;
+
+/// Whether a body of which `bytes` have come since `begun` is given up.
+pub(crate) fn trickles(bytes: usize, begun: Instant, stall_timeout: Duration) -> bool {
+    let elapsed = begun.elapsed();
+    elapsed > stall_timeout && (bytes as f64) < elapsed.as_secs_f64() * SLOWEST
+}
+
 /// Reads a body whole, as long as it keeps coming and stays within `limit` bytes.
 ///
 /// # Errors
-/// `Transient` if it stops or is cut off, `Internal` if it is too long.
+/// `Transient` if it stops, trickles or is cut off, `Internal` if it is too long.
 pub(crate) async fn read_body(
     mut answer: reqwest::Response,
     host: &str,
@@ -91,7 +103,11 @@ pub(crate) async fn read_body(
     limit: usize,
 ) -> Result<Bytes> {
     let mut body = BytesMut::new();
+    let begun = Instant::now();
     loop {
+        if trickles(body.len(), begun, stall_timeout) {
+            return Err(late(host));
+        }
         let piece = match timeout(stall_timeout, answer.chunk()).await {
             Ok(Ok(Some(piece))) => piece,
             Ok(Ok(None)) => return Ok(body.freeze()),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::auth::Proof;
-use super::errors::Defaults;
+use super::errors::{Asked, Defaults};
 use super::http::{APPLICATION, Http, VERSION};
 use super::session::{Session, SessionOptions};
 use super::text;
@@ -70,7 +70,7 @@ impl Session {
             (_, envelope) = attempt().await?;
         }
         if !envelope.is_success() {
-            return Err(envelope.refused(&Defaults::from(settings)));
+            return Err(envelope.refused(Asked::Login, &Defaults::from(settings)));
         }
         let data: LoginData = envelope.data()?;
         let granted = data.session_info.unwrap_or_default();

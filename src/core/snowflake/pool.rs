@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,12 @@ use super::heartbeat::Heartbeat;
 use super::http::Http;
 use super::transport::lock;
 use super::{QueryResult, Session, SessionInfo, SessionOptions, Statement, Warehouse};
-use crate::Result;
 use crate::config::{ConnectionSettings, Network};
+use crate::{Error, ErrorKind, Result};
 
-/// A session that nobody wants for so long is closed. Reports come in bursts; a login takes about a second.
-const IDLE: Duration = Duration::from_secs(300);
+/// A session that nobody wants for so long is closed. Reports come in bursts, a login takes about a second, and the strictest
+/// session policy of Snowflake ends a session after five minutes.
+const IDLE: Duration = Duration::from_secs(240);
 
 /// Whose session: a configuration in one of its versions, so that a changed one is logged in anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +50,8 @@ pub struct Pool {
     gates: Arc<Mutex<HashMap<PoolKey, Arc<Gate>>>>,
     idle_limit: Duration,
     heartbeat: Option<Duration>,
+    /// Set at its end: what is released afterwards is closed.
+    closed: Arc<AtomicBool>,
 }
 
 type Idle = Mutex<HashMap<PoolKey, Vec<(Session, Instant)>>>;
@@ -74,6 +78,7 @@ impl Pool {
             gates: Arc::default(),
             idle_limit: IDLE,
             heartbeat: None,
+            closed: Arc::default(),
         })
     }
 
@@ -84,7 +89,7 @@ impl Pool {
         self
     }
 
-    /// The same pool, in which sessions wait for another time than five minutes.
+    /// The same pool, in which sessions wait for another time than four minutes.
     #[must_use]
     pub fn with_idle_limit(mut self, limit: Duration) -> Self {
         self.idle_limit = limit;
@@ -103,31 +108,39 @@ impl Pool {
         read_at: Instant,
         query_tag: &str,
     ) -> Result<PooledSession> {
-        self.close_where(|other, since| {
+        close_where(&self.idle, |other, since| {
             (other.config == key.config && other.version != key.version)
                 || since.elapsed() >= self.idle_limit
         });
         let idle = lock(&self.idle).get_mut(key).and_then(Vec::pop);
-        let options = SessionOptions {
-            query_tag: Some(query_tag.to_owned()),
+        let login = Login {
+            settings: settings.clone(),
+            read_at,
+            options: SessionOptions {
+                query_tag: Some(query_tag.to_owned()),
+            },
         };
-        let session = match idle {
+        let (session, unproven) = match idle {
             Some((mut session, _)) => {
-                session.set_options(options);
-                session
+                session.set_options(login.options.clone());
+                (session, Some(login))
             }
-            None => {
-                let login = Session::login_over(self.http.clone(), settings, options);
-                self.gate(key).pass(read_at, login).await?
-            }
+            None => (self.log_in(key, &login).await?, None),
         };
         Ok(PooledSession {
-            close: CloseOnDrop(Some(Box::pin(session.farewell()))),
-            _heartbeat: session.heartbeat(self.heartbeat),
+            close: CloseOnDrop::new(&session),
+            heartbeat: session.heartbeat(self.heartbeat),
             session,
+            unproven,
             pool: self.clone(),
             key: *key,
         })
+    }
+
+    async fn log_in(&self, key: &PoolKey, login: &Login) -> Result<Session> {
+        let session =
+            Session::login_over(self.http.clone(), &login.settings, login.options.clone());
+        self.gate(key).pass(login.read_at, session).await
     }
 
     /// What is known of the configuration's credentials; of its earlier versions, nothing is worth keeping.
@@ -137,8 +150,9 @@ impl Pool {
         Arc::clone(gates.entry(*key).or_default())
     }
 
-    /// Closes all idle sessions, and waits until Snowflake knows.
-    pub async fn close_all(&self) {
+    /// Ends the pool: closes all idle sessions, waits until Snowflake knows, and closes later whatever is released then.
+    pub async fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         let sessions: Vec<_> = lock(&self.idle)
             .drain()
             .flat_map(|(_, sessions)| sessions)
@@ -146,46 +160,48 @@ impl Pool {
         futures::future::join_all(sessions.into_iter().map(|(session, _)| session.close())).await;
     }
 
-    /// Closes idle sessions in the background.
-    fn close_where(&self, condemned: impl Fn(&PoolKey, Instant) -> bool) {
-        let mut closing = Vec::new();
-        lock(&self.idle).retain(|key, sessions| {
-            closing.extend(
-                sessions
-                    .extract_if(.., |(_, since)| condemned(key, *since))
-                    .map(|(session, _)| session),
-            );
-            !sessions.is_empty()
-        });
-        for session in closing {
-            drop(CloseOnDrop(Some(Box::pin(session.farewell()))));
-        }
-    }
-
     fn keep(&self, key: PoolKey, session: Session) {
+        if self.closed.load(Ordering::SeqCst) {
+            drop(CloseOnDrop::new(&session));
+            return;
+        }
         lock(&self.idle)
             .entry(key)
             .or_default()
             .push((session, Instant::now()));
-        let idle = Arc::downgrade(&self.idle);
-        let (http, gates) = (self.http.clone(), Arc::clone(&self.gates));
-        let (idle_limit, heartbeat) = (self.idle_limit, self.heartbeat);
+        let (idle, idle_limit) = (Arc::downgrade(&self.idle), self.idle_limit);
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 tokio::time::sleep(idle_limit).await;
                 if let Some(idle) = Weak::upgrade(&idle) {
-                    Self {
-                        http,
-                        idle,
-                        gates,
-                        idle_limit,
-                        heartbeat,
-                    }
-                    .close_where(|_, since| since.elapsed() >= idle_limit);
+                    close_where(&idle, |_, since| since.elapsed() >= idle_limit);
                 }
             });
         }
     }
+}
+
+/// Closes idle sessions in the background.
+fn close_where(idle: &Idle, condemned: impl Fn(&PoolKey, Instant) -> bool) {
+    let mut closing = Vec::new();
+    lock(idle).retain(|key, sessions| {
+        closing.extend(
+            sessions
+                .extract_if(.., |(_, since)| condemned(key, *since))
+                .map(|(session, _)| session),
+        );
+        !sessions.is_empty()
+    });
+    for session in closing {
+        drop(CloseOnDrop::new(&session));
+    }
+}
+
+/// What another login needs.
+struct Login {
+    settings: ConnectionSettings,
+    read_at: Instant,
+    options: SessionOptions,
 }
 
 /// A session in use. It goes back to its pool by [`PooledSession::release`] and only so: one that is dropped is closed,
@@ -194,7 +210,9 @@ pub struct PooledSession {
     session: Session,
     close: CloseOnDrop,
     /// Only while in use: what lies idle may end.
-    _heartbeat: Heartbeat,
+    heartbeat: Heartbeat,
+    /// How to log in again, until the first statement has shown that a session which lay idle still lives.
+    unproven: Option<Login>,
     pool: Pool,
     key: PoolKey,
 }
@@ -212,6 +230,26 @@ impl PooledSession {
         self.session.info()
     }
 
+    /// Ends the session, and waits until Snowflake knows.
+    pub async fn close(self) {
+        self.close.disarm();
+        self.session.close().await;
+    }
+
+    /// Logs in once more where the first statement finds that the session has ended while it lay idle: nothing was in it.
+    async fn revived(&mut self, ended: &Error) -> Result<bool> {
+        let Some(login) = self.unproven.take() else {
+            return Ok(false);
+        };
+        if ended.kind() != ErrorKind::SessionEnded {
+            return Ok(false);
+        }
+        self.session = self.pool.log_in(&self.key, &login).await?;
+        self.close = CloseOnDrop::new(&self.session);
+        self.heartbeat = self.session.heartbeat(self.pool.heartbeat);
+        Ok(true)
+    }
+
     /// Gives the session back for others. There must be no open transaction and nothing temporary in it.
     pub fn release(self) {
         if self.session.is_usable() {
@@ -224,7 +262,14 @@ impl PooledSession {
 #[async_trait]
 impl Warehouse for PooledSession {
     async fn execute(&mut self, statement: &Statement) -> Result<QueryResult> {
-        self.session.execute(statement).await
+        let result = self.session.execute(statement).await;
+        if let Err(ended) = &result
+            && self.revived(ended).await?
+        {
+            return self.session.execute(statement).await;
+        }
+        self.unproven = None;
+        result
     }
 
     async fn put(
@@ -234,9 +279,20 @@ impl Warehouse for PooledSession {
         file_name: &str,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        self.session
+        let result = self
+            .session
             .put(local, stage_dir, file_name, progress)
-            .await
+            .await;
+        if let Err(ended) = &result
+            && self.revived(ended).await?
+        {
+            return self
+                .session
+                .put(local, stage_dir, file_name, progress)
+                .await;
+        }
+        self.unproven = None;
+        result
     }
 }
 
@@ -244,6 +300,10 @@ impl Warehouse for PooledSession {
 struct CloseOnDrop(Option<Farewell>);
 
 impl CloseOnDrop {
+    fn new(session: &Session) -> Self {
+        Self(Some(Box::pin(session.farewell())))
+    }
+
     fn disarm(mut self) {
         self.0 = None;
     }

@@ -18,8 +18,8 @@ use url::Url;
 
 use super::transport::lock;
 use super::wire::Envelope;
-use super::{errors, http as client, storage, text};
-use crate::config::{Account, AllowedHosts};
+use super::{errors, http as client, text};
+use crate::config::Account;
 use crate::{Error, ErrorKind};
 
 /// The largest answer that is taken, after decompression. Snowflake keeps inline results and result chunks below 16 MB
@@ -58,8 +58,6 @@ pub(crate) struct Route {
     pub(crate) url: Url,
     /// For messages.
     pub(crate) host: String,
-    /// Where it may be redirected to, besides Snowflake's own hosts.
-    pub(crate) allowed_hosts: AllowedHosts,
     /// The longest wait for the beginning of an answer.
     pub(crate) patience: Duration,
     /// The longest wait for the next piece of it.
@@ -131,20 +129,18 @@ impl Route {
         }
     }
 
-    /// Where the same request has to go instead, if that is a place it may go to: Snowflake moves accounts, and its front
-    /// end may send a request to another host of the service. Any other redirect is an answer that nobody asked for.
+    /// Where the same request has to go instead, if that is a place it may go to: the same host, or for an account of
+    /// Snowflake's own domains another host there. Secrets go along, so any other redirect is refused.
     fn redirect(&self, answer: &Response) -> Option<Url> {
-        let repeats_request = matches!(
-            answer.status(),
-            StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
-        );
         let location = answer.headers().get(header::LOCATION)?.to_str().ok()?;
         let url = answer.url().join(location).ok()?;
         let may_go_there = url.origin() == self.url.origin()
-            || storage::is_listed(&self.allowed_hosts, &url)
-            || Account::serves(&url);
-        (repeats_request && may_go_there && url.username().is_empty() && url.password().is_none())
-            .then_some(url)
+            || Account::serves(&self.url) && Account::serves(&url);
+        (repeats_request(answer.status())
+            && may_go_there
+            && url.username().is_empty()
+            && url.password().is_none())
+        .then_some(url)
     }
 
     async fn check(&self, answer: Response) -> Result<Response, Failed> {
@@ -166,6 +162,18 @@ impl Route {
         // Some refusals come with a status and yet say what they mean.
         let explained =
             status.is_client_error() && !is_throttling(status) && is_explained(status, &body);
+        if repeats_request(status) && !headers.contains_key(header::LOCATION) {
+            // To nowhere: drivers take it for a front end in trouble.
+            let error = Error::new(
+                ErrorKind::Transient,
+                format!(
+                    "{} redirects to nowhere (HTTP {})",
+                    self.host,
+                    status.as_u16()
+                ),
+            );
+            return Err(failed(error));
+        }
         if !status.is_success() && !explained {
             return Err(failed(errors::with_retry_after(
                 errors::http_status(status, &self.host),
@@ -221,6 +229,13 @@ fn compress(request: &mut Request) -> Result<(), Failed> {
         .headers_mut()
         .insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     Ok(())
+}
+
+fn repeats_request(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT
+    )
 }
 
 fn is_throttling(status: StatusCode) -> bool {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::abort::AbortOnDrop;
-use super::errors::{self, Defaults, IN_PROGRESS, SESSION_EXPIRED};
+use super::errors::{self, Asked, Defaults, IN_PROGRESS, SESSION_EXPIRED};
 use super::heartbeat::Heartbeat;
 use super::login::SessionInfo;
 use super::result::{self, QueryResult};
@@ -160,19 +160,21 @@ impl Session {
         let abort = AbortOnDrop::new(&self.transport, &self.tokens, statement.request_id);
         let answer = self.answer(statement).await;
         let code = match &answer {
-            Ok(envelope) => envelope.code.as_deref(),
-            Err(error) => error.code(),
+            Ok(envelope) => envelope.failure_code(),
+            Err(error) => error.code().map(str::to_owned),
         };
-        self.usable = !code.is_some_and(errors::ends_session);
-        if answer.is_ok() || code.is_some() {
+        self.usable = if answer.is_ok() || code.is_some() {
             abort.disarm();
-        }
-        // Otherwise nobody knows whether the statement runs, and nobody waits for it any more: it is aborted as well.
+            !code.as_deref().is_some_and(errors::ends_session)
+        } else {
+            // Nobody knows whether the statement runs, or is about to. What comes next in this session must not meet it.
+            abort.now().await
+        };
         let envelope = answer?;
         if envelope.is_success() {
             return envelope.data();
         }
-        Err(envelope.refused(&self.defaults))
+        Err(envelope.refused(Asked::Statement, &self.defaults))
     }
 
     /// The final answer to a statement: the request, polls while it runs, and renewals of the session as needed.
@@ -201,7 +203,7 @@ impl Session {
             if envelope.has_code(&[SESSION_EXPIRED]) && renewals < MAX_RENEWALS {
                 renewals += 1;
                 self.tokens
-                    .renew(&self.transport, &token, &self.defaults)
+                    .renew(&self.transport, token, &self.defaults)
                     .await?;
                 continue;
             }
@@ -212,7 +214,7 @@ impl Session {
             if asked.elapsed() < PARKED_POLL && poll_path.is_some() {
                 tokio::time::sleep(*waits.next().unwrap_or(&POLL_WAITS[0])).await;
             }
-            let progress: ProgressData = envelope.data()?;
+            let progress: ProgressData = envelope.data_if_any()?;
             if let Some(path) = result_path(progress)? {
                 poll_path = Some(path);
             } else if poll_path.is_none() {
@@ -262,7 +264,8 @@ fn query_body(text: &str, sequence: u64, options: &SessionOptions) -> Result<Val
 
 /// Where the answer of a running statement will be: always on the account's own host, whatever the server wrote.
 fn result_path(progress: ProgressData) -> Result<Option<String>> {
-    let path = match (progress.get_result_url, progress.query_id) {
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let path = match (given(progress.get_result_url), given(progress.query_id)) {
         (Some(path), _) => path,
         (None, Some(id)) => format!("/queries/{id}/result"),
         (None, None) => return Ok(None),
@@ -308,7 +311,12 @@ mod tests {
             path(None, Some("01a")).unwrap().as_deref(),
             Some("/queries/01a/result")
         );
+        assert_eq!(
+            path(Some(""), Some("01a")).unwrap().as_deref(),
+            Some("/queries/01a/result")
+        );
         assert_eq!(path(None, None).unwrap(), None);
+        assert_eq!(path(Some(""), Some("")).unwrap(), None);
         for hostile in [
             "https://attacker.example/queries/a/result",
             "//attacker.example/queries/a/result",

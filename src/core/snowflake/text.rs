@@ -48,6 +48,46 @@ pub(crate) fn without_values(text: &str) -> String {
     clean(&kept)
 }
 
+/// Of a message about data only where it happened: file, row and column. All else in it may be a cell's value.
+pub(crate) fn place(text: &str) -> String {
+    // Snowflake tells the place after the value, and the file first.
+    let Some((_, after)) = text.rsplit_once("File '") else {
+        return String::new();
+    };
+    let mut place = Vec::new();
+    let (file, after) = after.split_once('\'').unwrap_or((after, ""));
+    if !file.is_empty() && file.len() <= MAX_NAME && file.bytes().all(is_path_byte) {
+        place.push(format!("file {file}"));
+    }
+    let lower = after.to_ascii_lowercase();
+    if let Some(row) = lower.find("row ").and_then(|at| after.get(at + 4..)) {
+        let digits: String = row
+            .chars()
+            .take_while(char::is_ascii_digit)
+            .take(20)
+            .collect();
+        if !digits.is_empty() {
+            place.push(format!("row {digits}"));
+        }
+    }
+    if let Some(column) = lower.find("column \"").and_then(|at| after.get(at + 7..)) {
+        let quoted = column.get(1..).and_then(|rest| rest.split_once('"'));
+        if let Some((name, _)) = quoted.filter(|(name, _)| is_name(name)) {
+            // `"TABLE"["COLUMN":3]`; the second name is the one that helps.
+            let inner = column
+                .split_once("[\"")
+                .and_then(|(_, rest)| rest.split_once('"'));
+            let name = inner.map_or(name, |(inner, _)| inner);
+            place.push(format!("column {name:?}"));
+        }
+    }
+    clean(&place.join(", "))
+}
+
+fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-' | b'@' | b'~')
+}
+
 /// Replaces every secret that a server repeats.
 pub(crate) fn mask<'a>(
     message: String,
@@ -107,10 +147,23 @@ mod tests {
         assert_eq!(without_values("open 'end"), "open '…'");
     }
 
+    #[test]
+    fn of_data_only_the_place_is_told() {
+        assert_eq!(
+            place(
+                "Numeric value 'jane' is not recognized\n  File 'a/part-00000.parquet', line 1, character 1\n  Row 3, column \"T\"[\"A b\":1]\n  If you"
+            ),
+            "file a/part-00000.parquet, row 3, column \"A b\""
+        );
+        assert_eq!(place("Row Values: [4711, \"jane\"]"), "");
+        assert_eq!(place("value {\"row 5\": 1} column \"x\""), "");
+        assert_eq!(place("File 'jane doe', Row x, column \"\u{1b}\""), "");
+    }
+
     proptest! {
         #[test]
         fn never_a_control_character_or_a_page(text in "\\PC*|(?s).*") {
-            for out in [clean(&text), without_values(&text)] {
+            for out in [clean(&text), without_values(&text), place(&text)] {
                 prop_assert!(out.chars().count() <= MAX_CHARS + 1);
                 prop_assert!(!out.chars().any(is_unprintable));
                 prop_assert_eq!(out.trim(), &out);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
-use super::errors::{Defaults, SESSION_EXPIRED};
+use super::errors::{Asked, Defaults, SESSION_EXPIRED};
 use super::transport::{Call, Purpose, Transport, lock};
 use super::wire::RenewData;
 use crate::{Error, ErrorKind, Result};
@@ -67,6 +67,25 @@ impl Tokens {
     /// `SessionEnded` if there is no master token, or it is of no use any more; what kept Snowflake from answering.
     pub(crate) async fn renew(
         &self,
+        transport: &Arc<Transport>,
+        expired: SecretString,
+        defaults: &Arc<Defaults>,
+    ) -> Result<()> {
+        let (tokens, transport, defaults) =
+            (self.clone(), Arc::clone(transport), Arc::clone(defaults));
+        // A task of its own: whoever asked may be dropped, and the new master token must not be lost with him.
+        let task =
+            tokio::spawn(async move { tokens.renew_once(&transport, &expired, &defaults).await });
+        task.await.unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Internal,
+                "the renewal of a session panicked",
+            ))
+        })
+    }
+
+    async fn renew_once(
+        &self,
         transport: &Transport,
         expired: &SecretString,
         defaults: &Defaults,
@@ -91,7 +110,7 @@ impl Tokens {
             || Ok(json!({"oldSessionToken": expired.expose_secret(), "requestType": "RENEW"}));
         let envelope = transport.call(&call, body).await?;
         if !envelope.is_success() {
-            return Err(envelope.refused(defaults));
+            return Err(envelope.refused(Asked::Statement, defaults));
         }
         let renewed: RenewData = envelope.data()?;
         let session = usable(renewed.session_token)?;

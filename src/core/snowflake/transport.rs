@@ -197,7 +197,6 @@ impl Transport {
         let route = Route {
             url,
             host: self.account.to_string(),
-            allowed_hosts: self.http.network.allowed_hosts.clone(),
             patience,
             stall_timeout: stall,
             affinity: Arc::clone(&self.affinity),

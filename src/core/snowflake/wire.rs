@@ -7,7 +7,7 @@ use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::errors::{Defaults, Refusal, refusal};
+use super::errors::{Asked, Defaults, Refusal, refusal};
 use super::rows::Rows;
 use super::text;
 use crate::{Error, ErrorKind, Result};
@@ -36,9 +36,19 @@ impl Envelope {
     }
 
     pub(crate) fn has_code(&self, codes: &[&str]) -> bool {
-        self.code
-            .as_deref()
-            .is_some_and(|code| codes.contains(&code))
+        self.failure_code()
+            .is_some_and(|code| codes.contains(&code.as_str()))
+    }
+
+    /// Reads `data` as `T`, and what is not there as nothing.
+    ///
+    /// # Errors
+    /// `Internal` if it has another shape.
+    pub(crate) fn data_if_any<T: Default + for<'de> Deserialize<'de>>(&self) -> Result<T> {
+        match self.data {
+            None => Ok(T::default()),
+            Some(_) => self.data(),
+        }
     }
 
     /// Reads `data` as `T`.
@@ -64,26 +74,40 @@ impl Envelope {
         })
     }
 
+    fn failure(&self) -> FailureData {
+        self.data
+            .as_ref()
+            .and_then(|data| serde_json::from_str(data.get()).ok())
+            .unwrap_or_default()
+    }
+
+    /// The code of a failure, which some answers have beside the data and others in it.
+    pub(crate) fn failure_code(&self) -> Option<String> {
+        self.code.clone().or_else(|| self.failure().error_code)
+    }
+
     /// The error that a failure is.
-    pub(crate) fn refused(&self, defaults: &Defaults) -> Error {
+    pub(crate) fn refused(&self, asked: Asked, defaults: &Defaults) -> Error {
         // Again at the end: what became one word on the way may be a secret.
-        self.with_refusal(defaults, refusal)
+        self.with_refusal(asked, defaults, refusal)
             .map_texts(|text| text::mask(text, &self.secrets))
     }
 
     /// Calls `f` with what a failure says about itself.
-    fn with_refusal<R>(&self, defaults: &Defaults, f: impl FnOnce(&Refusal<'_>) -> R) -> R {
-        let data: FailureData = self
-            .data
-            .as_ref()
-            .and_then(|data| serde_json::from_str(data.get()).ok())
-            .unwrap_or_default();
+    fn with_refusal<R>(
+        &self,
+        asked: Asked,
+        defaults: &Defaults,
+        f: impl FnOnce(&Refusal<'_>) -> R,
+    ) -> R {
+        let data = self.failure();
         // Before the text is cut to its length, which could leave half a secret.
         let message = self
             .message
             .clone()
             .map(|message| text::mask(message, &self.secrets));
         f(&Refusal {
+            asked,
             code: self.code.as_deref().or(data.error_code.as_deref()),
             sqlstate: data.sql_state.as_deref(),
             message: message.as_deref(),
@@ -99,8 +123,11 @@ impl Envelope {
 struct FailureData {
     #[serde(deserialize_with = "text_or_number")]
     error_code: Option<String>,
+    #[serde(deserialize_with = "text_or_number")]
     sql_state: Option<String>,
+    #[serde(deserialize_with = "text_or_number")]
     query_id: Option<String>,
+    #[serde(deserialize_with = "text_or_number")]
     next_action: Option<String>,
 }
 
@@ -148,6 +175,7 @@ pub(crate) struct ProgressData {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct QueryData {
     pub(crate) query_id: Option<String>,
+    #[serde(alias = "rowType")]
     pub(crate) rowtype: Option<Vec<RowType>>,
     pub(crate) rowset: Option<Rows>,
     pub(crate) query_result_format: Option<String>,
@@ -306,12 +334,12 @@ mod tests {
             r#"{"success": false, "data": {}, "message": ""}"#,
             r#"{"success": false, "data": "odd", "message": ""}"#,
         ] {
-            envelope(json).with_refusal(&Defaults::default(), |refusal| {
+            envelope(json).with_refusal(Asked::Statement, &Defaults::default(), |refusal| {
                 assert_eq!((refusal.code, refusal.query_id), (None, None), "{json}");
             });
         }
         envelope(r#"{"success": false, "data": {"errorCode": 100046, "queryId": "q", "sqlState": "22003"}}"#)
-            .with_refusal(&Defaults::default(), |refusal| {
+            .with_refusal(Asked::Statement, &Defaults::default(), |refusal| {
                 assert_eq!(refusal.code, Some("100046"));
                 assert_eq!(refusal.sqlstate, Some("22003"));
             });
@@ -324,7 +352,7 @@ mod tests {
                 "data": {"sqlState": "hunter2-token", "queryId": "hunter2!-token"}}"#,
         );
         refused.secrets = vec!["hunter2-token".into(), "hunter2 pass".into()];
-        let error = refused.refused(&Defaults::default());
+        let error = refused.refused(Asked::Statement, &Defaults::default());
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
 

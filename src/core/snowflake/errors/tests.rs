@@ -85,7 +85,7 @@ const CODES: &[(&str, ErrorKind, &str, &str)] = {
         ("100039", Data, "too large for its column", "numeric => 'varchar'"),
         ("100069", Data, "not valid JSON", ""),
         ("100071", Data, "cannot be converted to the type of its column", ""),
-        ("200001", Data, "server said", ""),
+        ("200001", Data, "violates a constraint", ""),
     ]
 };
 
@@ -189,8 +189,13 @@ fn what_is_said_in_words_only() {
             "used up its quota",
         ),
     ] {
-        for code in [None, Some("390100"), Some("390999"), Some("090073")] {
+        let (asked, codes) = match kind {
+            ErrorKind::Credentials => (Asked::Login, [None, Some("390100"), Some("390401")]),
+            _ => (Asked::Statement, [None, Some("390999"), Some("090073")]),
+        };
+        for code in codes {
             let error = refusal(&Refusal {
+                asked,
                 code,
                 message: Some(message),
                 ..Refusal::default()
@@ -206,6 +211,21 @@ fn what_is_said_in_words_only() {
                 "{error}"
             );
         }
+        // Words that a cell holds change nothing, whoever says them.
+        let in_a_value = format!("Value '{message}' is odd");
+        let statement = refusal(&Refusal {
+            code: Some("100132"),
+            sqlstate: Some("22000"),
+            message: Some(&in_a_value),
+            ..Refusal::default()
+        });
+        assert_eq!(statement.kind(), ErrorKind::Data, "{statement}");
+        let unknown = refusal(&Refusal {
+            code: Some("090999"),
+            message: Some(&in_a_value.replace("'WH' ", "")),
+            ..Refusal::default()
+        });
+        assert!(unknown.hint().is_none(), "{unknown}");
         // Where there is a code, words change nothing.
         let coded = refusal(&Refusal {
             code: Some("003001"),
@@ -271,15 +291,64 @@ fn messages_say_what_to_do() {
 
 #[test]
 fn data_errors_do_not_repeat_values() {
-    let error = refusal(&Refusal {
-        code: Some("100038"),
-        message: Some(
-            "Numeric value 'jane@example.com' is not recognized\n  File 'part-00000.parquet', row 3, column \"T\"[\"A\":1]",
+    for (code, said) in [
+        (
+            "100038",
+            "Numeric value 'jane@example.com' is not recognized",
         ),
+        (
+            "100090",
+            "Duplicate row detected during DML action\nRow Values: [4711, \"jane\", \"DE89370400440532013000\"]",
+        ),
+        (
+            "100071",
+            "Failed to cast variant value {\"name\":\"jane\"} to FIXED",
+        ),
+        (
+            "100069",
+            "Error parsing JSON: unknown keyword \"jane\", pos 5",
+        ),
+        (
+            "100046",
+            "Number out of representable range: type FIXED[SB16](38,0), value 4111111111111111",
+        ),
+        ("100999", "value jane"),
+    ] {
+        let told = |place: &str| {
+            refusal(&Refusal {
+                code: Some(code),
+                sqlstate: Some("22000"),
+                message: Some(&format!("{said}{place}")),
+                ..Refusal::default()
+            })
+        };
+        for error in [
+            told(""),
+            told(
+                "\n  File 'a/part-00000.parquet', line 1, character 1\n  Row 3, column \"T\"[\"A\":1]",
+            ),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Data, "{code}");
+            for value in ["jane", "4711", "DE89", "4111111111111111"] {
+                assert!(!error.to_string().contains(value), "{error}");
+            }
+        }
+        let placed =
+            told("\n  File 'a/part-00000.parquet', line 1\n  Row 3, column \"T\"[\"A\":1]");
+        assert!(
+            placed
+                .message()
+                .ends_with(": file a/part-00000.parquet, row 3, column \"A\""),
+            "{placed}"
+        );
+    }
+    // Errors of compilation speak of types.
+    let types = refusal(&Refusal {
+        code: Some("002023"),
+        message: Some("expecting VARCHAR(10) but got NUMBER(38,0) for column A"),
         ..Refusal::default()
     });
-    assert!(!error.message().contains("jane"), "{error}");
-    assert!(error.message().contains("column \"T\"[\"A\":1]"), "{error}");
+    assert!(types.message().ends_with("for column A"), "{types}");
 }
 
 #[test]
@@ -293,11 +362,30 @@ fn unknown_codes_follow_the_state() {
         .kind()
     };
     assert_eq!(kind(Some("100999"), Some("22023")), ErrorKind::Data);
-    assert_eq!(kind(Some("000999"), Some("57014")), ErrorKind::Canceled);
+    assert_eq!(kind(Some("000999"), Some("57014")), ErrorKind::Transient);
     assert_eq!(kind(Some("300002"), Some("XX000")), ErrorKind::Internal);
-    assert_eq!(kind(Some("390999"), None), ErrorKind::Credentials);
+    assert_eq!(kind(Some("390999"), None), ErrorKind::Configuration);
     assert_eq!(kind(Some("000999"), None), ErrorKind::Configuration);
     assert_eq!(kind(None, None), ErrorKind::Configuration);
+}
+
+#[test]
+fn a_login_that_is_refused_is_not_tried_again() {
+    for (code, message) in [
+        (None, None),
+        (Some("123456"), Some("no")),
+        (None, Some("Incorrect username or password was specified.")),
+        (Some("390999"), Some("no")),
+    ] {
+        let error = refusal(&Refusal {
+            asked: Asked::Login,
+            code,
+            message,
+            sqlstate: Some("08001"),
+            ..Refusal::default()
+        });
+        assert_eq!(error.kind(), ErrorKind::Credentials, "{error}");
+    }
 }
 
 #[test]
@@ -308,6 +396,7 @@ fn next_actions() {
         "EXT_AUTHN_DUO_PUSH_N_PASSCODE",
     ] {
         let error = refusal(&Refusal {
+            asked: Asked::Login,
             next_action: Some(action),
             ..Refusal::default()
         });

@@ -47,6 +47,7 @@ where
     let stall = http.network.stall_timeout;
     let host = url.host_str().unwrap_or_default().to_owned();
     let moved = Arc::new(Mutex::new(Instant::now()));
+    let size = body.size_hint().exact().unwrap_or(BUFFERED);
     let mut request = reqwest::Request::new(method, url);
     *request.headers_mut() = headers;
     *request.body_mut() = Some(reqwest::Body::wrap(Watched {
@@ -54,7 +55,7 @@ where
         piece: Bytes::new(),
         moved: Arc::clone(&moved),
     }));
-    let answer = answer(http, request, &host, &moved).await?;
+    let answer = answer(http, request, &host, &moved, size).await?;
     Ok(Answer {
         status: answer.status(),
         headers: answer.headers().clone(),
@@ -62,14 +63,21 @@ where
     })
 }
 
-/// Waits for an answer as long as the body moves.
+/// What the buffers of this machine may hold of a body that was handed over whole.
+const BUFFERED: u64 = 4 * 1024 * 1024;
+/// How slowly those may drain, in bytes a second. That they do not drain at all is for the kernel to notice.
+const DRAIN: u64 = 10_000;
+
+/// Waits for an answer as long as the body moves, and then as long as it may take to leave this machine.
 async fn answer(
     http: &Http,
     request: reqwest::Request,
     host: &str,
     moved: &Mutex<Instant>,
+    size: u64,
 ) -> Result<reqwest::Response> {
-    let stall = http.network.stall_timeout;
+    let draining = Duration::from_secs(size.min(BUFFERED) / DRAIN);
+    let stall = http.network.stall_timeout + draining;
     let answer = http.client.execute(request);
     tokio::pin!(answer);
     loop {
@@ -84,7 +92,11 @@ async fn answer(
 
 async fn read(mut answer: reqwest::Response, host: &str, stall: Duration) -> Result<Bytes> {
     let mut body = BytesMut::new();
+    let begun = std::time::Instant::now();
     loop {
+        if client::trickles(body.len(), begun, stall) {
+            return Err(stalled(host));
+        }
         match timeout(stall, answer.chunk()).await {
             Ok(Ok(Some(piece))) => {
                 let room = MAX_ANSWER.saturating_sub(body.len());
