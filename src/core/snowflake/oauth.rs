@@ -1,9 +1,8 @@
 //! Access tokens from an OAuth server, for the grant `client_credentials` of RFC 6749.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -19,6 +18,8 @@ use crate::{Error, ErrorKind, Result};
 pub(crate) const GRANT: &str = "oauth_client_credentials";
 /// Where an account gives out tokens itself.
 const OWN_PATH: &str = "/oauth/token-request";
+const CHECK_CLIENT: &str =
+    "Correct the client's id and secret, and check that it may use the grant client_credentials.";
 /// A token and what surrounds it have a few kilobytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 
@@ -42,24 +43,7 @@ pub(crate) async fn access_token(
     client: &OAuthClient,
 ) -> Result<SecretString> {
     let url = client.resolve_token_url(&settings.account, &http.network.allowed_hosts)?;
-    let (mut wait, mut attempt) = (Duration::ZERO, 1);
-    loop {
-        let error = match request(http, settings, client, &url).await {
-            Ok(token) => return Ok(token),
-            Err(error) => error,
-        };
-        let asked = error.retry_after().unwrap_or_default();
-        // A server that wants a longer pause gets it from the caller.
-        if !error.kind().is_retryable()
-            || attempt >= http.network.tries
-            || asked > http.network.backoff.max
-        {
-            return Err(error);
-        }
-        attempt += 1;
-        wait = http.network.backoff.delay(wait, &mut rand::thread_rng());
-        tokio::time::sleep(wait.max(asked)).await;
-    }
+    client::retried(&http.network, || request(http, settings, client, &url)).await
 }
 
 impl OAuthClient {
@@ -152,9 +136,30 @@ async fn request(
         )
         .with_hint("Check the token URL: it has to be the token endpoint of an OAuth server.")),
         _ => Err(errors::with_retry_after(
-            errors::http_status(status, host),
+            without_words(status, host),
             &headers,
         )),
+    }
+}
+
+/// What a status means that came without the words of RFC 6749.
+fn without_words(status: StatusCode, host: &str) -> Error {
+    let number = status.as_u16();
+    match number {
+        400 | 401 | 403 => Error::new(
+            ErrorKind::Credentials,
+            format!("the OAuth server at {host} refused the client (HTTP {number})"),
+        )
+        .with_hint(CHECK_CLIENT),
+        408 | 429 | 500..=599 => Error::new(
+            ErrorKind::Transient,
+            format!("the OAuth server at {host} is not available (HTTP {number})"),
+        ),
+        _ => Error::new(
+            ErrorKind::Configuration,
+            format!("the OAuth server at {host} gives no token (HTTP {number})"),
+        )
+        .with_hint("Check the token URL: it has to be the token endpoint of an OAuth server."),
     }
 }
 
@@ -195,7 +200,6 @@ fn refused(client: &OAuthClient, error: &str, description: Option<&str>) -> Erro
         "temporarily_unavailable" | "server_error" => Error::new(ErrorKind::Transient, message),
         "invalid_scope" => Error::new(ErrorKind::Configuration, message)
             .with_hint("Correct the scope, or the role it is made from."),
-        _ => Error::new(ErrorKind::Credentials, message)
-            .with_hint("Correct the client's id and secret, and check that it may use the grant client_credentials."),
+        _ => Error::new(ErrorKind::Credentials, message).with_hint(CHECK_CLIENT),
     }
 }

@@ -18,8 +18,8 @@ use crate::{Error, ErrorKind, Result};
 /// Longer texts are no key of at most 8192 bits.
 const MAX_PEM: usize = 64 * 1024;
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-/// OpenSSL uses 2048; more than this would keep a processor busy for seconds.
-const MAX_PBKDF2_ITERATIONS: u32 = 10_000_000;
+/// OpenSSL uses 2048, and OWASP asks for 600,000; more than this would keep a processor busy for a second.
+const MAX_PBKDF2_ITERATIONS: u32 = 1_000_000;
 /// OpenSSL's default cost; its memory is 16 MB.
 const MAX_SCRYPT_COST: u64 = 1 << 14;
 
@@ -80,11 +80,9 @@ fn decode(pem: &str) -> Result<(&str, Zeroizing<Vec<u8>>)> {
         return Ok((label, Zeroizing::default()));
     }
     let mut digits = Zeroizing::new(String::with_capacity(body.len()));
-    digits.extend(
-        body.replace("\\n", "")
-            .chars()
-            .filter(|c| !c.is_whitespace()),
-    );
+    for line in body.split("\\n") {
+        digits.extend(line.chars().filter(|c| !c.is_whitespace()));
+    }
     let der = STANDARD.decode(digits.as_bytes()).map_err(|_| not_pem())?;
     Ok((label, Zeroizing::new(der)))
 }
@@ -215,6 +213,8 @@ mod tests {
         for encrypted in [
             key!("rsa_2048_aes256.p8"),
             key!("rsa_2048_3des.p8"),
+            key!("rsa_2048_aes256_sha1.p8"),
+            key!("rsa_2048_3des_sha1.p8"),
             key!("rsa_2048_scrypt.p8"),
         ] {
             assert!(read(encrypted, Some(PASSPHRASE)).unwrap() == plain);

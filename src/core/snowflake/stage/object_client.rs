@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use http::StatusCode;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService,
@@ -11,8 +12,9 @@ use object_store::client::{
 use url::Url;
 
 use super::refusal::{UploadFailure, error_code, refused};
-use super::transfer;
+use super::transfer::{self, Answer};
 use crate::Error;
+use crate::snowflake::errors;
 use crate::snowflake::http::Http;
 use crate::snowflake::transport::lock;
 
@@ -43,6 +45,17 @@ impl HttpConnector for ObjectClient {
     }
 }
 
+/// Storage may say that something failed, or say 200 and then that something failed.
+fn failure_of(answer: &Answer) -> Option<UploadFailure> {
+    let code = error_code(&answer.body);
+    let mut failure = match answer.status.is_success() {
+        true => refused(StatusCode::INTERNAL_SERVER_ERROR, Some(code.as_deref()?)),
+        false => refused(answer.status, code.as_deref()),
+    };
+    failure.error = errors::with_retry_after(failure.error, &answer.headers);
+    Some(failure)
+}
+
 #[async_trait]
 impl HttpService for ObjectClient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
@@ -61,10 +74,7 @@ impl HttpService for ObjectClient {
                 *lock(&self.last_failure) = Some(error.into());
                 HttpError::new(kind, words)
             })?;
-        if !answer.status.is_success() {
-            let code = error_code(&answer.body);
-            *lock(&self.last_failure) = Some(refused(answer.status, code.as_deref()));
-        }
+        *lock(&self.last_failure) = failure_of(&answer);
         let mut response = HttpResponse::new(answer.body.into());
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;

@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures::stream::{FuturesUnordered, StreamExt};
 use object_store::path::Path as Key;
 use object_store::{
-    Attributes, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, WriteMultipart,
+    Attributes, MultipartUpload, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    UploadPart,
 };
 
 use super::Progress;
@@ -91,27 +93,27 @@ impl Object {
             attributes,
             ..PutMultipartOptions::default()
         };
-        let upload = self
+        let mut upload = self
             .store
             .put_multipart_opts(&self.key, options)
             .await
             .map_err(|cause| self.failure(&cause))?;
-        let mut writer = WriteMultipart::new_with_chunk_size(upload, part);
-        match self
-            .send_parts(source, file_key, part, &mut writer, progress)
-            .await
-        {
-            Ok(()) => writer
-                .finish()
+        let sent = self
+            .send_parts(source, file_key, part, upload.as_mut(), progress)
+            .await;
+        let ended = match sent {
+            Ok(()) => upload
+                .complete()
                 .await
                 .map(drop)
                 .map_err(|cause| self.failure(&cause)),
-            Err(failure) => {
-                // Parts without an end cost money until somebody removes them.
-                let _ = writer.abort().await;
-                Err(failure)
-            }
+            Err(failure) => Err(failure),
+        };
+        if ended.is_err() {
+            // Parts without an end cost money until somebody removes them.
+            let _ = upload.abort().await;
         }
+        ended
     }
 
     async fn send_parts(
@@ -119,29 +121,30 @@ impl Object {
         source: &Source,
         file_key: Option<&FileKey>,
         part: usize,
-        writer: &mut WriteMultipart,
+        upload: &mut dyn MultipartUpload,
         progress: Progress<'_>,
     ) -> Result<(), UploadFailure> {
         let mut content = source.content(file_key).await?;
         let mut body = BytesMut::new();
-        while content.append(&mut body).await? {
-            while body.len() >= part {
-                self.send(writer, body.split_to(part)).await?;
+        let mut under_way: FuturesUnordered<UploadPart> = FuturesUnordered::new();
+        let mut more = true;
+        while more {
+            more = content.append(&mut body).await?;
+            while body.len() >= part || !more && !body.is_empty() {
+                if under_way.len() >= PARALLEL_PARTS
+                    && let Some(sent) = under_way.next().await
+                {
+                    sent.map_err(|cause| self.failure(&cause))?;
+                }
+                let size = part.min(body.len());
+                let payload = PutPayload::from_bytes(body.split_to(size).freeze());
+                under_way.push(upload.put_part(payload));
                 progress(content.read);
             }
         }
-        if !body.is_empty() {
-            self.send(writer, body).await?;
+        while let Some(sent) = under_way.next().await {
+            sent.map_err(|cause| self.failure(&cause))?;
         }
-        Ok(())
-    }
-
-    async fn send(&self, writer: &mut WriteMultipart, part: BytesMut) -> Result<(), UploadFailure> {
-        writer
-            .wait_for_capacity(PARALLEL_PARTS - 1)
-            .await
-            .map_err(|cause| self.failure(&cause))?;
-        writer.put(part.freeze());
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! Where a file of a stage goes, as the answer to PUT says.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -264,6 +265,9 @@ fn proof(secret: Option<&SecretString>) -> Result<&str> {
     }
 }
 
+/// The library asks to stay below five minutes, after which its signatures may have expired.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(280);
+
 fn retries(network: &Network) -> RetryConfig {
     RetryConfig {
         backoff: BackoffConfig {
@@ -272,8 +276,8 @@ fn retries(network: &Network) -> RetryConfig {
             ..BackoffConfig::default()
         },
         max_retries: network.tries.saturating_sub(1) as usize,
-        // The tries bound the trouble; a slow connection that moves is none.
-        retry_timeout: network.statement_timeout,
+        // Long enough for a slow part to fail once; the tries bound the rest.
+        retry_timeout: RETRY_TIMEOUT,
     }
 }
 
