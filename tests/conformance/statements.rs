@@ -167,7 +167,8 @@ async fn abort(world: World) {
     let given_up =
         tokio::time::timeout(Duration::from_millis(200), session.execute(&statement)).await;
     assert!(given_up.is_err());
-    world.wait_for(|record| record["kind"] == "abort").await;
+    let abort = world.wait_for(|record| record["kind"] == "abort").await;
+    assert_eq!(abort["aborts"], statement.request_id().to_string());
     assert!(!session.is_usable());
 }
 

@@ -305,9 +305,25 @@ async fn redirects_lead_only_where_requests_may_go() {
         let to = format!("http://127.0.0.1:{}/", elsewhere.port);
         let server =
             Server::start(move |_| Reply::status(status, "").with_header("location", &to)).await;
-        let error = try_login(&server).await.unwrap_err();
+        // Listed, as storage and identity providers are: a password has no business there either.
+        let mut network = network(&server);
+        let hosts = format!(
+            "http://acme-demo.localhost:{}, http://127.0.0.1:{}",
+            server.port, elsewhere.port
+        );
+        network.allowed_hosts = bridge_core::config::AllowedHosts::parse(&hosts).unwrap();
+        let error = login_with(&network).await.unwrap_err();
         assert_eq!(error.kind(), Configuration, "{status}");
         assert_eq!(elsewhere.requests().len(), 0);
+    }
+    for status in [307, 308] {
+        // To nowhere: a front end in trouble.
+        let server = Server::start(move |request| match request.earlier {
+            0 => Reply::status(status, ""),
+            _ => Reply::json(logged_in()),
+        })
+        .await;
+        try_login(&server).await.unwrap();
     }
 }
 
@@ -411,6 +427,19 @@ async fn an_account_needs_no_server_to_be_refused() {
         .unwrap_err();
     assert_eq!(error.kind(), Configuration);
     assert_eq!(server.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_trickles_is_given_up() {
+    let server = Server::start(|_| Reply::Trickle(logged_in().to_string().into_bytes())).await;
+    let network = Network {
+        stall_timeout: Duration::from_millis(200),
+        tries: 1,
+        ..network(&server)
+    };
+    let login = tokio::time::timeout(DEADLINE, login_with(&network));
+    let error = login.await.expect("an end").unwrap_err();
+    assert_eq!(error.kind(), Transient, "{error}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod login;
+mod logs;
 mod oauth;
 mod pool;
 mod server;

@@ -72,6 +72,10 @@ pub enum Reply {
     Cut(Vec<u8>),
     /// The connection is closed instead.
     Lost,
+    /// Another reply, later.
+    After(Duration, Box<Reply>),
+    /// A whole answer of which a few bytes come at a time.
+    Trickle(Vec<u8>),
     /// Nothing, for ever.
     Silence,
 }
@@ -109,6 +113,7 @@ type Script = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
 pub struct Server {
     pub port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
+    answered: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
@@ -117,12 +122,29 @@ impl Server {
         let port = listener.local_addr().unwrap().port();
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let (script, seen): (Script, _) = (Arc::new(script), Arc::clone(&requests));
+        let answered: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let told = Arc::clone(&answered);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, Arc::clone(&script), Arc::clone(&seen)));
+                let (script, seen, told) =
+                    (Arc::clone(&script), Arc::clone(&seen), Arc::clone(&told));
+                tokio::spawn(async move {
+                    if let Some(request) = serve(stream, script, seen).await {
+                        told.lock().unwrap().push(request);
+                    }
+                });
             }
         });
-        Self { port, requests }
+        Self {
+            port,
+            requests,
+            answered,
+        }
+    }
+
+    /// The requests that were answered.
+    pub fn answered(&self) -> Vec<Request> {
+        self.answered.lock().unwrap().clone()
     }
 
     pub fn requests(&self) -> Vec<Request> {
@@ -152,12 +174,14 @@ impl Server {
     }
 }
 
-/// One request for each connection, so that each try is a connection of its own.
-async fn serve(mut stream: TcpStream, script: Script, seen: Arc<Mutex<Vec<Request>>>) {
-    let Some(mut request) = read_request(&mut stream).await else {
-        return;
-    };
-    let reply = {
+/// One request for each connection, so that each try is a connection of its own. The request, if it was answered.
+async fn serve(
+    mut stream: TcpStream,
+    script: Script,
+    seen: Arc<Mutex<Vec<Request>>>,
+) -> Option<Request> {
+    let mut request = read_request(&mut stream).await?;
+    let mut reply = {
         let mut seen = seen.lock().unwrap();
         request.earlier = seen
             .iter()
@@ -166,6 +190,10 @@ async fn serve(mut stream: TcpStream, script: Script, seen: Arc<Mutex<Vec<Reques
         seen.push(request.clone());
         script(&request)
     };
+    while let Reply::After(pause, later) = reply {
+        tokio::time::sleep(pause).await;
+        reply = *later;
+    }
     let (status, headers, body, length) = match reply {
         Reply::Answer {
             status,
@@ -173,7 +201,16 @@ async fn serve(mut stream: TcpStream, script: Script, seen: Arc<Mutex<Vec<Reques
             body,
         } => (status, headers, body.clone(), body.len()),
         Reply::Cut(body) => (200, Vec::new(), body.clone(), body.len() + 100),
-        Reply::Lost => return,
+        Reply::Trickle(body) => {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).await.ok()?;
+            for piece in body.chunks(2) {
+                stream.write_all(piece).await.ok()?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            return Some(request);
+        }
+        Reply::Lost | Reply::After(..) => return None,
         Reply::Silence => return std::future::pending().await,
     };
     let mut head =
@@ -186,6 +223,7 @@ async fn serve(mut stream: TcpStream, script: Script, seen: Arc<Mutex<Vec<Reques
     let _ = stream.write_all(head.as_bytes()).await;
     let _ = stream.write_all(&body).await;
     let _ = stream.shutdown().await;
+    Some(request)
 }
 
 async fn read_request(stream: &mut TcpStream) -> Option<Request> {

@@ -203,6 +203,32 @@ async fn an_abort_renews_the_session_and_asks_again_while_nothing_runs() {
     );
 }
 
+#[tokio::test]
+async fn after_a_lost_answer_nothing_comes_before_the_abort() {
+    for (answered, usable) in [(true, true), (false, false)] {
+        let server = Server::start(move |request| match request.path.as_str() {
+            LOGIN => Reply::json(logged_in()),
+            ABORT if answered => Reply::json(json!({"success": true})),
+            ABORT => Reply::Lost,
+            _ if request.sql() == "copy" => Reply::Lost,
+            _ => Reply::json(result(&["N"], json!([["1"]]))),
+        })
+        .await;
+        let mut session = login(&server).await;
+        let error = session.execute(&Statement::new("copy")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transient);
+        assert!(
+            !server.requests_for(ABORT).is_empty(),
+            "aborted before it returned"
+        );
+        assert_eq!(session.is_usable(), usable);
+        assert_eq!(
+            session.execute(&Statement::new("rollback")).await.is_ok(),
+            usable
+        );
+    }
+}
+
 /// Statements are never answered; aborts as `abort` says.
 async fn serve_with_aborts(
     abort: impl Fn(&crate::server::Request) -> Reply + Send + Sync + 'static,

@@ -226,6 +226,70 @@ async fn a_large_file_travels_in_parts() {
     assert!(open(&requests[0], &body) == content);
 }
 
+const BEGUN: &str = "<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><UploadId>u1</UploadId></InitiateMultipartUploadResult>";
+
+#[tokio::test]
+async fn parts_travel_side_by_side() {
+    // The first part is answered long after the second has arrived.
+    let server = storage(|request| {
+        match (request.method.as_str(), request.parameter("partNumber")) {
+            ("POST", None) if request.parameter("uploadId").is_none() => Reply::status(200, BEGUN),
+            ("PUT", Some("1")) => Reply::After(Duration::from_secs(2), Box::new(stored())),
+            ("PUT", Some(_)) => stored(),
+            _ => Reply::status(
+                200,
+                "<CompleteMultipartUploadResult><ETag>\"e\"</ETag></CompleteMultipartUploadResult>",
+            ),
+        }
+    })
+    .await;
+    let (_directory, path, _) = file(17 << 20);
+    let mut session = login(&server).await;
+    let put = session.put(&path, STAGE, "part-00000.parquet", &|_| {});
+    let seen = async {
+        // POST, PUT, PUT: both are there before either is answered.
+        server.wait_for(OBJECT, 3).await;
+        server.answered()
+    };
+    let (put, answered) = tokio::join!(put, seen);
+    put.unwrap();
+    assert!(
+        !answered
+            .iter()
+            .any(|request| request.parameter("partNumber") == Some("1")),
+        "{answered:#?}"
+    );
+}
+
+#[tokio::test]
+async fn no_part_is_left_behind() {
+    for (what, kind) in [("part", ErrorKind::Internal), ("end", ErrorKind::Transient)] {
+        let server = storage(move |request| {
+            match (request.method.as_str(), request.parameter("uploadId")) {
+                ("POST", None) => Reply::status(200, BEGUN),
+                ("PUT", _) if what == "part" && request.parameter("partNumber") == Some("3") => {
+                    refused(404, "NoSuchUpload")
+                }
+                ("PUT", _) => stored(),
+                ("DELETE", _) => Reply::status(204, ""),
+                // Storage may say 200 and then that it failed.
+                _ => refused(200, "InternalError"),
+            }
+        })
+        .await;
+        let (_directory, path, _) = file(17 << 20);
+        let error = login(&server)
+            .await
+            .put(&path, STAGE, "part-00000.parquet", &|_| {})
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let removed = server.requests_for(OBJECT);
+        let removed = removed.iter().filter(|request| request.method == "DELETE");
+        assert_eq!(removed.count(), 1, "{what}");
+    }
+}
+
 #[tokio::test]
 async fn expired_credentials_are_asked_for_again_once() {
     for (status, code) in [(400, "ExpiredToken"), (403, "AccessDenied")] {

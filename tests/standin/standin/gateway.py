@@ -106,6 +106,8 @@ class Gateway(Front):
         if request.kind == "query":
             body = _json(request)
             record |= {"sql": body.get("sqlText"), "parameters": body.get("parameters")}
+        elif request.kind == "abort":
+            record["aborts"] = _json(request).get("requestId")
 
     def refusal(self, error: dict[str, Any]) -> Answer:
         data = {"errorCode": error.get("code"), "sqlState": error.get("sqlState"), "queryId": str(uuid.uuid4())}

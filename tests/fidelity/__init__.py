@@ -1,0 +1,1 @@
+"""Every type and its edge values through the whole path, compared with PostgreSQL's own text of them."""

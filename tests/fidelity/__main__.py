@@ -1,0 +1,129 @@
+"""`python -m fidelity`: each type's values from a table to Snowflake, read back there and from the Parquet file.
+
+SEED chooses the values that are drawn, VALUES how many there are for each type. Ends with one line,
+`fidelity: types=… values=… exact=… refused=… wrong=…`, and fails unless wrong=0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow.parquet as pq
+
+from fidelity.catalogue import TYPES, Type
+from harness import reader
+from harness.bridge import Bridge
+from harness.standin import Standin, User
+
+SETUP = """
+    create type fidelity_mood as enum ('sad', 'it''s ok', 'ÄÖ');
+    create domain fidelity_positive as integer check (value > 0);
+    create type fidelity_pair as (number int, words text);
+"""
+
+
+def main() -> int:
+    seed = int(os.environ.get("SEED") or random.randrange(2**32))
+    drawn = int(os.environ.get("VALUES") or 20)
+    counts: Counter[str] = Counter()
+    with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin)) as bridge:
+        user = bridge.ready()
+        for extension in ("citext", "hstore"):
+            bridge.admin.execute(f"create extension {extension}")
+        bridge.app.execute(SETUP)
+        bridge.app.execute("set timezone = 'UTC'")
+        bridge.app.execute("set lc_monetary = 'C'")
+        rng = random.Random(seed)
+        for kind in TYPES:
+            values = [*kind.values, *(kind.draw(rng) for _ in range(drawn if kind.draw else 0))]
+            for outcome, what in check(bridge, user, kind, values):
+                counts[outcome] += 1
+                if outcome == "wrong":
+                    print(f"wrong: seed={seed} {kind.sql}: {what}", flush=True)
+    total = counts.total()
+    print(
+        f"fidelity: seed={seed} types={len(TYPES)} values={total} exact={counts['exact']} "
+        f"refused={counts['refused']} wrong={counts['wrong']}"
+    )
+    return 1 if counts["wrong"] or not counts["exact"] else 0
+
+
+def check(bridge: Bridge, user: User, kind: Type, values: list[str]) -> Iterator[tuple[str, str]]:
+    """What became of each value of a type: exact, refused as it must be, or wrong."""
+    try:
+        yield from travel(bridge, user, kind, values)
+    except psycopg.Error as error:
+        bridge.app.rollback()
+        yield "wrong", f"the upload failed: {error}"
+    for value in kind.refused:
+        create(bridge, kind, "refused", [value])
+        try:
+            bridge.call("upload_table", relation="refused", table_name=f"R_{kind.name}")
+        except psycopg.errors.DataError:
+            yield "refused", value
+        else:
+            yield "wrong", f"{value!r} was taken"
+
+
+def create(bridge: Bridge, kind: Type, table: str, values: list[str]) -> None:
+    bridge.app.execute(f"drop table if exists {table}")
+    bridge.app.execute(f"create table {table} (n integer, v {kind.sql})")
+    with bridge.app.cursor() as cursor:
+        cursor.executemany(f"insert into {table} values (%s, %s::text::{kind.sql})", list(enumerate(values)))
+    bridge.app.execute(f"insert into {table} values (-1, null)")
+
+
+def travel(bridge: Bridge, user: User, kind: Type, values: list[str]) -> Iterator[tuple[str, str]]:
+    create(bridge, kind, "source", values)
+    target = f"T_{kind.name}".upper()
+    with bridge.app.transaction():
+        # The worker sees the upload once this commits; until then its files are here to be read.
+        upload = bridge.call("upload_table", relation="source", table_name=target)
+        in_file = parquet(bridge, upload)
+    state = bridge.call("wait_for_upload", id=upload, timeout="60 s")
+    if state != "completed":
+        yield "wrong", f"the upload ended as {state}"
+        return
+    in_snowflake = dict(reader.query(bridge.account, user, f'select n, v from "{user.database}"."{user.schema}"."{target}"'))
+    rows = bridge.app.execute("select n, v::text as text, to_jsonb(v)::text as json from source").fetchall()
+    for row in rows:
+        wrong = [
+            f"{row['text']!r} is {arrived[row['n']]!r} in {where}"
+            for where, arrived in (("Snowflake", in_snowflake), ("the file", in_file))
+            if not same(kind, row, arrived[row["n"]])
+        ]
+        yield ("wrong", "; ".join(wrong)) if wrong else ("exact", "")
+
+
+def same(kind: Type, row: dict[str, Any], arrived: Any) -> bool:
+    if row["text"] is None:
+        return arrived is None
+    return kind.same(row["text"], row["json"], arrived)
+
+
+def parquet(bridge: Bridge, upload: int) -> dict[int, Any]:
+    """The values in the spooled files, by number."""
+    [row] = bridge.admin.execute("select setting from pg_settings where name = 'data_directory'").fetchall()
+    [found] = bridge.app.execute(
+        "select upload_id::text, (select oid from pg_database where datname = current_database()) as database "
+        "from snowflake_bridge.uploads where id = %s",
+        [upload],
+    ).fetchall()
+    folder = Path(row["setting"]) / "snowflake_bridge_spool" / str(found["database"]) / found["upload_id"]
+    values: dict[int, Any] = {}
+    for file in sorted(folder.glob("*.parquet")):
+        table = pq.read_table(file)
+        values |= dict(zip((int(n) for n in table["N"].to_pylist()), table["V"].to_pylist(), strict=True))
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

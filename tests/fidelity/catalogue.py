@@ -1,0 +1,207 @@
+"""The types: what each holds at its edges, what Snowflake cannot hold, how values are drawn, and how they are compared."""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fidelity import compare
+from fidelity.compare import Comparison
+
+Draw = Callable[[random.Random], str]
+
+
+@dataclass(frozen=True)
+class Type:
+    """One type of PostgreSQL. `values` and `refused` are its own input texts."""
+
+    name: str
+    sql: str
+    same: Comparison
+    values: tuple[str, ...]
+    refused: tuple[str, ...] = ()
+    draw: Draw | None = None
+
+
+def integers(bits: int) -> Draw:
+    return lambda rng: str(rng.randint(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) >> rng.randrange(bits))
+
+
+def decimals(precision: int, scale: int) -> Draw:
+    def draw(rng: random.Random) -> str:
+        digits = rng.randint(1, precision)
+        unscaled = rng.randint(0, 10**digits - 1)
+        sign = "-" if unscaled and rng.random() < 0.5 else ""
+        text = str(unscaled).zfill(scale + 1)
+        return sign + (f"{text[:-scale]}.{text[-scale:]}" if scale else text)
+
+    return draw
+
+
+def doubles(rng: random.Random) -> str:
+    return repr(rng.uniform(-1, 1) * 10.0 ** rng.randint(-300, 300))
+
+
+def floats(rng: random.Random) -> str:
+    return repr(rng.uniform(-1, 1) * 10.0 ** rng.randint(-30, 30))
+
+
+def texts(rng: random.Random) -> str:
+    alphabet = "aZ 0'\"\\\n\t,;{}[]ä€𝄞\u200b\u0301N"
+    return "".join(rng.choice(alphabet) for _ in range(rng.randint(0, 40)))
+
+
+def words(rng: random.Random) -> str:
+    return "".join(rng.choice("abcxyz0189äß") for _ in range(rng.randint(1, 20)))
+
+
+def blobs(rng: random.Random) -> str:
+    return "\\x" + rng.randbytes(rng.randint(0, 50)).hex()
+
+
+def dates(rng: random.Random) -> str:
+    return f"{rng.randint(1, 9999):04}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
+
+
+def times(rng: random.Random) -> str:
+    return f"{rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02}.{rng.randrange(10**6):06}"
+
+
+def timestamps(rng: random.Random) -> str:
+    return f"{dates(rng)} {times(rng)}"
+
+
+def instants(rng: random.Random) -> str:
+    return f"{rng.randint(2, 9998):04}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02} {times(rng)}+{rng.randrange(14):02}:30"
+
+
+def documents(rng: random.Random, depth: int = 0) -> str:
+    def value(depth: int) -> object:
+        kind = rng.randrange(7 if depth < 3 else 5)
+        if kind == 0:
+            return None
+        if kind == 1:
+            return rng.random() < 0.5
+        if kind == 2:
+            return rng.randint(-(2**63), 2**63)
+        if kind == 3:
+            return rng.randint(-(10**6), 10**6) / 64
+        if kind == 4:
+            return texts(rng)
+        if kind == 5:
+            return [value(depth + 1) for _ in range(rng.randrange(4))]
+        return {words(rng): value(depth + 1) for _ in range(rng.randrange(4))}
+
+    return json.dumps(value(depth))
+
+
+def bits(count: int | None) -> Draw:
+    return lambda rng: "".join(rng.choice("01") for _ in range(rng.randint(1, 60) if count is None else count))
+
+
+def addresses(rng: random.Random) -> str:
+    return ".".join(str(rng.randrange(256)) for _ in range(4))
+
+
+OUT_OF_TIME = ("infinity", "-infinity", "0001-12-31 BC", "10000-01-01")
+
+TYPES: tuple[Type, ...] = (
+    Type("boolean", "boolean", compare.boolean, ("true", "false")),
+    Type("int2", "smallint", compare.number, ("-32768", "-1", "0", "32767"), (), integers(16)),
+    Type("int4", "integer", compare.number, ("-2147483648", "0", "2147483647"), (), integers(32)),
+    Type("int8", "bigint", compare.number, ("-9223372036854775808", "0", "9223372036854775807"), (), integers(64)),
+    Type("oid", "oid", compare.number, ("0", "4294967295")),
+    Type(
+        "float8",
+        "double precision",
+        compare.double,
+        ("0", "-0", "NaN", "Infinity", "-Infinity", "1.7976931348623157e308", "5e-324", "0.1", "1e23"),
+        (),
+        doubles,
+    ),
+    Type("float4", "real", compare.single, ("0", "NaN", "-Infinity", "3.4028235e38", "1e-45", "0.1"), (), floats),
+    Type(
+        "numeric_12_2", "numeric(12,2)", compare.number, ("0", "9999999999.99", "-0.01"), ("NaN",), decimals(12, 2)
+    ),
+    Type(
+        "numeric_38_0", "numeric(38,0)", compare.number, ("9" * 38, "-" + "9" * 38, "0"), ("NaN",), decimals(38, 0)
+    ),
+    Type("numeric_38_38", "numeric(38,38)", compare.number, ("0." + "9" * 38, "-0." + "0" * 37 + "1"), ()),
+    Type("numeric_5_minus_2", "numeric(5,-2)", compare.number, ("0", "9999900", "-12300")),
+    Type("numeric_3_5", "numeric(3,5)", compare.number, ("0.00999", "-0.00001")),
+    Type(
+        "numeric",
+        "numeric",
+        compare.number,
+        ("0", "-1.5", "0.0000000001", "1234567890123456789012345678.0123456789"),
+        ("NaN", "Infinity", "1e40", "1e-20"),
+    ),
+    Type("money", "money", compare.money, ("0", "12.34", "-92233720368547758.08", "92233720368547758.07")),
+    Type("text", "text", compare.text, ("", " ", "\\N", "NULL", "null", "''", "ä€𝄞", "a\nb\tc\r", "x" * 100_000), (), texts),
+    Type("varchar", "varchar(40)", compare.text, ("", "é" * 40), (), texts),
+    Type("char", "char(5)", compare.text, ("", "ab", "abcde")),
+    Type("name", "name", compare.text, ("a", "x" * 63), (), words),
+    Type("inner_char", '"char"', compare.text, ("a",)),
+    Type("bytea", "bytea", compare.binary, ("\\x", "\\x00", "\\xff00ff", "\\x" + "ab" * 50_000), (), blobs),
+    Type("uuid", "uuid", compare.text, (str(uuid.UUID(int=0)), str(uuid.UUID(int=2**128 - 1)))),
+    Type("date", "date", compare.date, ("0001-01-01", "9999-12-31", "1970-01-01", "1582-10-10"), OUT_OF_TIME, dates),
+    Type("time", "time", compare.time, ("00:00", "23:59:59.999999", "12:34:56"), ("24:00",), times),
+    Type(
+        "timestamp",
+        "timestamp",
+        compare.timestamp,
+        ("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999", "1969-12-31 23:59:59.999999", "2262-04-11 23:47:16.854776"),
+        OUT_OF_TIME,
+        timestamps,
+    ),
+    Type(
+        "timestamptz",
+        "timestamptz",
+        compare.instant,
+        ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00", "2024-03-31 02:30:00+02"),
+        OUT_OF_TIME,
+        instants,
+    ),
+    Type("timetz", "timetz", compare.text, ("00:00:00+15:59", "24:00:00-12", "12:34:56.789+05:45")),
+    Type("interval", "interval", compare.text, ("0", "1 year -2 mons 3 days 04:05:06.000007", "-178000000 years", "1000000:00:00")),
+    Type("bit", "bit(3)", compare.text, ("000", "101"), (), bits(3)),
+    Type("varbit", "bit varying", compare.text, ("", "1", "0" * 100), (), bits(None)),
+    Type("inet", "inet", compare.text, ("0.0.0.0", "192.168.1.5/24", "::1", "2001:db8::/32"), (), addresses),
+    Type("cidr", "cidr", compare.text, ("10.0.0.0/8", "::/0")),
+    Type("macaddr", "macaddr", compare.text, ("08:00:2b:01:02:03",)),
+    Type("macaddr8", "macaddr8", compare.text, ("08:00:2b:01:02:03:04:05",)),
+    Type(
+        "jsonb",
+        "jsonb",
+        compare.document,
+        ("null", "0", '""', "[]", "{}", '"\\\\N"', '{"a": {"b": [1, null, {"c": "ä€𝄞"}]}}', "1" * 38, '{"A": 1, "a": 2}'),
+        ("1" * 39, "1e400"),
+        documents,
+    ),
+    Type("json", "json", compare.document, ('{"a": 1.50}', " [1 , 2] ", "null"), ('{"a": 1, "a": 2}',), documents),
+    Type("xml", "xml", compare.text, ("<a/>", "<a>ä</a>")),
+    Type("tsvector", "tsvector", compare.text, ("'a':1 'b':2A",)),
+    Type("tsquery", "tsquery", compare.text, ("'a' & 'b'",)),
+    Type("pg_lsn", "pg_lsn", compare.text, ("0/0", "FFFFFFFF/FFFFFFFF")),
+    Type("point", "point", compare.text, ("(1,2)", "(-0.5,1e300)")),
+    Type("polygon", "polygon", compare.text, ("((0,0),(1,1),(1,0))",)),
+    Type("int4range", "int4range", compare.text, ("empty", "[1,5)", "(,)")),
+    Type("tstzrange", "tstzrange", compare.text, ('["2024-01-01 00:00:00+00",infinity)',)),
+    Type("int8multirange", "int8multirange", compare.text, ("{}", "{[1,2),[5,9)}")),
+    Type("regclass", "regclass", compare.text, ("pg_class",)),
+    Type("enum", "fidelity_mood", compare.text, ("sad", "it's ok", "ÄÖ")),
+    Type("domain", "fidelity_positive", compare.number, ("1", "2147483647")),
+    Type("composite", "fidelity_pair", compare.document, ('(1,"a,""b""")', "(,)", '(-5,"")')),
+    Type("citext", "citext", compare.text, ("Ab", ""), (), texts),
+    Type("hstore", "hstore", compare.document, ("", 'a=>1, "b c"=>NULL', '"\\""=>"ä"')),
+    Type("int4_array", "int[]", compare.array, ("{}", "{1,NULL,-3}", "{{1,2},{3,4}}", "[2:3]={7,8}")),
+    Type("text_array", "text[]", compare.array, ("{}", '{NULL,"NULL","",a}', '{"\\"\\\\"}', "{{{a},{b}}}")),
+    Type("numeric_array", "numeric(20,5)[]", compare.array, ("{1.50000,NULL,99999.00001}",)),
+    Type("timestamptz_array", "timestamptz[]", compare.array, ('{"2024-01-01 00:00:00+00"}',)),
+    Type("bool_array", "boolean[]", compare.array, ("{t,f,NULL}",)),
+    Type("jsonb_array", "jsonb[]", compare.array, ('{"{\\"a\\": 1}",NULL}',)),
+    Type("enum_array", "fidelity_mood[]", compare.array, ("{sad}",)),
+)

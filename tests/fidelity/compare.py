@@ -1,0 +1,89 @@
+"""Whether what arrived is what PostgreSQL says the value is, for each kind of type.
+
+A comparison is given PostgreSQL's text (`v::text`), its JSON (`to_jsonb(v)::text`), and what came out at the other end:
+Python objects of the official connector, or of pyarrow for the Parquet file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import struct
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+Comparison = Callable[[str, str, Any], bool]
+
+
+def boolean(text: str, _: str, arrived: Any) -> bool:
+    return arrived is (text == "true")
+
+
+def number(text: str, _: str, arrived: Any) -> bool:
+    return isinstance(arrived, int | Decimal) and Decimal(arrived) == Decimal(text)
+
+
+def money(text: str, _: str, arrived: Any) -> bool:
+    """The text is that of the locale C: -$1,234.56."""
+    return number(text.replace("$", "").replace(",", ""), "", arrived)
+
+
+def double(text: str, _: str, arrived: Any) -> bool:
+    if not isinstance(arrived, float):
+        return False
+    wanted = float(text)
+    if math.isnan(wanted):
+        return math.isnan(arrived)
+    return arrived == wanted and math.copysign(1, arrived) == math.copysign(1, wanted)
+
+
+def single(text: str, _: str, arrived: Any) -> bool:
+    """A float4 becomes the double of the same value."""
+    return double(repr(struct.unpack("f", struct.pack("f", float(text)))[0]), "", arrived)
+
+
+def text(text: str, _: str, arrived: Any) -> bool:
+    return isinstance(arrived, str) and arrived == text
+
+
+def binary(text: str, _: str, arrived: Any) -> bool:
+    return isinstance(arrived, bytes | bytearray) and "\\x" + bytes(arrived).hex() == text
+
+
+def date(text: str, _: str, arrived: Any) -> bool:
+    return type(arrived) is datetime.date and arrived.isoformat() == text
+
+
+def time(text: str, _: str, arrived: Any) -> bool:
+    return isinstance(arrived, datetime.time) and arrived == datetime.time.fromisoformat(text)
+
+
+def timestamp(text: str, _: str, arrived: Any) -> bool:
+    return (
+        isinstance(arrived, datetime.datetime)
+        and arrived.tzinfo is None
+        and arrived == datetime.datetime.fromisoformat(text)
+    )
+
+
+def instant(text: str, _: str, arrived: Any) -> bool:
+    return (
+        isinstance(arrived, datetime.datetime)
+        and arrived.tzinfo is not None
+        and arrived.astimezone(datetime.UTC) == datetime.datetime.fromisoformat(text)
+    )
+
+
+def document(_: str, as_json: str, arrived: Any) -> bool:
+    return isinstance(arrived, str) and read(arrived) == read(as_json)
+
+
+def array(_: str, as_json: str, arrived: Any) -> bool:
+    return document("", as_json, arrived)
+
+
+def read(text: str) -> Any:
+    """JSON with every digit of its numbers."""
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal)
