@@ -4,9 +4,12 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bridge_core::config::{ConnectionSettings, Network};
-use bridge_core::snowflake::{QueryResult, Session, SessionInfo, SessionOptions, Statement};
+use bridge_core::snowflake::{
+    Pool, PoolKey, PooledSession, QueryResult, SessionInfo, Statement, Warehouse,
+};
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::prelude::*;
+use uuid::Uuid;
 
 use crate::error::Result;
 use crate::net;
@@ -20,6 +23,8 @@ pub const LONGEST: Duration = Duration::from_secs(30);
 const MARGIN: Duration = Duration::from_millis(500);
 /// Whoever set a connection up a moment ago is the one to look for a mistake in it, whatever may pass by itself.
 const UNREACHABLE: &str = "Check the account identifier, and that this server may reach that host and port through its firewall.";
+/// What Snowflake's query history shows beside these statements.
+const TAG: &str = r#"{"application":"snowflake_bridge"}"#;
 /// Roles that may do everything in an account.
 const OVERPOWERED: [&str; 3] = ["ACCOUNTADMIN", "SECURITYADMIN", "ORGADMIN"];
 
@@ -58,7 +63,7 @@ pub fn probe(settings: ConnectionSettings) -> Result<Answer> {
     let network = network()?;
     within_limit(settings.account.to_string(), LONGEST, async move {
         let started = Instant::now();
-        let mut session = Session::login(&settings, &network, &SessionOptions::default()).await?;
+        let mut session = open(network, &settings).await?;
         let outcome = look_around(&mut session, &settings, started).await;
         session.close().await;
         outcome
@@ -77,7 +82,7 @@ pub fn ask(
 ) -> Result<QueryResult> {
     let network = network()?;
     within_limit(settings.account.to_string(), longest, async move {
-        let mut session = Session::login(&settings, &network, &SessionOptions::default()).await?;
+        let mut session = open(network, &settings).await?;
         let outcome = match statement(session.info()) {
             Ok(text) => session.execute(&Statement::new(text)).await,
             Err(error) => Err(error),
@@ -87,8 +92,18 @@ pub fn ask(
     })
 }
 
+/// A session that is closed also where somebody stops waiting for it.
+async fn open(
+    network: Network,
+    settings: &ConnectionSettings,
+) -> bridge_core::Result<PooledSession> {
+    let key = PoolKey::new(Uuid::nil(), 0);
+    let pool = Pool::new(network)?;
+    pool.acquire(&key, settings, Instant::now(), TAG).await
+}
+
 async fn look_around(
-    session: &mut Session,
+    session: &mut PooledSession,
     settings: &ConnectionSettings,
     started: Instant,
 ) -> bridge_core::Result<Answer> {
