@@ -6,6 +6,7 @@ PG ?= 15
 PG_CONFIG ?= /usr/lib/postgresql/$(PG)/bin/pg_config
 PYTHON ?= /usr/bin/python3
 PROFILE ?= release
+SECONDS ?= 60
 PGRX_VERSION := $(shell sed -n 's/^pgrx = "=\(.*\)"/\1/p' Cargo.toml)
 VENVS ?= $(CURDIR)/target/venv
 STANDIN_PYTHON ?= $(VENVS)/standin/bin/python
@@ -22,7 +23,7 @@ PYTEST := -m pytest -p no:cacheprovider
 RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install demo check test memory bench clean \
+.PHONY: help deps build install demo check test fuzz memory bench clean \
         test-core test-protocol test-standin test-conformance test-regress test-e2e
 
 help: ## list the targets
@@ -69,6 +70,9 @@ test-e2e: ## tier: a real server, the worker and the stand-in, read back by the 
 memory: ## memory of a large upload to each cloud, SIZE_MB=2048 RATE_MB=200
 	SIZE_MB=$${SIZE_MB:-2048} RATE_MB=$${RATE_MB:-200} CARGO_PROFILE_RELEASE_LTO=off \
 		cargo test --release --package bridge_core --test memory -- --nocapture
+
+fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SECONDS=60 for each)
+	@.ci/fuzz.sh "$(SECONDS)" $(TARGET)
 
 bench: ## latency of the whole way, N=200 uploads
 	@$(MAKE) --no-print-directory install

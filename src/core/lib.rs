@@ -9,7 +9,10 @@
 //! Nothing here knows the database that the values come from: the crate builds, and is tested, without it.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(
+    any(fuzzing, test),
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)
+)]
 
 pub mod batch;
 pub mod calendar;

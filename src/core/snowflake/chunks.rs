@@ -5,8 +5,8 @@ use std::io::Read;
 
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::error::Category;
 use tokio::time::timeout;
@@ -80,8 +80,9 @@ fn request_headers(
 async fn fetch_once(http: &Http, url: &Url, headers: &HeaderMap) -> Result<Bytes> {
     let host = url.host_str().unwrap_or_default();
     let stall = http.network.stall_timeout;
-    let request = http.client.get(url.clone()).headers(headers.clone());
-    let answer = timeout(stall, request.send())
+    let mut request = reqwest::Request::new(Method::GET, url.clone());
+    *request.headers_mut() = headers.clone();
+    let answer = timeout(stall, http.execute(request))
         .await
         .map_err(|_| client::late(host))?
         .map_err(|cause| client::failure(cause, host))?;

@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use reqwest::redirect;
 use reqwest::tls::{Certificate, Version};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use rustls::AlertDescription;
 use tokio::time::timeout;
 
 use super::resolver::FilteringResolver;
+use super::route::Route;
+#[cfg(any(fuzzing, test))]
+use super::script::Script;
 use crate::config::Network;
 use crate::{Error, ErrorKind, Result};
 
@@ -29,6 +33,9 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(60);
 pub(crate) struct Http {
     pub(crate) client: reqwest::Client,
     pub(crate) network: Arc<Network>,
+    /// What answers in place of the network.
+    #[cfg(any(fuzzing, test))]
+    pub(crate) script: Option<Arc<Script>>,
 }
 
 impl Http {
@@ -58,7 +65,32 @@ impl Http {
         Ok(Self {
             client,
             network: Arc::new(network.clone()),
+            #[cfg(any(fuzzing, test))]
+            script: None,
         })
+    }
+
+    /// Sends a request to where it says.
+    pub(crate) async fn execute(
+        &self,
+        request: reqwest::Request,
+    ) -> reqwest::Result<reqwest::Response> {
+        #[cfg(any(fuzzing, test))]
+        if let Some(script) = &self.script {
+            return Ok(script.answer(request).await);
+        }
+        self.client.execute(request).await
+    }
+
+    /// A client whose requests all take a route; it shares the connections of all others.
+    pub(crate) fn on(&self, route: Route) -> ClientWithMiddleware {
+        let builder = ClientBuilder::new(self.client.clone()).with(route);
+        #[cfg(any(fuzzing, test))]
+        let builder = match &self.script {
+            Some(script) => builder.with_arc(Arc::clone(script) as _),
+            None => builder,
+        };
+        builder.build()
     }
 }
 

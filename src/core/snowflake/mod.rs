@@ -9,6 +9,9 @@ mod auth;
 mod chunks;
 mod encryption;
 mod errors;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod heartbeat;
 mod http;
@@ -21,6 +24,8 @@ mod resolver;
 mod result;
 mod route;
 mod rows;
+#[cfg(any(fuzzing, test))]
+mod script;
 mod session;
 pub mod sql;
 mod stage;

@@ -99,7 +99,7 @@ async fn request(
     ))
     .map_err(|_| Error::new(ErrorKind::Internal, "the OAuth client makes no header"))?;
     basic.set_sensitive(true);
-    let sent = http
+    let asked = http
         .client
         .post(url.clone())
         .header(AUTHORIZATION, basic)
@@ -109,9 +109,10 @@ async fn request(
             "application/x-www-form-urlencoded; charset=UTF-8",
         )
         .body(form(settings, client))
-        .send();
+        .build()
+        .map_err(|cause| client::failure(cause, host))?;
     let stall = http.network.stall_timeout;
-    let answer = timeout(stall, sent)
+    let answer = timeout(stall, http.execute(asked))
         .await
         .map_err(|_| client::late(host))?
         .map_err(|cause| client::failure(cause, host))?;

@@ -51,3 +51,12 @@ impl Session {
         }
     }
 }
+
+/// How the place that an answer names is shown.
+///
+/// # Errors
+/// As [`Target::new`].
+#[cfg(any(fuzzing, test))]
+pub(super) fn describe_target(http: &super::http::Http, answer: PutData) -> Result<String> {
+    Target::new(http, answer, "part-00000.parquet").map(|target| format!("{target:?}"))
+}

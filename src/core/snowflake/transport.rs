@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::HeaderValue;
-use reqwest_middleware::ClientBuilder;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use snowflake_api::connection::{Connection, ConnectionError, QueryType};
@@ -202,11 +201,7 @@ impl Transport {
             affinity: Arc::clone(&self.affinity),
             secrets: call.secrets.iter().copied().cloned().collect(),
         };
-        Ok(Connection::new_with_middware(
-            ClientBuilder::new(self.http.client.clone())
-                .with(route)
-                .build(),
-        ))
+        Ok(Connection::new_with_middware(self.http.on(route)))
     }
 
     fn failed(&self, cause: ConnectionError) -> Failed {
@@ -267,4 +262,35 @@ pub(crate) fn milliseconds(time: SystemTime) -> u64 {
 /// Locks what no code path can leave half changed.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::script::{Answer, Script};
+    use super::*;
+    use crate::config::{AllowedHosts, Network};
+
+    /// The crate that forms requests would make no address of `::1.snowflakecomputing.com`.
+    #[tokio::test]
+    async fn an_account_at_an_address_is_reached() {
+        let allowed_hosts = AllowedHosts::parse("http://[::1]:9001").unwrap();
+        let account = Account::parse("::1", &allowed_hosts).unwrap();
+        let network = Network {
+            allowed_hosts,
+            ..Network::default()
+        };
+        let answer = Answer {
+            body: b"{}".to_vec(),
+            ..Answer::default()
+        };
+        let script = Arc::new(Script::new([answer]));
+        let mut http = Http::new(&network).unwrap();
+        http.script = Some(Arc::clone(&script));
+        let transport = Transport::new(http, account);
+        let call = Call::new(Purpose::Login, None);
+        assert!(transport.call(&call, || Ok(Value::Null)).await.is_ok());
+        let asked = script.asked();
+        assert_eq!(asked[0].url.path(), "/session/v1/login-request");
+        assert_eq!(asked[0].url.host_str(), Some("[::1]"));
+    }
 }

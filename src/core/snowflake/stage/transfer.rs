@@ -78,7 +78,7 @@ async fn answer(
 ) -> Result<reqwest::Response> {
     let draining = Duration::from_secs(size.min(BUFFERED) / DRAIN);
     let stall = http.network.stall_timeout + draining;
-    let answer = http.client.execute(request);
+    let answer = http.execute(request);
     tokio::pin!(answer);
     loop {
         let deadline = *lock(moved) + stall;

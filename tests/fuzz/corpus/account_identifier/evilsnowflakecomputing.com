@@ -1,0 +1,1 @@
+evilsnowflakecomputing.com

@@ -1,0 +1,1 @@
+myaccount.snowflakecomputing.com

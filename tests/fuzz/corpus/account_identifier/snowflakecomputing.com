@@ -1,0 +1,1 @@
+.snowflakecomputing.com
