@@ -26,7 +26,7 @@ pub fn cases() -> Vec<Case> {
             closed,
         ),
         case(
-            "network_loses_the_answer_to_copy_and_commit",
+            "network_loses_the_answer_to_commit",
             &["network.lost-answer"],
             lost_answers,
         ),

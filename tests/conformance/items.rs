@@ -1,8 +1,11 @@
 //! What a client of Snowflake's driver protocol has to do, item by item. Cases name the items that they prove.
 
 /// Name, and what it asks for.
+type Item = (&'static str, &'static str);
+
+/// What cases of this suite prove.
 #[rustfmt::skip]
-pub const ITEMS: &[(&str, &str)] = &[
+pub const ITEMS: &[Item] = &[
     ("login.password", "user name and password"),
     ("login.passcode", "a password with the one-time code of a second factor"),
     ("login.key-pair", "a token signed by an RSA key, of this moment, for this account and user"),
@@ -75,19 +78,64 @@ pub const ITEMS: &[(&str, &str)] = &[
     ("tls.refused", "expired, self-signed, for another name, TLS 1.1: before anything is sent"),
     ("tls.plain", "no server without TLS"),
     ("secrets.logs", "no secret in any log at any level"),
+];
+
+/// What names hosts that no test may speak to, or needs no server: the test of the client's own that proves it, and its file.
+#[rustfmt::skip]
+const BY_UNIT_TESTS: &[(Item, &str, &str)] = &[
+    (("identity.hosts", "hosts and account names of all forms of identifiers"), "fn hosts_and_names", include_str!("../../src/core/config/account.rs")),
+    (("identity.hostile", "identifiers that lead elsewhere"), "fn hostile_identifiers_are_refused", include_str!("../../src/core/config/account.rs")),
+    (("identity.jwt", "the whole token, byte for byte"), "fn the_whole_token_is_known", include_str!("../../src/core/snowflake/key_pair.rs")),
+    (("identity.keys", "formats of keys, and what is said of the others"), "rsa_2048_3des_sha1.p8", include_str!("../../src/core/snowflake/pem.rs")),
+    (("put.endpoints-amazon", "regional, FIPS, private, Chinese and custom endpoints"), "fn s3_endpoints", include_str!("../../src/core/snowflake/stage/endpoint.rs")),
+    (("put.endpoints-azure", "endpoints of all of Azure's clouds"), "fn azure_accounts", include_str!("../../src/core/snowflake/stage/endpoint.rs")),
+    (("put.endpoints-google", "regional, virtual and custom endpoints"), "fn google_objects", include_str!("../../src/core/snowflake/stage/endpoint.rs")),
+    (("put.vectors", "known answers of encryption and digests"), "fn known_answers", include_str!("../../src/core/snowflake/encryption.rs")),
+    (("errors.codes", "every code: kind, message and hint"), "fn every_known_code", include_str!("../../src/core/snowflake/errors/tests.rs")),
+    (("errors.statuses", "every HTTP status"), "fn http_statuses", include_str!("../../src/core/snowflake/errors/tests.rs")),
+];
+
+/// What this client does not use, and why; and what cannot be proved here.
+#[rustfmt::skip]
+const NOT_USED: &[Item] = &[
     ("unused.bindings", "values bound to statements: texts are built by one quoting module instead"),
     ("unused.monitoring", "the status of a statement without its result: polling gives both"),
     ("unused.several-statements", "several statements in one request: each has a request of its own"),
     ("unused.get", "GET: files are only put"),
     ("unused.other-logins", "logins that want a browser or a device: this client works unattended"),
+    ("unused.expiry-time", "when stage credentials will expire: storage says when they have"),
     ("live.service", "the service itself: nothing here was tried on it"),
 ];
+
+/// What the last line says of items beside the cases.
+pub fn summary(missing: &[&str]) -> String {
+    let names = |items: &mut dyn Iterator<Item = &'static str>| {
+        let names: Vec<_> = items.collect();
+        names.join(", ")
+    };
+    let missing = match missing {
+        [] => "none".to_owned(),
+        missing => missing.join(", "),
+    };
+    format!(
+        "items={} without a case: {missing}; by unit tests: {}; not used or not to be had: {}",
+        ITEMS.len() + BY_UNIT_TESTS.len(),
+        names(&mut BY_UNIT_TESTS.iter().map(|((name, _), ..)| *name)),
+        names(&mut NOT_USED.iter().map(|(name, _)| *name)),
+    )
+}
 
 /// The items that no case proves.
 ///
 /// # Errors
-/// A name that is no item.
+/// A name that is no item, or a unit test that is not where it is said to be.
 pub fn without_case<'a>(covered: &[&'a str]) -> Result<Vec<&'static str>, &'a str> {
+    if let Some((_, test, _)) = BY_UNIT_TESTS
+        .iter()
+        .find(|(_, test, source)| !source.contains(test))
+    {
+        return Err(test);
+    }
     let known = |name: &&str| ITEMS.iter().any(|(item, _)| item == name);
     if let Some(unknown) = covered.iter().find(|name| !known(name)) {
         return Err(unknown);

@@ -14,7 +14,12 @@ use crate::case::{Case, case};
 use crate::world::{World, run};
 
 pub fn cases() -> Vec<Case> {
-    const ITEMS: &[&str] = &["load.copy", "load.transaction", "load.again"];
+    const ITEMS: &[&str] = &[
+        "load.copy",
+        "load.transaction",
+        "load.again",
+        "network.lost-answer",
+    ];
     vec![
         case("load_from_amazon", ITEMS, |world| {
             from_a_file_to_rows(world, "s3")
@@ -165,6 +170,11 @@ async fn from_a_file_to_rows(world: World, cloud: &str) {
     run(&mut session, sql::begin()).await;
     let transaction = run(&mut session, sql::current_transaction()).await;
     let transaction = transaction.first_value().expect("a transaction").to_owned();
+    // Its answer is lost, and the copy not made twice for that.
+    let lost = serde_json::json!({"lose_answer": true});
+    world
+        .fault(serde_json::json!({"sql": "^copy into"}), lost)
+        .await;
     copy(&mut session, &manifest, false).await;
     run(&mut session, sql::commit()).await;
     let state = run(

@@ -65,14 +65,14 @@ fn main() -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials(cases, Some(&world)));
     standin.stop();
     println!(
-        "conformance: cases={} failures={} items={} without a case: {}",
+        "conformance{}: cases={} failures={} {}",
+        match conclusion.num_filtered_out {
+            0 => "",
+            _ => " (a selection)",
+        },
         conclusion.num_passed + conclusion.num_failed,
         conclusion.num_failed,
-        items::ITEMS.len(),
-        match missing.as_slice() {
-            [] => "none".to_owned(),
-            missing => missing.join(", "),
-        }
+        items::summary(&missing)
     );
     match conclusion.has_failed() {
         true => ExitCode::FAILURE,
