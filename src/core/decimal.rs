@@ -176,6 +176,39 @@ pub fn rescale(unscaled: i128, from: u8, to: u8, precision: u8) -> Option<i128> 
     (rescaled.unsigned_abs() < power_of_ten(i64::from(precision))?).then_some(rescaled)
 }
 
+/// The number ± Σ `groups[i]` × 10000^(`weight` - i), as an integer times 10^-`scale`, if 128 bits hold it and no digit is lost.
+#[must_use]
+pub fn unscaled_of_groups(
+    negative: bool,
+    groups: impl IntoIterator<Item = u16>,
+    weight: i32,
+    scale: u8,
+) -> Option<i128> {
+    let mut magnitude = 0u128;
+    // Of the last digit of the group, in the unscaled number.
+    let mut exponent = i64::from(weight) * 4 + i64::from(scale);
+    for group in groups {
+        let group = u128::from(group);
+        let part = if exponent >= 0 || group == 0 {
+            group.checked_mul(if group == 0 {
+                1
+            } else {
+                power_of_ten(exponent)?
+            })?
+        } else {
+            let divisor = power_of_ten(-exponent)?;
+            if group % divisor != 0 {
+                return None;
+            }
+            group / divisor
+        };
+        magnitude = magnitude.checked_add(part)?;
+        exponent -= 4;
+    }
+    let magnitude = i128::try_from(magnitude).ok()?;
+    Some(if negative { -magnitude } else { magnitude })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -325,6 +358,57 @@ mod tests {
             let (scientific, plain) = (format!("{double:e}"), format!("{double}"));
             prop_assert!(Decimal::is_double(&scientific));
             prop_assert!(Decimal::is_double(&plain));
+        }
+    }
+
+    #[test]
+    fn groups_of_four_digits() {
+        for (groups, weight, scale, expected) in [
+            (&[][..], 0, 2, Some(0)),
+            (&[1], 0, 0, Some(1)),
+            (&[1, 5000], 0, 1, Some(15)),
+            (&[1, 5000], 0, 2, Some(150)),
+            (&[1, 5000], 0, 0, None),
+            (&[1], 1, 0, Some(10_000)),
+            (&[1], -1, 4, Some(1)),
+            (&[1], -1, 3, None),
+            (&[1000], -2, 5, Some(1)),
+            (&[1], 9, 2, Some(10i128.pow(38))),
+            (&[1], 9, 3, None),
+            (&[9999], 9, 0, None),
+            (&[0, 0, 7], 20, 0, None),
+            (&[7], 1_000_000, 38, None),
+        ] {
+            let found = unscaled_of_groups(false, groups.iter().copied(), weight, scale);
+            assert_eq!(found, expected, "{groups:?} {weight} {scale}");
+            assert_eq!(
+                unscaled_of_groups(true, groups.iter().copied(), weight, scale),
+                expected.map(|value| -value)
+            );
+        }
+    }
+
+    proptest! {
+        /// Against the number's text, written group by group.
+        #[test]
+        fn groups_are_read_as_their_digits(
+            negative: bool,
+            groups in proptest::collection::vec(0u16..10_000, 1..12),
+            weight in -6i32..10,
+            scale in 0u8..39,
+        ) {
+            let digits: String = groups.iter().map(|group| format!("{group:04}")).collect();
+            let exponent = (weight + 1) * 4 - i32::try_from(digits.len()).unwrap();
+            let text = format!("{}{digits}e{exponent}", if negative { "-" } else { "" });
+            let unscaled = unscaled_of_groups(negative, groups.iter().copied(), weight, scale);
+            let expected = Decimal::parse(&text).unwrap().unscaled(38, scale);
+            if expected.is_some() {
+                prop_assert_eq!(unscaled, expected);
+            } else {
+                // 128 bits hold a few numbers of 39 digits; nothing else may pass.
+                let limit = 10u128.pow(38);
+                prop_assert!(unscaled.is_none_or(|value| value.unsigned_abs() >= limit));
+            }
         }
     }
 }

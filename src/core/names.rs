@@ -156,7 +156,8 @@ pub(crate) fn too_many_columns() -> Error {
 }
 
 /// A name as a message shows it: quoted, without control characters, and cut where it is long.
-pub(crate) fn shown(name: &str) -> String {
+#[must_use]
+pub fn shown(name: &str) -> String {
     let mut text = String::from("\"");
     let mut characters = name.chars();
     for character in characters.by_ref().take(SHOWN_CHARACTERS) {

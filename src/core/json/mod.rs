@@ -5,6 +5,7 @@
 //! value in memory, so that depth and length of the input are nobody's danger.
 
 mod declared;
+mod document;
 mod inference;
 mod key_index;
 mod reading;
@@ -14,6 +15,7 @@ mod walker;
 mod writer;
 
 pub use declared::{Declared, DeclaredType, parse_result_columns};
+pub use document::Document;
 pub use inference::{Inference, Numeric, Plan, PlanOptions, PlannedColumn, SourceKey};
 pub use rows::Rows;
 pub use text::parse_text;

@@ -1,0 +1,121 @@
+//! One value written as the JSON text of a VARIANT or ARRAY: exactly, or refused.
+
+use std::collections::HashSet;
+
+use super::reading::NUMBER_IN_VARIANT;
+use super::writer::{JsonText, variant_keeps};
+use super::{Token, TokenSink};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Writes the tokens of one value as JSON text. What Snowflake would change is refused: a number that it would round, and
+/// a key that an object has twice.
+#[derive(Debug, Default)]
+pub struct Document {
+    json: JsonText,
+    /// The keys of the objects that are open; `None` for an array.
+    open: Vec<Option<HashSet<String>>>,
+}
+
+impl Document {
+    /// Starts over, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.json.clear();
+        self.open.clear();
+    }
+
+    /// What was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.json.as_str()
+    }
+}
+
+impl TokenSink for Document {
+    fn token(&mut self, token: Token<'_>) -> Result<()> {
+        match token {
+            Token::Number(number) if !variant_keeps(number) => {
+                return Err(Error::new(
+                    ErrorKind::Data,
+                    format!("a number in it is not {NUMBER_IN_VARIANT}"),
+                )
+                .with_hint("Snowflake would round the number. Cast the value to text."));
+            }
+            Token::BeginObject => self.open.push(Some(HashSet::new())),
+            Token::BeginArray => self.open.push(None),
+            Token::EndObject | Token::EndArray => {
+                self.open.pop();
+            }
+            Token::Key(key) => {
+                if let Some(Some(keys)) = self.open.last_mut()
+                    && !keys.insert(key.to_owned())
+                {
+                    return Err(Error::new(
+                        ErrorKind::Data,
+                        "an object in it has the same key twice",
+                    )
+                    .with_hint("Snowflake refuses such JSON. Cast it to jsonb, which keeps the last of them, or to text."));
+                }
+            }
+            _ => {}
+        }
+        self.json.token(token);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::parse_text;
+
+    fn written(json: &str) -> Result<String> {
+        let mut document = Document::default();
+        parse_text(json, &mut document)?;
+        Ok(document.as_str().to_owned())
+    }
+
+    #[test]
+    fn a_value_is_written_as_it_is_read() {
+        for json in [
+            "null",
+            "true",
+            "[]",
+            "{}",
+            r#"{"a":{"a":[1,{"a":null}]},"b":{"a":2}}"#,
+            r#""é\n\"""#,
+            "[12345678901234567890123456789012345678,0.1,1e300]",
+        ] {
+            assert_eq!(written(json).unwrap(), json);
+        }
+        assert_eq!(
+            written(" { \"a\" : [ 1 , 2 ] } ").unwrap(),
+            r#"{"a":[1,2]}"#
+        );
+    }
+
+    #[test]
+    fn what_snowflake_would_change_is_refused() {
+        for (json, problem) in [
+            (r#"{"a":1,"b":2,"a":3}"#, "the same key twice"),
+            (r#"[{"a":{"x":1,"x":1}}]"#, "the same key twice"),
+            ("[123456789012345678901234567890123456789]", "38 digits"),
+            ("0.1234567890123456789012345678901234567890", "38 digits"),
+        ] {
+            let error = written(json).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Data);
+            assert!(error.message().contains(problem), "{error}");
+            assert!(error.hint().is_some());
+        }
+        // The same key in two objects is nobody's trouble.
+        assert!(written(r#"[{"a":1},{"a":2}]"#).is_ok());
+    }
+
+    #[test]
+    fn a_document_can_be_used_again() {
+        let mut document = Document::default();
+        parse_text(r#"{"a":[1"#, &mut document).unwrap_err();
+        document.clear();
+        parse_text(r#"{"a":2}"#, &mut document).unwrap();
+        assert_eq!(document.as_str(), r#"{"a":2}"#);
+    }
+}
