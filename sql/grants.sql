@@ -33,12 +33,16 @@ comment on function snowflake_bridge.create_execution(jsonb, text) is
     'API: public. Inserts an execution into a watched table from the JSON of a report request; returns its execution_id.';
 comment on function snowflake_bridge.upload(text, text) is
     'API: public. Queues one execution now, whatever its snowflake_enabled says; returns the id of the upload.';
+comment on function snowflake_bridge.upload_query(text, text, text, text, text, text, jsonb, text) is
+    'API: public. Runs a query as the caller, in the caller''s snapshot, and queues its rows for a Snowflake table; returns the id of the upload. The query''s text is not kept.';
+comment on function snowflake_bridge.upload_table(regclass, text, text, text, text, text, jsonb, text) is
+    'API: public. As upload_query, for all rows of a table, view or other relation; the target''s name is the relation''s unless given.';
 comment on function snowflake_bridge.wait_for_upload(bigint, interval) is
     'API: public. Waits until an upload has ended, and sends its progress as notices; returns its state.';
 comment on function snowflake_bridge.retry_upload(bigint) is
-    'API: public. Queues an upload that has failed again; false if it had not.';
+    'API: public. Queues an upload that has failed again; false if it had not, or if its rows went when it was canceled.';
 comment on function snowflake_bridge.cancel_upload(bigint) is
-    'API: public. Takes an upload that waits out of the queue; false if it did not wait.';
+    'API: public. Takes an upload that waits out of the queue; false if it did not wait. A failed upload of a query lets go of its files.';
 comment on function snowflake_bridge.upload_progress() is
     'API: public. The caller''s unfinished uploads, live.';
 comment on function snowflake_bridge.worker_status() is

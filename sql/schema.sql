@@ -113,6 +113,7 @@ create table snowflake_bridge.uploads (
     transaction_id  text,
     row_count       bigint,
     byte_count      bigint,
+    out_of_range_count bigint not null default 0,
     error_message   text,
     error_hint      text,
     error_code      text,
@@ -142,6 +143,8 @@ comment on column snowflake_bridge.uploads.manifest is 'The columns and files th
 comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';
 comment on column snowflake_bridge.uploads.staged_claim is 'The claim that put every file into the stage, under its own directory; null if none has.';
 comment on column snowflake_bridge.uploads.staged_for is 'Account and user whose stage that is (id and version of the configuration where only an OAuth token names the user): with another, everything begins anew.';
+comment on column snowflake_bridge.uploads.watch_id is 'Null for upload_query and upload_table, whose rows were read by their caller and wait in the spool.';
+comment on column snowflake_bridge.uploads.out_of_range_count is 'Values that Snowflake cannot hold and that were loaded as NULL or text, as on_out_of_range says.';
 comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.

@@ -5,6 +5,7 @@ use bridge_core::names::{self, ColumnCase};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::source::OutOfRange;
 
 /// Where an upload goes, as the user asked. Unknown keys are an error, since an option that does nothing is a trap.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -16,6 +17,7 @@ pub struct TargetOptions {
     pub config: Option<String>,
     pub column_case: Option<ColumnCase>,
     pub numeric: Option<Numeric>,
+    pub on_out_of_range: Option<OutOfRange>,
     #[expect(
         dead_code,
         reason = "there is one strategy so far; parsing refuses the others by name"
@@ -39,7 +41,7 @@ impl TargetOptions {
         }
         serde_json::from_value(options.clone()).map_err(|error| {
             Error::invalid(format!("snowflake_options: {error}")).hint(
-                "Known options are table_name, schema_name, database, config, column_case ('upper', 'preserve'), numeric ('number', 'varchar') and strategy ('append').",
+                "Known options are table_name, schema_name, database, config, column_case ('upper', 'preserve'), numeric ('number', 'varchar'), on_out_of_range ('error', 'null', 'text') and strategy ('append').",
             )
         })
     }

@@ -1,23 +1,29 @@
 //! The queue and state machine of uploads: every statement that moves a row of `uploads` is here. The caller has raised
 //! its rights (the worker has them); each transition is one statement in the caller's transaction.
 
+mod spooled;
+
 use std::time::Duration;
 
 use bridge_core::spool::Manifest;
 use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid as PgUuid};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::owner::Owner;
+pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
 
 /// An upload that this worker has taken.
 #[derive(Debug, Clone)]
 pub struct Claimed {
     pub id: i64,
     pub upload_id: Uuid,
+    /// None for rows that their caller has read into the spool.
     pub watch_id: Option<i64>,
+    pub owner: Owner,
     pub execution_id: String,
     pub row_user_id: Option<String>,
     pub options: serde_json::Value,
@@ -99,7 +105,8 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
                  error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
              from due where u.id = due.id \
-             returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_claim, u.transaction_id, u.staged_for, u.claim_count",
+             returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, \
+                 u.owner_kind, u.user_id, u.owner_oid",
             None,
             &[limit.into(), share.into()],
         )?;
@@ -111,6 +118,11 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
                 id: row.get(1)?.ok_or_else(missing)?,
                 upload_id: from_pg_uuid(row.get(2)?.ok_or_else(missing)?),
                 watch_id: row.get(3)?,
+                owner: Owner::from_columns(
+                    &row.get::<String>(13)?.ok_or_else(missing)?,
+                    row.get(14)?.ok_or_else(missing)?,
+                    row.get(15)?.unwrap_or(pg_sys::InvalidOid),
+                ),
                 execution_id: row.get(4)?.ok_or_else(missing)?,
                 row_user_id: row.get(5)?,
                 options: row
@@ -148,20 +160,13 @@ pub fn next_due() -> Result<Option<Duration>> {
 /// # Errors
 /// If the statement fails.
 pub fn record_read(id: i64, config_id: Uuid, destination: &str, manifest: &Manifest) -> Result<()> {
-    let manifest = serde_json::to_value(manifest).map_err(|error| {
-        bridge_core::Error::new(
-            bridge_core::ErrorKind::Internal,
-            "cannot write the manifest",
-        )
-        .with_source(error)
-    })?;
     run(
         "update snowflake_bridge.uploads set config_id = $2, manifest = $3, staged_claim = null, staged_for = $4, \
              transaction_id = case when staged_for = $4 then transaction_id end where id = $1",
         &[
             id.into(),
             to_pg_uuid(config_id).into(),
-            JsonB(manifest).into(),
+            manifest_json(manifest)?.into(),
             destination.into(),
         ],
     )
@@ -337,25 +342,6 @@ pub fn recover(
     })
 }
 
-/// Ids of uploads whose files may still be needed.
-///
-/// # Errors
-/// If the statement fails.
-pub fn unfinished() -> Result<Vec<Uuid>> {
-    Spi::connect(|client| {
-        let rows = client.select(
-            "select upload_id from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying')",
-            None,
-            &[],
-        )?;
-        let mut ids = Vec::new();
-        for row in rows {
-            ids.extend(row.get::<PgUuid>(1)?.map(from_pg_uuid));
-        }
-        Ok(ids)
-    })
-}
-
 /// The identity under which this database writes to a stage.
 ///
 /// # Errors
@@ -365,6 +351,14 @@ pub fn installation_id() -> Result<Uuid> {
         "select id from snowflake_bridge.installation",
         &[],
     )?))
+}
+
+fn manifest_json(manifest: &Manifest) -> Result<JsonB> {
+    let json = serde_json::to_value(manifest).map_err(|error| {
+        let kind = bridge_core::ErrorKind::Internal;
+        bridge_core::Error::new(kind, "cannot write the manifest").with_source(error)
+    })?;
+    Ok(JsonB(json))
 }
 
 fn run(query: &str, args: &[DatumWithOid<'_>]) -> Result<()> {

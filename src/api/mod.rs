@@ -9,6 +9,7 @@ mod doctor;
 mod execution;
 mod identity;
 mod observe;
+mod query;
 mod retention;
 mod trigger;
 mod upload;

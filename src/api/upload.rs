@@ -9,6 +9,7 @@ use pgrx::{JsonB, default};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, is_superuser};
+use crate::source::spooled;
 use crate::uploads::{self, NewUpload};
 use crate::watches::Watch;
 use crate::worker::registry::{self, Wake};
@@ -42,12 +43,22 @@ fn retry_upload(id: i64) -> Result<bool, ErrorReport> {
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn cancel_upload(id: i64) -> Result<bool, ErrorReport> {
-    Ok(change(
+    Ok(cancel(id)?)
+}
+
+/// Of an upload whose rows their caller has read, the files go with it; it may have failed, since they are kept until then.
+fn cancel(id: i64) -> Result<bool> {
+    let canceled = change(
         id,
         "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), error_message = 'canceled on request', \
              error_hint = null, needs_mirror = true, mirror_after = now() \
-         where u.id = $1 and u.state in ('queued', 'retry', 'needs_credentials') returning true",
-    )?)
+         where u.id = $1 and (u.state in ('queued', 'retry', 'needs_credentials') \
+             or u.state = 'failed' and u.watch_id is null and u.manifest is not null) returning true",
+    )?;
+    if canceled && let Some(upload_id) = sandbox::as_extension_owner(|| uploads::drop_files(id))? {
+        spooled::remove_at_commit(upload_id)?;
+    }
+    Ok(canceled)
 }
 
 /// Whose upload it is: the watch's owner, or the user that the row names where a superuser allowed that.
@@ -163,6 +174,7 @@ fn retry(id: i64) -> Result<bool> {
                      options = coalesce($2, u.options), \
                      staged_claim = case when coalesce($2, u.options) = u.options then u.staged_claim end \
                  where u.id = $1 and u.state in ('retry', 'failed', 'canceled', 'needs_credentials') \
+                     and (u.watch_id is not null or u.manifest is not null) \
                      and not exists (select from snowflake_bridge.uploads n \
                          where n.watch_id = u.watch_id and n.execution_id = u.execution_id and n.id > u.id)",
                 None,

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use bridge_core::json::{Token, TokenSink};
 use pgrx::{check_for_interrupts, pg_sys};
 
+use super::values::text::to_utf8;
 use crate::error::{Error, Result};
 
 /// Tokens between two looks for an interrupt: some tens of microseconds.
@@ -81,10 +82,8 @@ unsafe fn string(value: &pg_sys::JsonbValue) -> Result<&str> {
             usize::try_from(string.len).unwrap_or(0),
         )
     };
-    std::str::from_utf8(bytes).map_err(|_| {
-        Error::invalid("the result holds text that is not valid UTF-8")
-            .hint("Convert the database to UTF8; in SQL_ASCII nothing says what the bytes mean.")
-    })
+    // SAFETY: as the caller promises.
+    unsafe { to_utf8(bytes) }
 }
 
 /// # Safety

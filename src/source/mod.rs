@@ -2,7 +2,12 @@
 
 mod execution;
 mod jsonb;
+mod query;
+pub mod spooled;
 mod tuple;
+mod values;
 
 pub use execution::{ReadOptions, read};
+pub use query::{QueryOptions, read_query};
 pub use tuple::Tuple;
+pub use values::OutOfRange;

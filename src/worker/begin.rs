@@ -1,8 +1,7 @@
 //! The beginning of an attempt, on the main thread: whose connection it uses, what there is to load, and the reading of
 //! the row into the spool. What comes out is a job that needs PostgreSQL no more.
 
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use bridge_core::ErrorKind;
@@ -18,7 +17,7 @@ use crate::configs::{self, StoredConfig};
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
 use crate::owner::Owner;
-use crate::source::{self, ReadOptions};
+use crate::source::{self, OutOfRange, ReadOptions, spooled};
 use crate::uploads::{self, Claimed};
 use crate::watches::Watch;
 use crate::{guc, tx};
@@ -54,10 +53,12 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
         .into());
     }
     let (table, schema, database) = options.target(&default_table)?;
-    let spool = spool_root
-        .join(upload.upload_id.to_string())
-        .join(upload.claim.to_string());
-    make_private(spool.parent().unwrap_or(spool_root))?;
+    let spool = match &watch {
+        Some(_) => spool_root
+            .join(upload.upload_id.to_string())
+            .join(upload.claim.to_string()),
+        None => spooled::of_caller(spool_root, upload.upload_id),
+    };
 
     // Another account or user has another stage, and knows nothing of what was loaded elsewhere.
     let destination = config.stage_owner(&settings.account);
@@ -68,7 +69,10 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
             (manifest.clone(), Some(claim))
         }
         _ => {
-            let manifest = read(upload, &watch, &options, &spool)?;
+            let manifest = match &watch {
+                Some(watch) => read(upload, watch, &options, &spool)?,
+                None => what_caller_read(upload, &spool)?,
+            };
             tx::transaction(|| {
                 uploads::record_read(upload.id, config.id, &destination, &manifest)
             })?;
@@ -99,7 +103,8 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
 
 /// What our own tables say about an upload.
 struct Plan {
-    watch: Watch,
+    /// None for rows that their caller has read.
+    watch: Option<Watch>,
     config: StoredConfig,
     settings: ConnectionSettings,
     installation_id: Uuid,
@@ -109,15 +114,23 @@ struct Plan {
 }
 
 fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
-    let watch = watch(upload)?;
-    let config = config(upload, &watch, options)?;
+    let watch = upload.watch_id.map(watch).transpose()?;
+    let config = config(upload, watch.as_ref(), options)?;
+    let (relation, default_table) = match &watch {
+        Some(watch) => (
+            watch
+                .qualified_name()?
+                .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?,
+            default_table(watch)?,
+        ),
+        // The table is always named.
+        None => ("a query".to_owned(), String::new()),
+    };
     Ok(Plan {
         settings: config.open()?,
         installation_id: uploads::installation_id()?,
-        relation: watch
-            .qualified_name()?
-            .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?,
-        default_table: default_table(&watch)?,
+        relation,
+        default_table,
         replaces: uploads::replaced_by(upload)?,
         watch,
         config,
@@ -130,6 +143,15 @@ fn read(
     options: &TargetOptions,
     spool: &Path,
 ) -> Result<Manifest> {
+    if options
+        .on_out_of_range
+        .is_some_and(|choice| choice != OutOfRange::Error)
+    {
+        return Err(Error::invalid(
+            "on_out_of_range is for upload_query and upload_table: of inline results nothing is left out",
+        ));
+    }
+    spooled::make_private(spool.parent().unwrap_or(spool))?;
     tx::transaction(|| {
         // Whatever code the owner attached to the relation, reading it changes nothing.
         Spi::run("set transaction read only")?;
@@ -147,20 +169,40 @@ fn read(
     })
 }
 
-fn watch(upload: &Claimed) -> Result<Watch> {
-    upload
-        .watch_id
-        .map(Watch::load)
-        .transpose()?
-        .flatten()
+/// The files that the upload's caller has left, if they are all there.
+fn what_caller_read(upload: &Claimed, spool: &Path) -> Result<Manifest> {
+    let gone = || {
+        Error::missing("the rows of this upload are not in the spool directory any more").hint(
+            "The query is not kept, so nobody can read them again: call upload_query or upload_table again.",
+        )
+    };
+    let manifest = upload.manifest.clone().ok_or_else(gone)?;
+    for file in &manifest.files {
+        let found = std::fs::metadata(spool.join(&file.name));
+        if !found.is_ok_and(|found| found.is_file() && found.len() == file.bytes) {
+            return Err(gone());
+        }
+    }
+    Ok(manifest)
+}
+
+fn watch(id: i64) -> Result<Watch> {
+    Watch::load(id)?
         .filter(|watch| watch.is_active)
         .ok_or_else(|| Error::missing("the relation of this upload is not watched any more"))
 }
 
-/// A watch uses its owner's own configuration. Only where a superuser said so does it use that of the user whom the
+/// A query uses its caller's, a watch its owner's own configuration. Only where a superuser said so does it use that of the user whom the
 /// row names, and the owner's for users who have none.
-fn config(upload: &Claimed, watch: &Watch, options: &TargetOptions) -> Result<StoredConfig> {
+fn config(
+    upload: &Claimed,
+    watch: Option<&Watch>,
+    options: &TargetOptions,
+) -> Result<StoredConfig> {
     let name = options.config_name();
+    let Some(watch) = watch else {
+        return configs::require(&upload.owner, Some(name));
+    };
     if watch.act_for_users
         && let Some(user) = &upload.row_user_id
     {
@@ -214,31 +256,4 @@ fn query_tag(upload: &Claimed) -> String {
     }
     // The ids of ours find the upload as well.
     tag("")
-}
-
-/// Where files wait before they are staged, made private to the server's user.
-///
-/// # Errors
-/// If it cannot be made.
-pub fn spool_root(database: pg_sys::Oid) -> Result<PathBuf> {
-    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from("snowflake_bridge_spool"));
-    // Two databases of one server never share a directory.
-    let directory = root.join(database.to_u32().to_string());
-    make_private(&directory)?;
-    Ok(directory)
-}
-
-fn make_private(directory: &Path) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| {
-            bridge_core::Error::new(
-                ErrorKind::Configuration,
-                format!("cannot make the spool directory: {error}"),
-            )
-            .with_hint("Check snowflake_bridge.spool_directory and its permissions.")
-            .into()
-        })
 }

@@ -21,6 +21,7 @@ use super::runner::{self, Entry, Event, Reporter};
 use super::verdict::next_state;
 use super::{begin, mirror, signals};
 use crate::error::{Error, Result, log_error, log_message};
+use crate::source::spooled;
 use crate::uploads::{self, Claimed, NextState};
 use crate::{configs, guc, net, tx};
 
@@ -64,8 +65,6 @@ pub(super) fn close_sessions() {
 
 impl Service {
     pub(super) fn start(left_cleanly: bool) -> Result<Self> {
-        // SAFETY: a variable of this process.
-        let database = unsafe { pg_sys::MyDatabaseId };
         tx::transaction(|| {
             // For the whole session: the worker speaks in its own, qualified words, and what it records is durable.
             for (name, value) in [
@@ -96,8 +95,8 @@ impl Service {
                 }
             ));
         }
-        let spool_root = begin::spool_root(database)?;
-        remove_leftovers(&spool_root)?;
+        let spool_root = spooled::root()?;
+        spooled::sweep(&spool_root, || tx::transaction(uploads::with_files))?;
         let (sender, events) = mpsc::channel();
         let pool = Arc::new(Pool::new(net::limits()?)?);
         remember(&pool);
@@ -266,7 +265,7 @@ impl Service {
                 outcome.query_id.as_deref(),
             )
         });
-        self.forget(&in_flight);
+        self.forget(&in_flight, recorded.is_ok());
         match recorded {
             Ok(()) => log_message(&format!(
                 "snowflake_bridge: upload {id} of execution {} completed: {} rows into {target} in {:.3} s",
@@ -295,7 +294,7 @@ impl Service {
             }
         }
         let recorded = tx::transaction(|| uploads::record_error(id, next, &error));
-        self.forget(&in_flight);
+        self.forget(&in_flight, next == NextState::Canceled);
         let execution = quoted(&in_flight.upload.execution_id);
         match next {
             NextState::Retry(delay) => pgrx::warning!(
@@ -313,9 +312,13 @@ impl Service {
         }
     }
 
-    fn forget(&self, in_flight: &InFlight) {
+    /// The files of an attempt go with it. Those that a caller left stay until the upload `is_over`: nobody can read their
+    /// rows again.
+    fn forget(&self, in_flight: &InFlight, is_over: bool) {
         registry::end_progress(in_flight.upload.id);
-        bridge_core::spool::remove(&in_flight.spool);
+        if is_over || in_flight.upload.watch_id.is_some() {
+            bridge_core::spool::remove(&in_flight.spool);
+        }
     }
 }
 
@@ -339,24 +342,6 @@ fn show(in_flight: &InFlight, phase: Phase, staged: u64) {
         staged_bytes: staged,
         total_bytes: in_flight.total_bytes,
     });
-}
-
-/// Directories of uploads that are not in flight any more: the process that owned them died.
-fn remove_leftovers(spool_root: &std::path::Path) -> Result<()> {
-    let needed = tx::transaction(uploads::unfinished)?;
-    let Ok(entries) = std::fs::read_dir(spool_root) else {
-        return Ok(());
-    };
-    for entry in entries.flatten() {
-        let id = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| Uuid::parse_str(name).ok());
-        if id.is_some_and(|id| !needed.contains(&id)) {
-            bridge_core::spool::remove(&entry.path());
-        }
-    }
-    Ok(())
 }
 
 /// An execution's id in a log line: it came from a user, so it is kept short and on one line.

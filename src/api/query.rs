@@ -1,0 +1,188 @@
+//! `upload_query` and `upload_table`: rows that their caller reads, here and now, and the worker only sends.
+
+use bridge_core::spool::{SpoolOptions, Stamp};
+use chrono::Utc;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{JsonB, default, pg_sys};
+use serde_json::Value as Json;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::options::TargetOptions;
+use crate::owner::Owner;
+use crate::source::{self, OutOfRange, QueryOptions, spooled};
+use crate::uploads::{self, Spooled};
+use crate::worker::registry::{self, Wake};
+use crate::{configs, guc, sandbox, watches};
+
+#[pg_extern(volatile, parallel_unsafe)]
+#[allow(clippy::too_many_arguments)] // They are named in SQL.
+fn upload_query(
+    query: Option<&str>,
+    table_name: Option<&str>,
+    schema_name: default!(Option<&str>, "null"),
+    database: default!(Option<&str>, "null"),
+    execution_id: default!(Option<&str>, "null"),
+    config: default!(Option<&str>, "'default'"),
+    options: default!(Option<JsonB>, "'{}'"),
+    user_id: default!(Option<&str>, "null"),
+) -> Result<i64, ErrorReport> {
+    let query = query.ok_or_else(|| Error::invalid("query must not be null"))?;
+    let target = Target {
+        table_name,
+        schema_name,
+        database,
+        config,
+        options,
+    };
+    Ok(queue(query, target, execution_id, user_id)?)
+}
+
+// In its own words, since pgrx knows no regclass.
+#[pg_extern(sql = "
+create function snowflake_bridge.upload_table(
+    relation regclass, table_name text default null, schema_name text default null, database text default null,
+    execution_id text default null, config text default 'default', options jsonb default '{}', user_id text default null
+) returns bigint language c as 'MODULE_PATHNAME', 'upload_table_wrapper';
+")]
+#[allow(clippy::too_many_arguments)]
+fn upload_table(
+    relation: Option<pg_sys::Oid>,
+    table_name: Option<&str>,
+    schema_name: Option<&str>,
+    database: Option<&str>,
+    execution_id: Option<&str>,
+    config: Option<&str>,
+    options: Option<JsonB>,
+    user_id: Option<&str>,
+) -> Result<i64, ErrorReport> {
+    let relation = relation.ok_or_else(|| Error::invalid("relation must not be null"))?;
+    let (query, name) = whole_relation(relation)?;
+    let target = Target {
+        table_name: table_name.or(Some(&name)),
+        schema_name,
+        database,
+        config,
+        options,
+    };
+    Ok(queue(&query, target, execution_id, user_id)?)
+}
+
+/// The query that reads a relation, and the relation's own name.
+fn whole_relation(relation: pg_sys::Oid) -> Result<(String, String)> {
+    let missing = || {
+        Error::user(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+            "the relation does not exist",
+        )
+    };
+    let qualified = watches::qualified_name(relation)?.ok_or_else(missing)?;
+    let name = Spi::get_one_with_args::<String>(
+        "select c.relname::pg_catalog.text from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
+        &[relation.into()],
+    )?;
+    Ok((
+        format!("select * from {qualified}"),
+        name.ok_or_else(missing)?,
+    ))
+}
+
+/// Where the rows go, as the arguments say it.
+struct Target<'a> {
+    table_name: Option<&'a str>,
+    schema_name: Option<&'a str>,
+    database: Option<&'a str>,
+    config: Option<&'a str>,
+    options: Option<JsonB>,
+}
+
+impl Target<'_> {
+    /// All of it as target options, which is what is stored.
+    fn into_options(self) -> Result<Json> {
+        let mut options = match self.options.map(|options| options.0) {
+            None | Some(Json::Null) => serde_json::Map::new(),
+            Some(Json::Object(options)) => options,
+            Some(_) => return Err(Error::invalid("options is not a JSON object")),
+        };
+        if self.table_name.is_none_or(str::is_empty) && !options.contains_key("table_name") {
+            return Err(Error::invalid("table_name must not be empty"));
+        }
+        // Naming the usual configuration says nothing that the options could contradict.
+        let config = self.config.filter(|name| *name != configs::DEFAULT_NAME);
+        for (key, argument) in [
+            ("table_name", self.table_name),
+            ("schema_name", self.schema_name),
+            ("database", self.database),
+            ("config", config),
+        ] {
+            let Some(argument) = argument.filter(|argument| !argument.is_empty()) else {
+                continue;
+            };
+            if let Some(other) = options.insert(key.to_owned(), argument.into())
+                && other != argument
+            {
+                return Err(Error::invalid(format!(
+                    "{key} is both an argument and in options, and they differ"
+                )));
+            }
+        }
+        Ok(Json::Object(options))
+    }
+}
+
+fn queue(
+    query: &str,
+    target: Target<'_>,
+    execution_id: Option<&str>,
+    user_id: Option<&str>,
+) -> Result<i64> {
+    let owner = Owner::acting_for(user_id)?;
+    let stored_options = target.into_options()?;
+    let options = TargetOptions::parse(&stored_options)?;
+    options.target("")?;
+    if execution_id == Some("") {
+        return Err(Error::invalid("execution_id must not be empty"));
+    }
+    // Said now, and not when all rows have been read.
+    sandbox::as_extension_owner(|| configs::require(&owner, Some(options.config_name())))?;
+
+    let upload_id = Uuid::new_v4();
+    let execution_id = execution_id.map_or_else(|| upload_id.to_string(), str::to_owned);
+    let on_out_of_range = options.on_out_of_range.unwrap_or_default();
+    let directory = spooled::begin(upload_id)?;
+    let read = source::read_query(
+        query,
+        &QueryOptions {
+            stamp: Stamp {
+                execution_id: execution_id.clone(),
+                user_id: Some(owner.user_id().to_owned()),
+                upload_id,
+                uploaded_at: Utc::now(),
+            },
+            spool: &directory,
+            plan: options.plan(),
+            on_out_of_range,
+            files: SpoolOptions::new(guc::target_file_size()),
+        },
+    )?;
+    for (column, count) in &read.affected {
+        let fate = match on_out_of_range {
+            OutOfRange::Text => "are loaded as text",
+            OutOfRange::Null | OutOfRange::Error => "are loaded as NULL",
+        };
+        notice!("column \"{column}\": {count} values that Snowflake cannot hold {fate}");
+    }
+    let id = sandbox::as_extension_owner(|| {
+        uploads::enqueue_spooled(&Spooled {
+            upload_id,
+            execution_id: &execution_id,
+            owner: &owner,
+            options: stored_options,
+            manifest: &read.manifest,
+            out_of_range: read.affected.iter().map(|(_, count)| count).sum(),
+        })
+    })?;
+    registry::wake_at_commit(Wake::Worker);
+    Ok(id)
+}

@@ -1,0 +1,226 @@
+//! Reading a query of the caller's: in the caller's own backend, as the caller, in the caller's snapshot, row by row into
+//! spool files. However many rows there are, and however large, only a few are in memory.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::path::Path;
+
+use bridge_core::json::PlanOptions;
+use bridge_core::spool::{Manifest, SpoolOptions, SpoolWriter, Stamp};
+use pgrx::prelude::*;
+use pgrx::{check_for_interrupts, pg_sys};
+
+use super::values::{OutOfRange, Pinned, RowReader};
+use crate::error::{Error, Result};
+
+/// Rows that are fetched at once: enough to make the cost of a fetch disappear.
+const FETCH_ROWS: i64 = 256;
+/// Rows that are fetched and take more memory than this wait in a temporary file. In kilobytes, as PostgreSQL counts.
+const FETCH_MEMORY_KB: i32 = 8 << 10;
+
+/// What the reader needs to know.
+pub struct QueryOptions<'a> {
+    pub stamp: Stamp,
+    pub spool: &'a Path,
+    pub plan: PlanOptions,
+    pub on_out_of_range: OutOfRange,
+    pub files: SpoolOptions,
+}
+
+/// What was read.
+pub struct QueryResult {
+    pub manifest: Manifest,
+    /// The columns with values that Snowflake could not hold as what they are, and how many.
+    pub affected: Vec<(String, u64)>,
+}
+
+/// Runs the query and reads its rows into the spool.
+///
+/// # Errors
+/// If it is not one statement that returns rows, or its result cannot be held by Snowflake; what the query raises is raised.
+pub fn read_query(query: &str, options: &QueryOptions<'_>) -> Result<QueryResult> {
+    let query =
+        CString::new(query).map_err(|_| Error::invalid("the query holds a NUL character"))?;
+    Spi::connect_mut(|_| {
+        let plan = prepare(&query)?;
+        // SAFETY: a plan that was just made, of one statement that returns rows; the cursor goes with the transaction if it
+        // is not closed below.
+        unsafe {
+            let read_only = check(plan)?;
+            let portal = pg_sys::SPI_cursor_open(
+                std::ptr::null(),
+                plan,
+                std::ptr::null_mut(),
+                std::ptr::null(),
+                read_only,
+            );
+            let result = stream(portal, options);
+            pg_sys::SPI_cursor_close(portal);
+            result
+        }
+    })
+}
+
+fn prepare(query: &CStr) -> Result<pg_sys::SPIPlanPtr> {
+    // SAFETY: connected to SPI; a query without parameters. Syntax errors are raised.
+    let plan = unsafe {
+        pg_sys::SPI_prepare_cursor(
+            query.as_ptr(),
+            0,
+            std::ptr::null_mut(),
+            pg_sys::CURSOR_OPT_NO_SCROLL as i32,
+        )
+    };
+    if plan.is_null() {
+        Err(unsuitable())
+    } else {
+        Ok(plan)
+    }
+}
+
+fn unsuitable() -> Error {
+    Error::user(
+        PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+        "the query is not one statement that returns rows",
+    )
+    .hint("Pass one SELECT, VALUES, TABLE or WITH, or one INSERT, UPDATE or DELETE with RETURNING.")
+}
+
+/// Refuses what is not one statement that returns rows. Returns whether it only reads, and so can use the caller's snapshot
+/// as it is: one that writes needs to see what the transaction has written before.
+///
+/// # Safety
+/// A live plan.
+unsafe fn check(plan: pg_sys::SPIPlanPtr) -> Result<bool> {
+    // SAFETY: as the caller promises; PostgreSQL's lists hold as many live nodes as they say.
+    unsafe {
+        if !pg_sys::SPI_is_cursor_plan(plan) {
+            return Err(unsuitable());
+        }
+        let sources = pg_sys::SPI_plan_get_plan_sources(plan);
+        let source = first(sources).cast::<pg_sys::CachedPlanSource>();
+        if source.is_null() {
+            return Err(unsuitable());
+        }
+        let query = first((*source).query_list).cast::<pg_sys::Query>();
+        // EXPLAIN, SHOW, FETCH and CALL return rows as well, and are no queries.
+        if query.is_null() || (*query).commandType == pg_sys::CmdType::CMD_UTILITY {
+            return Err(unsuitable());
+        }
+        Ok((*query).commandType == pg_sys::CmdType::CMD_SELECT
+            && !(*query).hasModifyingCTE
+            && !(*query).hasForUpdate
+            && (*(*source).query_list).length == 1)
+    }
+}
+
+/// # Safety
+/// A live list of nodes, or null.
+unsafe fn first(list: *mut pg_sys::List) -> *mut std::ffi::c_void {
+    // SAFETY: as the caller promises; a list that is not null is not empty.
+    unsafe {
+        if list.is_null() || (*list).length < 1 {
+            std::ptr::null_mut()
+        } else {
+            (*(*list).elements).ptr_value
+        }
+    }
+}
+
+/// # Safety
+/// An open cursor, inside SPI.
+unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<QueryResult> {
+    // SAFETY: as the caller promises. What is made here goes with SPI's memory context if it is not ended below.
+    unsafe {
+        let descriptor = (*portal).tupDesc;
+        let mut reader = RowReader::new(descriptor, options.plan, options.on_out_of_range)?;
+        let mut writer = SpoolWriter::create(
+            options.spool,
+            &reader.columns(),
+            &options.stamp,
+            &options.files,
+        )?;
+        let store = pg_sys::tuplestore_begin_heap(false, false, FETCH_MEMORY_KB);
+        let slot =
+            pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsMinimalTuple);
+        let columns = (*descriptor).natts;
+        let count = usize::try_from(columns).unwrap_or(0);
+        let mut receiver = Receiver::into(store);
+        loop {
+            pg_sys::tuplestore_clear(store);
+            let fetched = pg_sys::PortalRunFetch(
+                portal,
+                pg_sys::FetchDirection::FETCH_FORWARD,
+                FETCH_ROWS,
+                (&raw mut receiver).cast(),
+            );
+            if fetched == 0 {
+                break;
+            }
+            let _pinned = Pinned::new();
+            while pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
+                check_for_interrupts!();
+                if columns > 0 {
+                    pg_sys::slot_getsomeattrs_int(slot, columns);
+                }
+                let (values, nulls) = if count == 0 {
+                    (&[][..], &[][..])
+                } else {
+                    (
+                        std::slice::from_raw_parts((*slot).tts_values, count),
+                        std::slice::from_raw_parts((*slot).tts_isnull, count),
+                    )
+                };
+                reader.read(values, nulls, &mut writer)?;
+            }
+        }
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::tuplestore_end(store);
+        let mut manifest = writer.finish()?;
+        let affected = reader.settle(&mut manifest)?;
+        Ok(QueryResult { manifest, affected })
+    }
+}
+
+/// Takes the rows that a cursor gives into a store, which moves to disk what is too much for memory.
+#[repr(C)]
+struct Receiver {
+    receiver: pg_sys::DestReceiver,
+    store: *mut pg_sys::Tuplestorestate,
+}
+
+impl Receiver {
+    fn into(store: *mut pg_sys::Tuplestorestate) -> Self {
+        Self {
+            receiver: pg_sys::DestReceiver {
+                receiveSlot: Some(receive),
+                rStartup: Some(start_up),
+                rShutdown: Some(end),
+                rDestroy: Some(end),
+                mydest: pg_sys::CommandDest::DestTuplestore,
+            },
+            store,
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn receive(
+    slot: *mut pg_sys::TupleTableSlot,
+    receiver: *mut pg_sys::DestReceiver,
+) -> bool {
+    // SAFETY: PostgreSQL hands back the receiver it was given, which is the first field of ours.
+    unsafe { pg_sys::tuplestore_puttupleslot((*receiver.cast::<Receiver>()).store, slot) };
+    true
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn start_up(
+    _receiver: *mut pg_sys::DestReceiver,
+    _operation: i32,
+    _description: pg_sys::TupleDesc,
+) {
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn end(_receiver: *mut pg_sys::DestReceiver) {}

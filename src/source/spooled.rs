@@ -1,0 +1,245 @@
+//! Spool directories: where they are, and whose they are. The worker's own go with its attempt. Those of `upload_query`
+//! belong to the caller's transaction until it ends: gone with a rollback, also one to a savepoint; kept with a commit,
+//! and the upload's from then on.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use bridge_core::ErrorKind;
+use bridge_core::spool::remove;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::guc;
+
+/// The directory below an upload's that its own transaction writes; attempts of the worker count from 1.
+const OF_CALLER: &str = "0";
+
+/// Where this database's files wait until they are staged, private to the server's user.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn root() -> Result<PathBuf> {
+    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from("snowflake_bridge_spool"));
+    // SAFETY: a variable of this process.
+    let database = unsafe { pg_sys::MyDatabaseId };
+    // Two databases of one server never share a directory.
+    let directory = root.join(database.to_u32().to_string());
+    if !directory.is_dir() {
+        make_private(&directory)?;
+        sync(&root)?;
+        if let Some(parent) = root.parent() {
+            sync(parent)?;
+        }
+    }
+    Ok(directory)
+}
+
+/// Makes a directory for the server's user alone, unless it is there.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn make_private(directory: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| unusable(&error))
+}
+
+/// The directory of the files that the upload's own transaction wrote.
+pub fn of_caller(root: &Path, upload_id: Uuid) -> PathBuf {
+    root.join(upload_id.to_string()).join(OF_CALLER)
+}
+
+/// Begins the spool of an upload of the current transaction. Returns where its files go.
+///
+/// # Errors
+/// If the directory cannot be made.
+pub fn begin(upload_id: Uuid) -> Result<PathBuf> {
+    let root = root()?;
+    let directory = root.join(upload_id.to_string());
+    let whole = lock(&root)?;
+    whole.lock_shared().map_err(|error| unusable(&error))?;
+    enter(Pending {
+        directory: directory.clone(),
+        fate: Fate::RemoveOnAbort,
+        subtransaction: current_subtransaction(),
+        lock: None,
+    });
+    make_private(&directory)?;
+    sync(&root)?;
+    let held = lock(&directory)?;
+    held.try_lock().map_err(|error| unusable(&error.into()))?;
+    PENDING.with_borrow_mut(|pending| {
+        if let Some(last) = pending.last_mut() {
+            last.lock = Some(held);
+        }
+    });
+    Ok(directory.join(OF_CALLER))
+}
+
+/// Removes the files of an upload when the current transaction commits.
+///
+/// # Errors
+/// If there is no place for files.
+pub fn remove_at_commit(upload_id: Uuid) -> Result<()> {
+    enter(Pending {
+        directory: root()?.join(upload_id.to_string()),
+        fate: Fate::RemoveOnCommit,
+        subtransaction: current_subtransaction(),
+        lock: None,
+    });
+    Ok(())
+}
+
+/// Removes the directories of uploads that nobody needs any more: those that a process left which died. `needed` is asked
+/// again for each, after the directory's own transaction can no longer commit.
+///
+/// # Errors
+/// What `needed` returns.
+pub fn sweep(root: &Path, needed: impl Fn() -> Result<Vec<Uuid>>) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(root) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(|name| Uuid::parse_str(name).ok()) else {
+            continue;
+        };
+        // Nobody makes a directory while it is decided about this one.
+        let Ok(whole) = lock(root) else {
+            return Ok(());
+        };
+        let (Ok(()), Ok(own)) = (whole.lock(), lock(&entry.path())) else {
+            continue;
+        };
+        match own.try_lock() {
+            Ok(()) if !needed()?.contains(&id) => remove(&entry.path()),
+            Ok(()) | Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A directory whose fate the current transaction decides.
+struct Pending {
+    directory: PathBuf,
+    fate: Fate,
+    subtransaction: pg_sys::SubTransactionId,
+    /// Held until the transaction has ended, whoever ends it: tells the worker that somebody is at it.
+    lock: Option<File>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    RemoveOnAbort,
+    RemoveOnCommit,
+}
+
+thread_local! {
+    static PENDING: RefCell<Vec<Pending>> = const { RefCell::new(Vec::new()) };
+    static CALLBACKS_REGISTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+fn enter(pending: Pending) {
+    if !CALLBACKS_REGISTERED.replace(true) {
+        // SAFETY: callbacks that live as long as the library, which is never unloaded.
+        unsafe {
+            pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
+            pg_sys::RegisterSubXactCallback(Some(at_subtransaction_end), std::ptr::null_mut());
+        }
+    }
+    PENDING.with_borrow_mut(|all| all.push(pending));
+}
+
+fn current_subtransaction() -> pg_sys::SubTransactionId {
+    // SAFETY: a read of backend-local state, inside a transaction.
+    unsafe { pg_sys::GetCurrentSubTransactionId() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_transaction_end(
+    event: pg_sys::XactEvent::Type,
+    _argument: *mut std::ffi::c_void,
+) {
+    let fate = match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => Fate::RemoveOnCommit,
+        pg_sys::XactEvent::XACT_EVENT_ABORT => Fate::RemoveOnAbort,
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
+            // Whoever ends a prepared transaction knows nothing of files.
+            if PENDING.with_borrow(|all| !all.is_empty()) {
+                ereport!(
+                    ERROR,
+                    PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                    "cannot PREPARE a transaction that has uploaded a query or table"
+                );
+            }
+            return;
+        }
+        _ => return,
+    };
+    for pending in PENDING.take() {
+        if pending.fate == fate {
+            remove(&pending.directory);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_subtransaction_end(
+    event: pg_sys::SubXactEvent::Type,
+    own: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _argument: *mut std::ffi::c_void,
+) {
+    PENDING.with_borrow_mut(|all| match event {
+        pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB => {
+            for pending in all
+                .iter_mut()
+                .filter(|pending| pending.subtransaction == own)
+            {
+                pending.subtransaction = parent;
+            }
+        }
+        pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB => {
+            for undone in all.extract_if(.., |pending| pending.subtransaction == own) {
+                if undone.fate == Fate::RemoveOnAbort {
+                    remove(&undone.directory);
+                }
+            }
+        }
+        _ => {}
+    });
+}
+
+fn lock(directory: &Path) -> Result<File> {
+    File::open(directory).map_err(|error| unusable(&error))
+}
+
+/// Waits until the disk has the directory's entries.
+fn sync(directory: &Path) -> Result<()> {
+    // The parent of a relative path's first part is the empty path.
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &std::io::Error) -> Error {
+    bridge_core::Error::new(
+        ErrorKind::Configuration,
+        format!("cannot use the spool directory: {error}"),
+    )
+    .with_hint("Check snowflake_bridge.spool_directory and its permissions.")
+    .into()
+}

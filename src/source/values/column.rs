@@ -1,0 +1,315 @@
+//! The table of types: which Snowflake column a type of PostgreSQL gets, and in which form its values are read.
+#![allow(unsafe_code)]
+
+use bridge_core::batch::Value;
+use bridge_core::decimal::Decimal;
+use bridge_core::types::{ColumnType, MAX_BINARY_BYTES, MAX_TEXT_BYTES};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::Unread;
+use super::nested::Types;
+use super::scalar::{self, Moment};
+use super::text::{c_to_utf8, to_utf8};
+use crate::error::{Error, Result};
+
+/// A column of the result, as PostgreSQL describes it.
+pub(super) struct Attribute {
+    pub(super) name: String,
+    pub(super) type_oid: pg_sys::Oid,
+    pub(super) typmod: i32,
+    pub(super) is_dropped: bool,
+}
+
+/// # Safety
+/// A live descriptor.
+pub(super) unsafe fn attributes(descriptor: pg_sys::TupleDesc) -> Result<Vec<Attribute>> {
+    // SAFETY: as the caller promises; a name is a C string.
+    unsafe {
+        pgrx::PgTupleDesc::from_pg_copy(descriptor)
+            .iter()
+            .map(|attribute| {
+                Ok(Attribute {
+                    name: c_to_utf8(attribute.attname.data.as_ptr())?.to_owned(),
+                    type_oid: attribute.atttypid,
+                    typmod: attribute.atttypmod,
+                    is_dropped: attribute.attisdropped,
+                })
+            })
+            .collect()
+    }
+}
+
+/// A function of a type, looked up once.
+#[derive(Clone, Copy)]
+pub(super) struct Function(*mut pg_sys::FmgrInfo);
+
+impl Function {
+    /// # Safety
+    /// The function exists; it is used only while the current memory context lives.
+    pub(super) unsafe fn new(oid: pg_sys::Oid) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            let info = pg_sys::palloc0(size_of::<pg_sys::FmgrInfo>()).cast();
+            pg_sys::fmgr_info_cxt(oid, info, pg_sys::CurrentMemoryContext);
+            Self(info)
+        }
+    }
+
+    /// The output function of a type.
+    ///
+    /// # Safety
+    /// As [`Function::new`].
+    pub(super) unsafe fn output(type_oid: pg_sys::Oid) -> Self {
+        let (mut function, mut is_varlena) = (pg_sys::InvalidOid, false);
+        // SAFETY: as the caller promises.
+        unsafe {
+            pg_sys::getTypeOutputInfo(type_oid, &raw mut function, &raw mut is_varlena);
+            Self::new(function)
+        }
+    }
+
+    /// The function that gives the binary form of a type.
+    ///
+    /// # Safety
+    /// As [`Function::new`].
+    unsafe fn send(type_oid: pg_sys::Oid) -> Self {
+        let (mut function, mut is_varlena) = (pg_sys::InvalidOid, false);
+        // SAFETY: as the caller promises.
+        unsafe {
+            pg_sys::getTypeBinaryOutputInfo(type_oid, &raw mut function, &raw mut is_varlena);
+            Self::new(function)
+        }
+    }
+
+    /// # Safety
+    /// A value of the type; the result lives as long as the current memory context.
+    pub(super) unsafe fn text<'a>(self, value: pg_sys::Datum) -> Result<&'a str> {
+        // SAFETY: as the caller promises.
+        unsafe { c_to_utf8(pg_sys::OutputFunctionCall(self.0, value)) }
+    }
+
+    /// # Safety
+    /// A value of the function's only argument.
+    pub(super) unsafe fn call(self, value: pg_sys::Datum) -> pg_sys::Datum {
+        // SAFETY: as the caller promises.
+        unsafe { pg_sys::FunctionCall1Coll(self.0, pg_sys::InvalidOid, value) }
+    }
+}
+
+/// In which form the values of a column are read.
+pub(super) enum Form {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    Float4,
+    Float8,
+    /// A numeric of declared digits.
+    Number {
+        scale: u8,
+    },
+    /// A numeric without, as its digits; what the column is called is decided when all have been seen.
+    Digits(Function),
+    /// A numeric without, as text whatever it is.
+    DigitsText(Function),
+    Money {
+        scale: u8,
+    },
+    Text,
+    Name,
+    Bytea,
+    Uuid,
+    Moment(Moment),
+    /// Of a type that has values which Snowflake does not hold, as text whatever it is.
+    MomentText(Moment, Function),
+    /// JSON, an array, a row or hstore.
+    Json(pg_sys::Oid),
+    /// The binary form that the type sends to clients.
+    Sent(Function),
+    /// The text form of everything else.
+    Output(Function),
+}
+
+impl Form {
+    /// The form and the Snowflake column of a result's column. `as_text`: types with values out of range are text;
+    /// `numeric_as_text`: so is a numeric without declared digits.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    ///
+    /// # Safety
+    /// As [`Function::new`].
+    pub(super) unsafe fn of(
+        attribute: &Attribute,
+        as_text: bool,
+        numeric_as_text: bool,
+    ) -> Result<(Self, ColumnType)> {
+        let mut typmod = attribute.typmod;
+        // SAFETY: as the caller promises, here and where the functions of a type are looked up.
+        let type_oid = unsafe { pg_sys::getBaseTypeAndTypmod(attribute.type_oid, &raw mut typmod) };
+        // SAFETY: as above.
+        let output = || unsafe { Function::output(type_oid) };
+        let moment = |moment: Moment| {
+            if as_text {
+                (Self::MomentText(moment, output()), ColumnType::Text)
+            } else {
+                (Self::Moment(moment), moment.column_type())
+            }
+        };
+        let integer = |form, digits| Ok((form, ColumnType::number(digits, 0)?));
+        Ok(match type_oid {
+            pg_sys::BOOLOID => (Self::Bool, ColumnType::Boolean),
+            pg_sys::INT2OID => return integer(Self::Int2, 5),
+            pg_sys::INT4OID => return integer(Self::Int4, 10),
+            pg_sys::INT8OID => return integer(Self::Int8, 19),
+            pg_sys::OIDOID => return integer(Self::Oid, 10),
+            pg_sys::FLOAT4OID => (Self::Float4, ColumnType::Float),
+            pg_sys::FLOAT8OID => (Self::Float8, ColumnType::Float),
+            pg_sys::NUMERICOID => match scalar::declared_digits(typmod) {
+                Some((precision, scale)) => (
+                    Self::Number { scale },
+                    ColumnType::number(precision, scale)?,
+                ),
+                None if numeric_as_text => (Self::Output(output()), ColumnType::Text),
+                None if as_text => (Self::DigitsText(output()), ColumnType::Text),
+                None => (Self::Digits(output()), ColumnType::Text),
+            },
+            pg_sys::MONEYOID => {
+                let scale = money_scale()?;
+                (Self::Money { scale }, ColumnType::number(19, scale)?)
+            }
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => {
+                (Self::Text, ColumnType::Text)
+            }
+            pg_sys::NAMEOID => (Self::Name, ColumnType::Text),
+            pg_sys::BYTEAOID => (Self::Bytea, ColumnType::Binary),
+            pg_sys::UUIDOID => (Self::Uuid, ColumnType::Text),
+            pg_sys::DATEOID => moment(Moment::Date),
+            pg_sys::TIMEOID => moment(Moment::Time),
+            pg_sys::TIMESTAMPOID => moment(Moment::Timestamp),
+            pg_sys::TIMESTAMPTZOID => moment(Moment::TimestampTz),
+            pg_sys::JSONOID | pg_sys::JSONBOID => (Self::Json(type_oid), ColumnType::Variant),
+            // SAFETY: a catalog lookup.
+            _ if unsafe { pg_sys::get_element_type(type_oid) } != pg_sys::InvalidOid => {
+                (Self::Json(type_oid), ColumnType::Array)
+            }
+            // SAFETY: a catalog lookup.
+            _ if unsafe { pg_sys::type_is_rowtype(type_oid) } => {
+                (Self::Json(type_oid), ColumnType::Variant)
+            }
+            _ => match extension_type(type_oid)?.as_deref() {
+                Some("hstore") => (Self::Json(type_oid), ColumnType::Variant),
+                Some("geometry" | "geography") => {
+                    // SAFETY: as the caller promises.
+                    let send = unsafe { Function::send(type_oid) };
+                    (Self::Sent(send), ColumnType::Binary)
+                }
+                _ => (Self::Output(output()), ColumnType::Text),
+            },
+        })
+    }
+
+    /// The value, and whether Snowflake could not hold it as what it is.
+    ///
+    /// # Safety
+    /// A value of the column's type, while settings are pinned; the result lives as long as the current memory context.
+    pub(super) unsafe fn value<'a>(
+        &'a self,
+        value: pg_sys::Datum,
+        types: &'a mut Types,
+    ) -> Result<(Value<'a>, bool), Unread> {
+        // SAFETY: as the caller promises; each form reads what its type is.
+        let value = unsafe {
+            match self {
+                Self::Bool => Value::Bool(value.value() != 0),
+                // An integer passed by value lies in the lower part of the word.
+                Self::Int2 => Value::Int((value.value() as i16).into()),
+                Self::Int4 => Value::Int((value.value() as i32).into()),
+                Self::Int8 => Value::Int(value.value() as i64),
+                Self::Oid => Value::Int((value.value() as u32).into()),
+                Self::Float4 => Value::Float(f32::from_bits(value.value() as u32).into()),
+                Self::Float8 => Value::Float(f64::from_bits(value.value() as u64)),
+                Self::Number { scale } => scalar::number(scalar::bytes(value), *scale)?,
+                Self::Digits(output) => {
+                    let digits = output.text(value)?;
+                    scalar::require_number(digits)?;
+                    Value::Text(digits)
+                }
+                Self::DigitsText(output) => {
+                    let digits = output.text(value)?;
+                    let fits = Decimal::parse(digits).is_some_and(|number| number.fits_number());
+                    return Ok((Value::Text(digits), !fits));
+                }
+                Self::Money { scale } => Value::Decimal {
+                    unscaled: (value.value() as i64).into(),
+                    scale: *scale,
+                },
+                Self::Text => text(to_utf8(scalar::bytes(value))?)?,
+                Self::Name => text(c_to_utf8(value.cast_mut_ptr::<std::ffi::c_char>())?)?,
+                Self::Bytea => binary(scalar::bytes(value))?,
+                Self::Sent(send) => binary(scalar::bytes(send.call(value)))?,
+                Self::Uuid => types.uuid(value),
+                Self::Moment(moment) => moment.value(value)?,
+                Self::MomentText(moment, output) => {
+                    let is_odd = moment.value(value).is_err();
+                    return Ok((text(output.text(value)?)?, is_odd));
+                }
+                Self::Json(type_oid) => {
+                    let json = types.json(*type_oid, value)?;
+                    within(json.len(), MAX_TEXT_BYTES)?;
+                    Value::Json(json)
+                }
+                Self::Output(output) => text(output.text(value)?)?,
+            }
+        };
+        Ok((value, false))
+    }
+}
+
+fn text(text: &str) -> Result<Value<'_>, Unread> {
+    within(text.len(), MAX_TEXT_BYTES)?;
+    Ok(Value::Text(text))
+}
+
+fn binary(bytes: &[u8]) -> Result<Value<'_>, Unread> {
+    within(bytes.len(), MAX_BINARY_BYTES)?;
+    Ok(Value::Bytes(bytes))
+}
+
+fn within(bytes: usize, limit: usize) -> Result<(), Unread> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    Err(Unread::out_of_range(
+        format!("the value takes {bytes} bytes, and Snowflake holds at most {limit}"),
+        "Leave the value out, or pass options => '{\"on_out_of_range\": \"null\"}'.",
+    ))
+}
+
+/// How many digits after the point a value of money has: the locale says, and it may say none.
+fn money_scale() -> Result<u8> {
+    let scale =
+        Spi::get_one::<i32>("select pg_catalog.scale('0'::pg_catalog.money::pg_catalog.numeric)")?;
+    scale
+        .and_then(|scale| u8::try_from(scale).ok())
+        .ok_or_else(|| Error::invalid("lc_monetary does not say how many digits money has"))
+}
+
+/// The name of a type that an extension of that matter brought; anybody may call a type of their own `geometry`.
+pub(super) fn extension_type(type_oid: pg_sys::Oid) -> Result<Option<String>> {
+    const NAME: &str = "
+        select t.typname::pg_catalog.text from pg_catalog.pg_type t
+          join pg_catalog.pg_depend d on d.classid operator(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+               and d.objid operator(pg_catalog.=) t.oid and d.deptype operator(pg_catalog.=) 'e'
+          join pg_catalog.pg_extension e on e.oid operator(pg_catalog.=) d.refobjid
+         where t.oid operator(pg_catalog.=) $1
+           and e.extname operator(pg_catalog.=) any ('{hstore,postgis}'::pg_catalog.name[])";
+    Ok(Spi::connect(|client| {
+        client
+            .select(NAME, Some(1), &[type_oid.into()])?
+            .next()
+            .map_or(Ok(None), |row| row.get::<String>(1))
+    })?)
+}

@@ -1,0 +1,37 @@
+//! Memory for one row at a time: whatever PostgreSQL's functions leave behind goes with the row.
+#![allow(unsafe_code)]
+
+use pgrx::pg_sys;
+
+/// A memory context that is emptied after every row. It goes with the context it was made in.
+pub(super) struct RowMemory(pg_sys::MemoryContext);
+
+impl RowMemory {
+    /// # Safety
+    /// On the main thread, inside a transaction; the current memory context outlives the result.
+    pub(super) unsafe fn new() -> Self {
+        // SAFETY: as the caller promises; the name is a constant, as PostgreSQL asks.
+        Self(unsafe {
+            pg_sys::AllocSetContextCreateExtended(
+                pg_sys::CurrentMemoryContext,
+                c"snowflake_bridge row".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            )
+        })
+    }
+
+    /// Runs `work` in this memory, and empties it.
+    pub(super) fn scoped<T>(&self, work: impl FnOnce() -> T) -> T {
+        // SAFETY: the context lives, see `new`. An ERROR in `work` leaves the switching back to whoever handles it, as
+        // everywhere in PostgreSQL.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.0);
+            let result = work();
+            pg_sys::MemoryContextSwitchTo(before);
+            pg_sys::MemoryContextReset(self.0);
+            result
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Rows of a query on their way into columns: which Snowflake column each type of the result gets, and its values row by
+//! row. What Snowflake cannot hold is refused, or counted.
+#![allow(unsafe_code)]
+
+mod column;
+mod memory;
+mod nested;
+mod scalar;
+mod settings;
+pub(super) mod text;
+
+use bridge_core::batch::{RowSink, Value};
+use bridge_core::decimal::Decimal;
+use bridge_core::json::{Numeric, PlanOptions};
+use bridge_core::names::{column_names, shown};
+use bridge_core::spool::Manifest;
+use bridge_core::types::{Column, ColumnType, MAX_PRECISION};
+use bridge_core::{Error as CoreError, ErrorKind};
+use pgrx::pg_sys;
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use column::Form;
+use memory::RowMemory;
+use nested::Types;
+pub use settings::Pinned;
+
+/// Digits after the point that a numeric without declared digits gets where the data needs no more.
+const USUAL_SCALE: i64 = 10;
+
+/// What becomes of a value that Snowflake cannot hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutOfRange {
+    /// The upload is refused.
+    #[default]
+    Error,
+    /// NULL in its place, counted.
+    Null,
+    /// Columns of a type that has such values are text from the start.
+    Text,
+}
+
+/// Why a value does not reach its column.
+pub(super) enum Unread {
+    /// Snowflake cannot hold it: what is wrong with it, and what the user can do.
+    OutOfRange { problem: String, hint: String },
+    /// Nothing that an option could excuse.
+    Fault(Error),
+}
+
+impl Unread {
+    fn out_of_range(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::OutOfRange {
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl From<CoreError> for Unread {
+    fn from(error: CoreError) -> Self {
+        match (error.kind(), error.hint()) {
+            (ErrorKind::Data, Some(hint)) => Self::out_of_range(error.message(), hint),
+            (ErrorKind::Data, None) => {
+                Self::out_of_range(error.message(), "Cast the value to text in the query.")
+            }
+            _ => Self::Fault(error.into()),
+        }
+    }
+}
+
+impl From<Error> for Unread {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Core(error) => error.into(),
+            error => Self::Fault(error),
+        }
+    }
+}
+
+/// A column of the result.
+struct Reader {
+    name: String,
+    column_type: ColumnType,
+    form: Form,
+    /// For a numeric without declared digits: the most digits before and after the point so far. It travels as its
+    /// digits, and what the column is called is decided by all of them.
+    digits: Option<(i64, i64)>,
+    /// Values that Snowflake could not hold as what they are.
+    affected: u64,
+}
+
+/// Reads the rows of one result.
+pub struct RowReader {
+    readers: Vec<Reader>,
+    types: Types,
+    memory: RowMemory,
+    on_out_of_range: OutOfRange,
+    rows: u64,
+}
+
+impl RowReader {
+    /// Plans a result of that description. The current memory context must outlive what is made here.
+    ///
+    /// # Errors
+    /// If a name or a type cannot be had in Snowflake.
+    ///
+    /// # Safety
+    /// A live descriptor; on the main thread, inside a transaction and SPI.
+    pub unsafe fn new(
+        descriptor: pg_sys::TupleDesc,
+        options: PlanOptions,
+        on_out_of_range: OutOfRange,
+    ) -> Result<Self> {
+        // SAFETY: as the caller promises.
+        let attributes = unsafe { column::attributes(descriptor) }?;
+        let names = column_names(
+            attributes.iter().map(|attribute| attribute.name.as_str()),
+            options.column_case,
+        )?;
+        let mut readers = Vec::with_capacity(names.len());
+        for (attribute, name) in attributes.iter().zip(names) {
+            // SAFETY: as the caller promises.
+            let (form, column_type) = unsafe {
+                Form::of(
+                    attribute,
+                    on_out_of_range == OutOfRange::Text,
+                    options.numeric == Numeric::Varchar,
+                )
+            }?;
+            readers.push(Reader {
+                digits: matches!(form, Form::Digits(_)).then_some((0, 0)),
+                name,
+                column_type,
+                form,
+                affected: 0,
+            });
+        }
+        // SAFETY: as the caller promises.
+        let (types, memory) = unsafe { (Types::new(), RowMemory::new()) };
+        Ok(Self {
+            readers,
+            types,
+            memory,
+            on_out_of_range,
+            rows: 0,
+        })
+    }
+
+    /// The columns as the files have them.
+    pub fn columns(&self) -> Vec<Column> {
+        self.readers
+            .iter()
+            .map(|reader| Column::new(&reader.name, reader.column_type))
+            .collect()
+    }
+
+    /// Gives one row to `sink`.
+    ///
+    /// # Errors
+    /// For a value that cannot be held, naming column and row; whatever the sink says.
+    ///
+    /// # Safety
+    /// Values of the planned description, which live until this returns; while settings are [`Pinned`].
+    pub unsafe fn read(
+        &mut self,
+        values: &[pg_sys::Datum],
+        nulls: &[bool],
+        sink: &mut dyn RowSink,
+    ) -> Result<()> {
+        self.rows += 1;
+        let Self {
+            readers,
+            types,
+            memory,
+            on_out_of_range,
+            rows,
+        } = self;
+        memory.scoped(|| {
+            for (index, reader) in readers.iter_mut().enumerate() {
+                let (Some(&value), Some(false)) = (values.get(index), nulls.get(index)) else {
+                    // A column that gets no value is NULL.
+                    continue;
+                };
+                // SAFETY: as the caller promises.
+                match unsafe { reader.form.value(value, types) } {
+                    Ok((value, is_odd)) => {
+                        reader.affected += u64::from(is_odd);
+                        if let Some(digits) = &mut reader.digits {
+                            measure(digits, value);
+                        }
+                        sink.append(index, value)?;
+                    }
+                    Err(Unread::OutOfRange { .. }) if *on_out_of_range == OutOfRange::Null => {
+                        reader.affected += 1;
+                    }
+                    Err(Unread::OutOfRange { problem, hint }) => {
+                        let message = format!("{}: {problem}", place(&reader.name, *rows));
+                        return Err(CoreError::new(ErrorKind::Data, message)
+                            .with_hint(hint)
+                            .into());
+                    }
+                    Err(Unread::Fault(error)) => {
+                        return Err(match error {
+                            Error::User {
+                                sqlstate,
+                                message,
+                                hint,
+                            } => Error::User {
+                                sqlstate,
+                                message: format!("{}: {message}", place(&reader.name, *rows)),
+                                hint,
+                            },
+                            error => error,
+                        });
+                    }
+                }
+            }
+            sink.end_row()?;
+            Ok(())
+        })
+    }
+
+    /// Gives the columns whose type all rows decide their final type, and tells how many values of which column Snowflake
+    /// could not hold as what they are.
+    ///
+    /// # Errors
+    /// If the numbers of a column need more digits than Snowflake has.
+    pub fn settle(self, manifest: &mut Manifest) -> Result<Vec<(String, u64)>> {
+        for (reader, column) in self.readers.iter().zip(&mut manifest.columns) {
+            if let Some((integer_digits, scale)) = reader.digits {
+                column.column_type = number(&reader.name, integer_digits, scale)?;
+            }
+        }
+        Ok(self
+            .readers
+            .into_iter()
+            .filter(|reader| reader.affected > 0)
+            .map(|reader| (reader.name, reader.affected))
+            .collect())
+    }
+}
+
+fn place(column: &str, row: u64) -> String {
+    format!("column {}, row {row}", shown(column))
+}
+
+fn measure(digits: &mut (i64, i64), value: Value<'_>) {
+    if let Value::Text(text) = value
+        && let Some(number) = Decimal::parse(text)
+    {
+        digits.0 = digits.0.max(number.integer_digits());
+        digits.1 = digits.1.max(number.scale());
+    }
+}
+
+/// A NUMBER of all 38 digits with the scale that the data needs, or the usual one if that leaves the digits room.
+fn number(name: &str, integer_digits: i64, scale: i64) -> Result<ColumnType> {
+    let room = i64::from(MAX_PRECISION) - integer_digits;
+    let chosen = scale.max(USUAL_SCALE.min(room));
+    match u8::try_from(chosen) {
+        Ok(chosen) if i64::from(chosen) <= room => Ok(ColumnType::number(MAX_PRECISION, chosen)?),
+        _ => Err(CoreError::new(
+            ErrorKind::Data,
+            format!(
+                "the numbers in column {} need more than Snowflake's {MAX_PRECISION} digits: {integer_digits} before the point and {scale} after it",
+                shown(name)
+            ),
+        )
+        .with_hint("Round them in the query, or pass options => '{\"numeric\": \"varchar\"}' to load such columns as text.")
+        .into()),
+    }
+}

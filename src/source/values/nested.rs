@@ -1,0 +1,371 @@
+//! Values that Snowflake takes as JSON: JSON itself, arrays of any dimension, rows, hstore; and what lies inside them.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::c_char;
+use std::rc::Rc;
+
+use bridge_core::batch::Value;
+use bridge_core::decimal::Decimal;
+use bridge_core::json::{Document, Token, TokenSink, parse_text};
+use pgrx::{check_for_interrupts, pg_sys};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+use super::Unread;
+use super::column::{Attribute, Function, attributes, extension_type};
+use super::scalar;
+use super::text::{c_to_utf8, to_utf8};
+use crate::error::Result;
+use crate::source::jsonb::Jsonb;
+
+/// Elements between two looks for an interrupt: some tens of microseconds.
+const ELEMENTS_PER_CHECK: usize = 1_024;
+
+/// How a type is written as JSON.
+#[derive(Clone, Copy)]
+enum Kind {
+    Bool,
+    /// By its text form, which is a number unless it is NaN or infinite.
+    Number(Function),
+    /// As PostgreSQL's own `to_json` writes it.
+    Moment(pg_sys::Oid),
+    Json,
+    Jsonb,
+    /// By a cast to jsonb.
+    Cast(Function),
+    Array(Element),
+    Row,
+    Text(Function),
+}
+
+#[derive(Clone, Copy)]
+struct Element {
+    type_oid: pg_sys::Oid,
+    length: i16,
+    by_value: bool,
+    align: c_char,
+}
+
+/// A row's type: its description, and what its attributes are called.
+struct RowType {
+    descriptor: pg_sys::TupleDesc,
+    attributes: Vec<Attribute>,
+}
+
+/// The types that were met, and room for values that are not in memory as they are needed.
+pub(super) struct Types {
+    context: pg_sys::MemoryContext,
+    kinds: HashMap<pg_sys::Oid, Kind>,
+    rows: HashMap<(pg_sys::Oid, i32), Rc<RowType>>,
+    document: Document,
+    uuid: [u8; Hyphenated::LENGTH],
+}
+
+impl Types {
+    /// # Safety
+    /// Used only while the current memory context lives.
+    pub(super) unsafe fn new() -> Self {
+        Self {
+            // SAFETY: a variable of this process.
+            context: unsafe { pg_sys::CurrentMemoryContext },
+            kinds: HashMap::new(),
+            rows: HashMap::new(),
+            document: Document::default(),
+            uuid: [0; Hyphenated::LENGTH],
+        }
+    }
+
+    /// # Safety
+    /// A value of type uuid.
+    pub(super) unsafe fn uuid(&mut self, value: pg_sys::Datum) -> Value<'_> {
+        // SAFETY: as the caller promises: sixteen bytes.
+        let bytes = unsafe { *value.cast_mut_ptr::<[u8; 16]>() };
+        Value::Text(
+            Uuid::from_bytes(bytes)
+                .hyphenated()
+                .encode_lower(&mut self.uuid),
+        )
+    }
+
+    /// The value as JSON text.
+    ///
+    /// # Safety
+    /// A value of that type, while settings are pinned.
+    pub(super) unsafe fn json(
+        &mut self,
+        type_oid: pg_sys::Oid,
+        value: pg_sys::Datum,
+    ) -> Result<&str, Unread> {
+        let mut document = std::mem::take(&mut self.document);
+        document.clear();
+        // SAFETY: as the caller promises.
+        let written = unsafe { self.write(type_oid, value, &mut document) };
+        self.document = document;
+        written?;
+        Ok(self.document.as_str())
+    }
+
+    /// # Safety
+    /// As [`Types::json`].
+    unsafe fn write(
+        &mut self,
+        type_oid: pg_sys::Oid,
+        value: pg_sys::Datum,
+        to: &mut Document,
+    ) -> Result<(), Unread> {
+        // SAFETY: as the caller promises; each kind reads what its type is. Rows can be nested by data alone, so the stack
+        // is looked after as PostgreSQL does it.
+        unsafe {
+            pg_sys::check_stack_depth();
+            match self.kind(type_oid)? {
+                Kind::Bool => to.token(Token::Bool(value.value() != 0))?,
+                Kind::Number(output) => {
+                    let text = output.text(value)?;
+                    if Decimal::parse(text).is_some() {
+                        to.token(Token::Number(text))?;
+                    } else {
+                        to.token(Token::String(text))?;
+                    }
+                }
+                Kind::Moment(type_oid) => {
+                    let mut buffer = [0 as c_char; pg_sys::MAXDATELEN as usize + 1];
+                    let none = std::ptr::null();
+                    pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), value, type_oid, none);
+                    to.token(Token::String(c_to_utf8(buffer.as_ptr())?))?;
+                }
+                Kind::Json => parse_text(to_utf8(scalar::bytes(value))?, to)?,
+                Kind::Jsonb => Jsonb::from_datum(value).walk(to)?,
+                Kind::Cast(cast) => Jsonb::from_datum(cast.call(value)).walk(to)?,
+                Kind::Array(element) => self.write_array(element, value, to)?,
+                Kind::Row => self.write_row(value, to)?,
+                Kind::Text(output) => to.token(Token::String(output.text(value)?))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// An array of such elements.
+    unsafe fn write_array(
+        &mut self,
+        element: Element,
+        value: pg_sys::Datum,
+        to: &mut Document,
+    ) -> Result<(), Unread> {
+        // SAFETY: as the caller promises; the sizes of the dimensions follow the header.
+        let (dimensions, elements, nulls) = unsafe {
+            let array: *mut pg_sys::ArrayType =
+                pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
+            let (mut elements, mut nulls, mut count) =
+                (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+            pg_sys::deconstruct_array(
+                array,
+                element.type_oid,
+                element.length.into(),
+                element.by_value,
+                element.align,
+                &raw mut elements,
+                &raw mut nulls,
+                &raw mut count,
+            );
+            let count = usize::try_from(count).unwrap_or(0);
+            let dimensions = usize::try_from((*array).ndim).unwrap_or(0);
+            (
+                std::slice::from_raw_parts(array.add(1).cast::<i32>(), dimensions),
+                slice(elements, count),
+                slice(nulls, count),
+            )
+        };
+        if elements.is_empty() {
+            to.token(Token::BeginArray)?;
+            to.token(Token::EndArray)?;
+            return Ok(());
+        }
+        // How many elements lie in one piece of each dimension.
+        let mut strides = Vec::with_capacity(dimensions.len());
+        let mut stride = 1;
+        for dimension in dimensions.iter().rev() {
+            stride *= usize::try_from(*dimension).unwrap_or(1).max(1);
+            strides.push(stride);
+        }
+        for (index, (&value, &is_null)) in elements.iter().zip(nulls).enumerate() {
+            if index % ELEMENTS_PER_CHECK == 0 {
+                check_for_interrupts!();
+            }
+            for _ in strides.iter().filter(|stride| index % **stride == 0) {
+                to.token(Token::BeginArray)?;
+            }
+            if is_null {
+                to.token(Token::Null)?;
+            } else {
+                // SAFETY: an element of the array.
+                unsafe { self.write(element.type_oid, value, to) }?;
+            }
+            for _ in strides.iter().filter(|stride| (index + 1) % **stride == 0) {
+                to.token(Token::EndArray)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// A row.
+    unsafe fn write_row(&mut self, value: pg_sys::Datum, to: &mut Document) -> Result<(), Unread> {
+        // SAFETY: as the caller promises; a row's header names its type.
+        unsafe {
+            let header = pg_sys::DatumGetHeapTupleHeader(value);
+            let datum = (*header).t_choice.t_datum;
+            let row_type = self.row_type(datum.datum_typeid, datum.datum_typmod)?;
+            let mut tuple = pg_sys::HeapTupleData {
+                t_len: u32::try_from(pgrx::varlena::varsize_any(header.cast())).unwrap_or(0),
+                t_data: header,
+                ..Default::default()
+            };
+            let count = row_type.attributes.len();
+            let mut values = vec![pg_sys::Datum::from(0); count];
+            let mut nulls = vec![true; count];
+            pg_sys::heap_deform_tuple(
+                &raw mut tuple,
+                row_type.descriptor,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+            to.token(Token::BeginObject)?;
+            for (attribute, (value, is_null)) in row_type
+                .attributes
+                .iter()
+                .zip(values.into_iter().zip(nulls))
+            {
+                if attribute.is_dropped {
+                    continue;
+                }
+                to.token(Token::Key(&attribute.name))?;
+                if is_null {
+                    to.token(Token::Null)?;
+                } else {
+                    self.write(attribute.type_oid, value, to)?;
+                }
+            }
+            to.token(Token::EndObject)?;
+        }
+        Ok(())
+    }
+
+    fn row_type(&mut self, type_oid: pg_sys::Oid, typmod: i32) -> Result<Rc<RowType>> {
+        if let Some(known) = self.rows.get(&(type_oid, typmod)) {
+            return Ok(Rc::clone(known));
+        }
+        let row_type = self.kept(|| -> Result<RowType> {
+            // SAFETY: the type of a row that exists; the copy lives as long as this.
+            unsafe {
+                let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, typmod);
+                Ok(RowType {
+                    descriptor,
+                    attributes: attributes(descriptor)?,
+                })
+            }
+        })?;
+        let row_type = Rc::new(row_type);
+        self.rows.insert((type_oid, typmod), Rc::clone(&row_type));
+        Ok(row_type)
+    }
+
+    fn kind(&mut self, type_oid: pg_sys::Oid) -> Result<Kind> {
+        if let Some(known) = self.kinds.get(&type_oid) {
+            return Ok(*known);
+        }
+        // SAFETY: the type of a value that exists; what is looked up lives as long as this.
+        let kind = self.kept(|| unsafe { kind(type_oid) })?;
+        self.kinds.insert(type_oid, kind);
+        Ok(kind)
+    }
+
+    /// Runs `work` in the memory that lives as long as this, and not only for one row.
+    fn kept<T>(&self, work: impl FnOnce() -> T) -> T {
+        // SAFETY: the context lives, see `new`; after an ERROR whoever handles it switches back.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.context);
+            let result = work();
+            pg_sys::MemoryContextSwitchTo(before);
+            result
+        }
+    }
+}
+
+/// # Safety
+/// A pointer to that many values, or null.
+unsafe fn slice<'a, T>(values: *const T, count: usize) -> &'a [T] {
+    if values.is_null() {
+        return &[];
+    }
+    // SAFETY: as the caller promises.
+    unsafe { std::slice::from_raw_parts(values, count) }
+}
+
+/// # Safety
+/// A type that exists; as [`Function::new`].
+unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let base = pg_sys::getBaseType(type_oid);
+        Ok(match base {
+            pg_sys::BOOLOID => Kind::Bool,
+            pg_sys::INT2OID
+            | pg_sys::INT4OID
+            | pg_sys::INT8OID
+            | pg_sys::OIDOID
+            | pg_sys::FLOAT4OID
+            | pg_sys::FLOAT8OID
+            | pg_sys::NUMERICOID => Kind::Number(Function::output(base)),
+            pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Kind::Moment(base),
+            pg_sys::JSONOID => Kind::Json,
+            pg_sys::JSONBOID => Kind::Jsonb,
+            _ => {
+                let element = pg_sys::get_element_type(base);
+                if element != pg_sys::InvalidOid {
+                    let (mut length, mut by_value, mut align) = (0, false, 0);
+                    pg_sys::get_typlenbyvalalign(
+                        element,
+                        &raw mut length,
+                        &raw mut by_value,
+                        &raw mut align,
+                    );
+                    Kind::Array(Element {
+                        type_oid: element,
+                        length,
+                        by_value,
+                        align,
+                    })
+                } else if pg_sys::type_is_rowtype(base) {
+                    Kind::Row
+                } else if let Some(cast) = cast_of_hstore(base)? {
+                    Kind::Cast(cast)
+                } else {
+                    Kind::Text(Function::output(base))
+                }
+            }
+        })
+    }
+}
+
+/// The function that makes jsonb of hstore.
+///
+/// # Safety
+/// As [`kind`].
+unsafe fn cast_of_hstore(type_oid: pg_sys::Oid) -> Result<Option<Function>> {
+    if extension_type(type_oid)?.as_deref() != Some("hstore") {
+        return Ok(None);
+    }
+    let mut function = pg_sys::InvalidOid;
+    // SAFETY: as the caller promises.
+    unsafe {
+        let path = pg_sys::find_coercion_pathway(
+            pg_sys::JSONBOID,
+            type_oid,
+            pg_sys::CoercionContext::COERCION_EXPLICIT,
+            &raw mut function,
+        );
+        Ok((path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then(|| Function::new(function)))
+    }
+}

@@ -1,0 +1,159 @@
+//! Single values in their binary form.
+#![allow(unsafe_code)]
+
+use bridge_core::batch::Value;
+use bridge_core::calendar::{MICROS_PER_DAY, day_in_range, timestamp_in_range};
+use bridge_core::decimal::{Decimal, unscaled_of_groups};
+use bridge_core::types::{ColumnType, MAX_PRECISION};
+use pgrx::pg_sys;
+
+use super::Unread;
+
+/// Days from 1970-01-01, from which Arrow counts, to 2000-01-01, from which PostgreSQL does.
+const EPOCH_DAYS: i32 = 10_957;
+const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * MICROS_PER_DAY;
+
+const NUMBER_HINT: &str = "Pass options => '{\"numeric\": \"varchar\"}' to load numerics without declared digits as text, or \
+     '{\"on_out_of_range\": \"null\"}' to load such values as NULL.";
+const MOMENT_HINT: &str = "Snowflake holds the years 1 to 9999 and times of day before 24:00. Pass \
+     options => '{\"on_out_of_range\": \"null\"}', or \"text\", to load such values as NULL, or the columns as text.";
+
+/// What a varlena holds.
+///
+/// # Safety
+/// A value of a type of variable length; the result lives as long as it and the current memory context.
+pub(super) unsafe fn bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let plain = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+        std::slice::from_raw_parts(
+            pgrx::varlena::vardata_any(plain).cast(),
+            pgrx::varlena::varsize_any_exhdr(plain),
+        )
+    }
+}
+
+/// Dates and times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    Date,
+    Time,
+    Timestamp,
+    TimestampTz,
+}
+
+impl Moment {
+    pub(super) fn column_type(self) -> ColumnType {
+        match self {
+            Self::Date => ColumnType::Date,
+            Self::Time => ColumnType::Time,
+            Self::Timestamp => ColumnType::TimestampNtz,
+            Self::TimestampTz => ColumnType::TimestampTz,
+        }
+    }
+
+    /// The value, counted from 1970; a value of these types is passed by value.
+    pub(super) fn value<'a>(self, value: pg_sys::Datum) -> Result<Value<'a>, Unread> {
+        let number = value.value() as i64;
+        let refused = |problem: &str| {
+            Err(Unread::out_of_range(
+                format!("the value is {problem}"),
+                MOMENT_HINT,
+            ))
+        };
+        match self {
+            Self::Date => match number as i32 {
+                i32::MIN | i32::MAX => refused("infinite"),
+                days => match days.checked_add(EPOCH_DAYS) {
+                    Some(days) if day_in_range(days) => Ok(Value::Date(days)),
+                    _ => refused("outside of the years 1 to 9999"),
+                },
+            },
+            Self::Time if number >= MICROS_PER_DAY => refused("24:00"),
+            Self::Time => Ok(Value::Time(number)),
+            Self::Timestamp | Self::TimestampTz => match number {
+                i64::MIN | i64::MAX => refused("infinite"),
+                micros => match micros.checked_add(EPOCH_MICROS) {
+                    Some(micros) if timestamp_in_range(micros) => Ok(match self {
+                        Self::TimestampTz => Value::TimestampTz(micros),
+                        _ => Value::Timestamp(micros),
+                    }),
+                    _ => refused("outside of the years 1 to 9999"),
+                },
+            },
+        }
+    }
+}
+
+/// Precision and scale of the NUMBER that holds every numeric of that modifier; nothing where digits are not declared, or
+/// are more than Snowflake has. A scale below zero or above the precision is something that Snowflake lacks, so the
+/// precision grows instead.
+pub(super) fn declared_digits(typmod: i32) -> Option<(u8, u8)> {
+    // As `make_numeric_typmod` packs them, behind the size of a varlena's header.
+    let packed = typmod.checked_sub(4).filter(|packed| *packed >= 0)?;
+    let precision = packed >> 16 & 0xFFFF;
+    let scale = ((packed & 0x7FF) ^ 1024) - 1024;
+    let (precision, scale) = if scale < 0 {
+        (precision - scale, 0)
+    } else {
+        (precision.max(scale), scale)
+    };
+    let precision = u8::try_from(precision).ok()?;
+    (precision <= MAX_PRECISION).then_some((precision, u8::try_from(scale).ok()?))
+}
+
+/// A numeric in its stored form, as `numeric.c` describes it: a header that says sign, scale and weight, and groups of
+/// four decimal digits, the first of which counts 10000^weight.
+pub(super) fn number<'a>(stored: &[u8], scale: u8) -> Result<Value<'a>, Unread> {
+    const KIND: u16 = 0xC000;
+    const NEGATIVE: u16 = 0x4000;
+    const SHORT: u16 = 0x8000;
+    const SPECIAL: u16 = 0xC000;
+    const SHORT_NEGATIVE: u16 = 0x2000;
+    const SHORT_WEIGHT: u16 = 0x003F;
+    const SHORT_WEIGHT_NEGATIVE: u16 = 0x0040;
+
+    let mut words = stored
+        .chunks_exact(2)
+        .map(|word| u16::from_ne_bytes([word[0], word[1]]));
+    let header = words.next().unwrap_or(SPECIAL);
+    let (negative, weight) = match header & KIND {
+        SPECIAL => {
+            return Err(Unread::out_of_range(
+                "the number is NaN or infinite",
+                NUMBER_HINT,
+            ));
+        }
+        SHORT => {
+            let mut weight = i32::from(header & SHORT_WEIGHT);
+            if header & SHORT_WEIGHT_NEGATIVE != 0 {
+                weight -= i32::from(SHORT_WEIGHT) + 1;
+            }
+            (header & SHORT_NEGATIVE != 0, weight)
+        }
+        kind => {
+            let weight = words.next().unwrap_or_default().cast_signed();
+            (kind == NEGATIVE, weight.into())
+        }
+    };
+    unscaled_of_groups(negative, words, weight, scale)
+        .map(|unscaled| Value::Decimal { unscaled, scale })
+        .ok_or_else(|| {
+            Unread::out_of_range("the number does not fit the declared digits", NUMBER_HINT)
+        })
+}
+
+/// Refuses the text of a numeric that no NUMBER holds.
+pub(super) fn require_number(digits: &str) -> Result<(), Unread> {
+    match Decimal::parse(digits) {
+        Some(number) if number.fits_number() => Ok(()),
+        Some(_) => Err(Unread::out_of_range(
+            format!("the number has more than Snowflake's {MAX_PRECISION} digits"),
+            NUMBER_HINT,
+        )),
+        None => Err(Unread::out_of_range(
+            "the number is NaN or infinite",
+            NUMBER_HINT,
+        )),
+    }
+}

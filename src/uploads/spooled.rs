@@ -1,0 +1,84 @@
+//! Uploads without a watch: their rows were read by their caller, and wait in the spool from the beginning.
+
+use bridge_core::spool::Manifest;
+use pgrx::Uuid as PgUuid;
+use pgrx::prelude::*;
+use pgrx::{JsonB, spi};
+use uuid::Uuid;
+
+use super::{from_pg_uuid, manifest_json, one, to_pg_uuid};
+use crate::error::Result;
+use crate::owner::Owner;
+
+/// What to enter in the queue.
+pub struct Spooled<'a> {
+    pub upload_id: Uuid,
+    pub execution_id: &'a str,
+    pub owner: &'a Owner,
+    pub options: serde_json::Value,
+    pub manifest: &'a Manifest,
+    /// Values that Snowflake could not hold as what they are.
+    pub out_of_range: u64,
+}
+
+/// Puts an upload in the queue whose files lie in the spool.
+///
+/// # Errors
+/// If the statement fails.
+pub fn enqueue_spooled(new: &Spooled<'_>) -> Result<i64> {
+    one(
+        "insert into snowflake_bridge.uploads (upload_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, \
+             options, manifest, out_of_range_count, needs_mirror) \
+         values ($1, $2, $3, $4, $5, $3, $6, $7, $8, false) returning id",
+        &[
+            to_pg_uuid(new.upload_id).into(),
+            new.execution_id.into(),
+            new.owner.user_id().into(),
+            new.owner.kind().into(),
+            new.owner.oid_argument(),
+            JsonB(new.options.clone()).into(),
+            manifest_json(new.manifest)?.into(),
+            i64::try_from(new.out_of_range).unwrap_or(i64::MAX).into(),
+        ],
+    )
+}
+
+/// Ids of uploads whose files in the spool may still be needed: those in flight, and of those that their caller has read
+/// all that have not ended well. Nobody could read these again.
+///
+/// # Errors
+/// If the statement fails.
+pub fn with_files() -> Result<Vec<Uuid>> {
+    Spi::connect(|client| {
+        client
+            .select(
+                "select upload_id from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying') \
+                 or watch_id is null and manifest is not null and state not in ('completed', 'canceled')",
+                None,
+                &[],
+            )?
+            .map(|row| row.get::<PgUuid>(1))
+            .filter_map(Result::<_, spi::Error>::transpose)
+            .map(|id| Ok(from_pg_uuid(id?)))
+            .collect()
+    })
+}
+
+/// Forgets the files of an upload that was canceled and whose caller had read its rows. Returns its id, if it is one.
+///
+/// # Errors
+/// If the statement fails.
+pub fn drop_files(id: i64) -> Result<Option<Uuid>> {
+    let dropped = Spi::connect_mut(|client| {
+        client
+            .update(
+                "update snowflake_bridge.uploads u set manifest = null \
+                 where u.id = $1 and u.watch_id is null and u.state = 'canceled' returning u.upload_id",
+                Some(1),
+                &[id.into()],
+            )?
+            .next()
+            .map_or(Ok(None), |row| row.get::<PgUuid>(1))
+    })?;
+    Ok(dropped.map(from_pg_uuid))
+}
