@@ -1,6 +1,6 @@
 //! Exact decimal numbers, read from their text without a detour over binary fractions.
 
-use crate::types::MAX_PRECISION;
+use crate::types::{MAX_PRECISION, MAX_SCALE};
 
 /// 10^0 … 10^38, the last power of ten that 128 bits hold.
 const POWERS_OF_TEN: [u128; MAX_PRECISION as usize + 1] = {
@@ -125,6 +125,7 @@ impl Decimal {
     #[must_use]
     pub fn fits_number(&self) -> bool {
         self.significand.is_some()
+            && self.scale() <= i64::from(MAX_SCALE)
             && self.integer_digits() + self.scale() <= i64::from(MAX_PRECISION)
     }
 

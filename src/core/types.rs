@@ -8,6 +8,13 @@ use crate::error::{Error, ErrorKind, Result};
 /// Snowflake's widest NUMBER, and as it happens the widest decimal that 128 bits hold.
 pub const MAX_PRECISION: u8 = 38;
 
+/// The most digits after the point: one fewer than there are in all.
+pub const MAX_SCALE: u8 = 37;
+
+/// The scale that decimals of unknown digits get where they leave room. A NUMBER's scale cannot be changed later, so that a
+/// column made for today's two digits would not take tomorrow's four.
+pub const USUAL_SCALE: i64 = 10;
+
 /// The longest VARCHAR in bytes. A VARCHAR declared without a length gets an eighth of this, so it is always declared.
 pub const MAX_TEXT_BYTES: usize = 134_217_728;
 
@@ -20,7 +27,7 @@ pub const MAX_BINARY_BYTES: usize = 67_108_864;
 pub enum ColumnType {
     /// `BOOLEAN`
     Boolean,
-    /// `NUMBER(precision, scale)`, 1 ≤ precision ≤ 38, scale ≤ precision.
+    /// `NUMBER(precision, scale)`, 1 ≤ precision ≤ 38, scale ≤ precision and ≤ 37.
     Number {
         /// Decimal digits in all.
         precision: u8,
@@ -51,18 +58,30 @@ impl ColumnType {
     /// A `NUMBER` that Snowflake accepts.
     ///
     /// # Errors
-    /// `Data` unless 1 ≤ precision ≤ 38 and scale ≤ precision.
+    /// `Data` unless 1 ≤ precision ≤ 38, scale ≤ precision and scale ≤ 37.
     pub fn number(precision: u8, scale: u8) -> Result<Self> {
-        if precision == 0 || precision > MAX_PRECISION || scale > precision {
+        if precision == 0 || precision > MAX_PRECISION || scale > precision.min(MAX_SCALE) {
             return Err(Error::new(
                 ErrorKind::Data,
                 format!("Snowflake has no NUMBER({precision},{scale})"),
             )
             .with_hint(format!(
-                "A NUMBER has 1 to {MAX_PRECISION} digits, of which the scale is a part. Declare the column as text to keep more."
+                "A NUMBER has 1 to {MAX_PRECISION} digits, of which at most {MAX_SCALE} stand after the point. Declare the column as text to keep more."
             )));
         }
         Ok(Self::Number { precision, scale })
+    }
+
+    /// The NUMBER of 38 digits that holds every number of so many digits before and after the point, with the scale
+    /// `usual` where the digits leave room for it; nothing if there is none.
+    #[must_use]
+    pub fn number_for(integer_digits: i64, scale: i64, usual: i64) -> Option<Self> {
+        let room = i64::from(MAX_PRECISION) - integer_digits;
+        let scale = u8::try_from(scale.max(usual.min(room))).ok()?;
+        if i64::from(scale) > room {
+            return None;
+        }
+        Self::number(MAX_PRECISION, scale).ok()
     }
 
     /// The Arrow type of the column in memory and, by way of its logical type, in the Parquet file.
@@ -243,13 +262,39 @@ mod tests {
 
     #[test]
     fn numbers_outside_of_snowflakes_range_are_refused() {
-        for (precision, scale) in [(0, 0), (39, 0), (5, 6)] {
+        for (precision, scale) in [(0, 0), (39, 0), (5, 6), (38, 38)] {
             assert_eq!(
                 ColumnType::number(precision, scale).unwrap_err().kind(),
                 ErrorKind::Data
             );
         }
-        assert!(ColumnType::number(38, 38).is_ok());
+        assert!(ColumnType::number(38, 37).is_ok());
+        assert!(ColumnType::number(37, 37).is_ok());
+    }
+
+    #[test]
+    fn the_number_that_the_digits_need() {
+        for (integer_digits, scale, usual, expected) in [
+            (0, 0, 10, Some((38, 10))),
+            (5, 2, 10, Some((38, 10))),
+            (5, 12, 10, Some((38, 12))),
+            (30, 2, 10, Some((38, 8))),
+            (38, 0, 10, Some((38, 0))),
+            (38, 0, 0, Some((38, 0))),
+            (0, 37, 10, Some((38, 37))),
+            (1, 37, 10, Some((38, 37))),
+            (0, 38, 10, None),
+            (38, 1, 10, None),
+            (39, 0, 0, None),
+            (i64::MAX, 0, 0, None),
+            (0, i64::MAX, 0, None),
+        ] {
+            assert_eq!(
+                ColumnType::number_for(integer_digits, scale, usual),
+                expected.map(|(precision, scale)| ColumnType::Number { precision, scale }),
+                "{integer_digits} {scale} {usual}"
+            );
+        }
     }
 
     #[test]

@@ -15,11 +15,7 @@ use crate::names::{
     ColumnCase, MAX_COLUMNS, MAX_NAME_CHARACTERS, column_name, column_names, shown,
     too_many_columns,
 };
-use crate::types::{Column, ColumnType, MAX_PRECISION};
-
-/// The scale that decimals get where their digits leave room. A NUMBER's scale cannot be changed later, so that a column
-/// made for today's two digits would not take tomorrow's four.
-const USUAL_SCALE: i64 = 10;
+use crate::types::{Column, ColumnType, MAX_PRECISION, MAX_SCALE, USUAL_SCALE};
 
 /// What becomes of numbers that are no integers of up to 38 digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -353,22 +349,22 @@ impl Seen {
 
     /// A NUMBER of all 38 digits with the scale that the data needs, or the usual one if that leaves the digits room.
     fn number(&self, usual_scale: i64) -> Result<ColumnType> {
-        let room = i64::from(MAX_PRECISION) - self.integer_digits;
-        let scale = self.scale.max(usual_scale.min(room));
-        match u8::try_from(scale) {
-            Ok(scale) if i64::from(scale) <= room => ColumnType::number(MAX_PRECISION, scale),
-            _ => Err(Error::new(
-                ErrorKind::Data,
-                format!(
-                    "the numbers in column {} need more than Snowflake's {MAX_PRECISION} digits: {} before the point and {} after it",
-                    shown(&self.name),
-                    self.integer_digits,
-                    self.scale
-                ),
-            )
-            .with_hint("Pass numeric => 'varchar' to load such columns as text, or declare the column as text or double precision.")),
-        }
+        ColumnType::number_for(self.integer_digits, self.scale, usual_scale)
+            .ok_or_else(|| too_many_digits(&self.name, self.integer_digits, self.scale))
     }
+}
+
+/// The error for a column whose numbers fit no NUMBER.
+#[must_use]
+pub fn too_many_digits(column: &str, integer_digits: i64, scale: i64) -> Error {
+    Error::new(
+        ErrorKind::Data,
+        format!(
+            "the numbers in column {} need more than Snowflake's {MAX_PRECISION} digits, {MAX_SCALE} of them after the point: {integer_digits} before the point and {scale} after it",
+            shown(column)
+        ),
+    )
+    .with_hint("Pass numeric => 'varchar' to load such columns as text, or declare the column as text or double precision.")
 }
 
 impl Reading {

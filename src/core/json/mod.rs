@@ -16,7 +16,9 @@ mod writer;
 
 pub use declared::{Declared, DeclaredType, parse_result_columns};
 pub use document::Document;
-pub use inference::{Inference, Numeric, Plan, PlanOptions, PlannedColumn, SourceKey};
+pub use inference::{
+    Inference, Numeric, Plan, PlanOptions, PlannedColumn, SourceKey, too_many_digits,
+};
 pub use rows::Rows;
 pub use text::parse_text;
 

@@ -11,10 +11,10 @@ pub(super) mod text;
 
 use bridge_core::batch::{RowSink, Value};
 use bridge_core::decimal::Decimal;
-use bridge_core::json::{Numeric, PlanOptions};
+use bridge_core::json::{Numeric, PlanOptions, too_many_digits};
 use bridge_core::names::{column_names, shown};
 use bridge_core::spool::Manifest;
-use bridge_core::types::{Column, ColumnType, MAX_PRECISION};
+use bridge_core::types::{Column, ColumnType, USUAL_SCALE};
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::pg_sys;
 use serde::Deserialize;
@@ -24,9 +24,6 @@ use column::Form;
 use memory::RowMemory;
 use nested::Types;
 pub use settings::Pinned;
-
-/// Digits after the point that a numeric without declared digits gets where the data needs no more.
-const USUAL_SCALE: i64 = 10;
 
 /// What becomes of a value that Snowflake cannot hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -230,7 +227,8 @@ impl RowReader {
     pub fn settle(self, manifest: &mut Manifest) -> Result<Vec<(String, u64)>> {
         for (reader, column) in self.readers.iter().zip(&mut manifest.columns) {
             if let Some((integer_digits, scale)) = reader.digits {
-                column.column_type = number(&reader.name, integer_digits, scale)?;
+                column.column_type = ColumnType::number_for(integer_digits, scale, USUAL_SCALE)
+                    .ok_or_else(|| too_many_digits(&reader.name, integer_digits, scale))?;
             }
         }
         Ok(self
@@ -252,23 +250,5 @@ fn measure(digits: &mut (i64, i64), value: Value<'_>) {
     {
         digits.0 = digits.0.max(number.integer_digits());
         digits.1 = digits.1.max(number.scale());
-    }
-}
-
-/// A NUMBER of all 38 digits with the scale that the data needs, or the usual one if that leaves the digits room.
-fn number(name: &str, integer_digits: i64, scale: i64) -> Result<ColumnType> {
-    let room = i64::from(MAX_PRECISION) - integer_digits;
-    let chosen = scale.max(USUAL_SCALE.min(room));
-    match u8::try_from(chosen) {
-        Ok(chosen) if i64::from(chosen) <= room => Ok(ColumnType::number(MAX_PRECISION, chosen)?),
-        _ => Err(CoreError::new(
-            ErrorKind::Data,
-            format!(
-                "the numbers in column {} need more than Snowflake's {MAX_PRECISION} digits: {integer_digits} before the point and {scale} after it",
-                shown(name)
-            ),
-        )
-        .with_hint("Round them in the query, or pass options => '{\"numeric\": \"varchar\"}' to load such columns as text.")
-        .into()),
     }
 }

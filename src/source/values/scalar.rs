@@ -4,7 +4,7 @@
 use bridge_core::batch::Value;
 use bridge_core::calendar::{MICROS_PER_DAY, day_in_range, timestamp_in_range};
 use bridge_core::decimal::{Decimal, unscaled_of_groups};
-use bridge_core::types::{ColumnType, MAX_PRECISION};
+use bridge_core::types::{ColumnType, MAX_PRECISION, MAX_SCALE};
 use pgrx::pg_sys;
 
 use super::Unread;
@@ -98,8 +98,8 @@ pub(super) fn declared_digits(typmod: i32) -> Option<(u8, u8)> {
     } else {
         (precision.max(scale), scale)
     };
-    let precision = u8::try_from(precision).ok()?;
-    (precision <= MAX_PRECISION).then_some((precision, u8::try_from(scale).ok()?))
+    let (precision, scale) = (u8::try_from(precision).ok()?, u8::try_from(scale).ok()?);
+    (precision <= MAX_PRECISION && scale <= MAX_SCALE).then_some((precision, scale))
 }
 
 /// A numeric in its stored form, as `numeric.c` describes it: a header that says sign, scale and weight, and groups of
@@ -148,7 +148,9 @@ pub(super) fn require_number(digits: &str) -> Result<(), Unread> {
     match Decimal::parse(digits) {
         Some(number) if number.fits_number() => Ok(()),
         Some(_) => Err(Unread::out_of_range(
-            format!("the number has more than Snowflake's {MAX_PRECISION} digits"),
+            format!(
+                "the number has more than Snowflake's {MAX_PRECISION} digits, {MAX_SCALE} of them after the point"
+            ),
             NUMBER_HINT,
         )),
         None => Err(Unread::out_of_range(

@@ -6,7 +6,7 @@ use super::*;
 fn types_are_the_narrowest_that_hold_every_value_exactly() {
     let minus_nines = format!("-{NINES}");
     let nines_twice = format!("{NINES}.0");
-    let small = format!("0.{NINES}");
+    let small = format!("0.{}", &NINES[1..]);
     let text = "VARCHAR(134217728)";
     let cases: &[(&[&str], &str)] = &[
         (&["1", "-2", "null"], "NUMBER(38,0)"),
@@ -22,7 +22,7 @@ fn types_are_the_narrowest_that_hold_every_value_exactly() {
             &["12345678901234567890", "0.123456789012345678"],
             "NUMBER(38,18)",
         ),
-        (&[&small], "NUMBER(38,38)"),
+        (&[&small], "NUMBER(38,37)"),
         (&["true", "false", "null"], "BOOLEAN"),
         (&["\"a\"", "\"\""], text),
         (&["\"1\"", "\"2\""], text),
@@ -51,7 +51,7 @@ fn numbers_of_more_digits_are_refused_or_become_text() {
         &[&too_long],
         &["1e38"],
         &["1e400"],
-        &["1e-39"],
+        &["1e-38"],
         &["1e999999999999"],
         // Each fits on its own, but no one scale holds both.
         &["12345678901234567890", "0.1234567890123456789"],
@@ -200,11 +200,14 @@ fn a_mixed_column_keeps_each_value_as_json() {
 
 #[test]
 fn numbers_that_a_variant_would_round_are_refused() {
-    let exact = format!("[{{\"a\": [{NINES}, 1e300, 0.1, 5e-324, 0.{NINES}]}}]");
+    let exact = format!(
+        "[{{\"a\": [{NINES}, 1e300, 0.1, 5e-324, 0.{}]}}]",
+        &NINES[1..]
+    );
     assert_eq!(read(&exact).len(), 1);
     for number in [
         format!("{NINES}9"),
-        format!("0.{NINES}9"),
+        format!("0.{NINES}"),
         "1e400".into(),
         "1.00000000000000000001e0".into(),
     ] {
