@@ -20,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// size keep memory small, and Snowflake reads row groups in parallel.
 const ROW_GROUP_MEMORY: usize = 32 << 20;
 
+/// Bytes of values that a row group holds, however well they compress: whoever reads the file has them in memory again.
+const ROW_GROUP_BYTES: usize = 256 << 20;
+
 /// How pages are compressed. Snowflake finds out from the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -72,6 +75,8 @@ impl Compression {
 pub struct FileWriter {
     writer: ArrowWriter<BufWriter<File>>,
     rows: u64,
+    /// Of the open row group, not encoded.
+    bytes: usize,
 }
 
 impl FileWriter {
@@ -96,7 +101,11 @@ impl FileWriter {
             .with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(BufWriter::new(file), schema, options)
             .map_err(write_failed)?;
-        Ok(Self { writer, rows: 0 })
+        Ok(Self {
+            writer,
+            rows: 0,
+            bytes: 0,
+        })
     }
 
     /// Adds rows.
@@ -106,8 +115,10 @@ impl FileWriter {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.writer.write(batch).map_err(write_failed)?;
         self.rows += batch.num_rows() as u64;
-        if self.writer.memory_size() >= ROW_GROUP_MEMORY {
+        self.bytes += batch.get_array_memory_size();
+        if self.writer.memory_size() >= ROW_GROUP_MEMORY || self.bytes >= ROW_GROUP_BYTES {
             self.writer.flush().map_err(write_failed)?;
+            self.bytes = 0;
         }
         Ok(())
     }

@@ -62,6 +62,9 @@ pub fn of_caller(root: &Path, upload_id: Uuid) -> PathBuf {
 /// # Errors
 /// If the directory cannot be made.
 pub fn begin(upload_id: Uuid) -> Result<PathBuf> {
+    // Said now, and not when all rows have been read.
+    // SAFETY: inside a transaction; raises an ERROR in one that may not write.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"upload_query()".as_ptr()) };
     let root = root()?;
     let directory = root.join(upload_id.to_string());
     let whole = lock(&root)?;

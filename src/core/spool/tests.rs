@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Decimal128Type, TimestampMicrosecondType};
 
@@ -506,4 +507,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_compresses_well_is_still_read_in_pieces() {
+    let parent = tempfile::tempdir().unwrap();
+    let columns = [Column::new("A", ColumnType::Text)];
+    let dir = parent.path().join("upload");
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options(1 << 30)).unwrap();
+    let value = "x".repeat(16 << 20);
+    for _ in 0..20 {
+        spool.append(0, Value::Text(&value)).unwrap();
+        spool.end_row().unwrap();
+    }
+    let manifest = spool.finish().unwrap();
+    assert_eq!(manifest.files.len(), 1);
+    let file = File::open(dir.join(&manifest.files[0].name)).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    assert_eq!(reader.metadata().num_row_groups(), 2);
 }
