@@ -4,7 +4,7 @@ use bridge_core::spool::{SpoolOptions, Stamp};
 use chrono::Utc;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default, pg_sys};
+use pgrx::{JsonB, pg_sys};
 use serde_json::Value as Json;
 use uuid::Uuid;
 
@@ -16,17 +16,23 @@ use crate::uploads::{self, Spooled};
 use crate::worker::registry::{self, Wake};
 use crate::{configs, guc, sandbox, watches};
 
-#[pg_extern(volatile, parallel_unsafe)]
+// In its own words: the query is text, but its bytes are left as they are, which only UTF-8 could be a Rust string of.
+#[pg_extern(sql = "
+create function snowflake_bridge.upload_query(
+    query text, table_name text, schema_name text default null, database text default null,
+    execution_id text default null, config text default 'default', options jsonb default '{}', user_id text default null
+) returns bigint language c as 'MODULE_PATHNAME', 'upload_query_wrapper';
+")]
 #[allow(clippy::too_many_arguments)] // They are named in SQL.
 fn upload_query(
-    query: Option<&str>,
+    query: Option<&[u8]>,
     table_name: Option<&str>,
-    schema_name: default!(Option<&str>, "null"),
-    database: default!(Option<&str>, "null"),
-    execution_id: default!(Option<&str>, "null"),
-    config: default!(Option<&str>, "'default'"),
-    options: default!(Option<JsonB>, "'{}'"),
-    user_id: default!(Option<&str>, "null"),
+    schema_name: Option<&str>,
+    database: Option<&str>,
+    execution_id: Option<&str>,
+    config: Option<&str>,
+    options: Option<JsonB>,
+    user_id: Option<&str>,
 ) -> Result<i64, ErrorReport> {
     let query = query.ok_or_else(|| Error::invalid("query must not be null"))?;
     let target = Target {
@@ -66,7 +72,7 @@ fn upload_table(
         config,
         options,
     };
-    Ok(queue(&query, target, execution_id, user_id)?)
+    Ok(queue(query.as_bytes(), target, execution_id, user_id)?)
 }
 
 /// The query that reads a relation, and the relation's own name.
@@ -132,7 +138,7 @@ impl Target<'_> {
 }
 
 fn queue(
-    query: &str,
+    query: &[u8],
     target: Target<'_>,
     execution_id: Option<&str>,
     user_id: Option<&str>,

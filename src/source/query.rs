@@ -34,11 +34,11 @@ pub struct QueryResult {
     pub affected: Vec<(String, u64)>,
 }
 
-/// Runs the query and reads its rows into the spool.
+/// Runs the query, in the server's encoding, and reads its rows into the spool.
 ///
 /// # Errors
 /// If it is not one statement that returns rows, or its result cannot be held by Snowflake; what the query raises is raised.
-pub fn read_query(query: &str, options: &QueryOptions<'_>) -> Result<QueryResult> {
+pub fn read_query(query: &[u8], options: &QueryOptions<'_>) -> Result<QueryResult> {
     let query =
         CString::new(query).map_err(|_| Error::invalid("the query holds a NUL character"))?;
     Spi::connect_mut(|_| {

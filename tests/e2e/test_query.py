@@ -563,7 +563,7 @@ def test_other_encodings(bridge: Bridge, user: User) -> None:
             bridge.call("upload_query", connection=ascii_only, query="select chr(252) as x", table_name="u")
         assert caught.value.diag.message_primary == 'column "X", row 1: the result holds text that is not valid UTF-8'
         assert "convert_from(convert(" in (caught.value.diag.message_hint or "")
-        query = "select convert_from(convert(textsend(chr(252)), 'LATIN1', 'UTF8'), 'UTF8') as x"
+        query = "select convert_from(convert(convert_to(chr(252), 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'UTF8') as x"
         number = bridge.call("upload_query", connection=ascii_only, query=query, table_name="u")
         assert bridge.call("wait_for_upload", connection=ascii_only, id=number, timeout="60s") == "completed"
     assert bridge.results(user, ["X"], "U") == [("ü",)]

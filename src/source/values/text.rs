@@ -34,7 +34,7 @@ pub unsafe fn to_utf8(bytes: &[u8]) -> Result<&str> {
         std::str::from_utf8(converted).map_err(|_| {
             Error::invalid("the result holds text that is not valid UTF-8").hint(
                 "The database's encoding is SQL_ASCII, which does not say what the bytes mean. Say it in the query: \
-                 convert_from(convert(textsend(column), 'LATIN1', 'UTF8'), 'UTF8').",
+                 convert_from(convert(convert_to(column, 'SQL_ASCII'), 'LATIN1', 'UTF8'), 'UTF8').",
             )
         })
     }
