@@ -26,6 +26,7 @@ class TableInfo:
     cluster_by: str = ""
     types: dict[str, SqlType] = field(default_factory=dict)
     column_comments: dict[str, str] = field(default_factory=dict)
+    identities: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,7 +104,13 @@ class Catalog:
         )
         info = self.info(name)
         return [
-            ColumnInfo(column, self._declared(info, column, kind), nullable, default, info.column_comments.get(column))
+            ColumnInfo(
+                column,
+                self._declared(info, column, kind),
+                nullable,
+                info.identities.get(column, default),
+                info.column_comments.get(column),
+            )
             for column, kind, nullable, default in rows
         ]
 

@@ -6,6 +6,7 @@ Every DDL commits the open transaction first and is a transaction of its own.
 from __future__ import annotations
 
 import threading
+import uuid
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from sqlglot import Expr, exp
 from standin import results, sqltypes
 from standin.catalog import TableInfo
 from standin.errors import SnowflakeError, invalid_identifier, object_exists, syntax_error, unsupported
-from standin.names import MAX_IDENTIFIER_LENGTH, TableName, quote
+from standin.names import MAX_IDENTIFIER_LENGTH, TableName, literal, quote
 from standin.privileges import require_on_schema, require_on_table
 from standin.resolve import existing_table, name_of, require_schema, resolve
 from standin.sqltypes import SqlType
@@ -123,11 +124,11 @@ def _create_columns(session: Session, schema: exp.Schema, stored: TableName, inf
     for item in schema.expressions:
         if not isinstance(item, exp.ColumnDef):
             continue
-        parts.append(_column(session, item, info))
+        parts.append(_column(session, item, info, stored))
     session.duck.execute(f"CREATE TABLE {stored.sql()} ({', '.join(parts)})")
 
 
-def _column(session: Session, item: exp.ColumnDef, info: TableInfo) -> str:
+def _column(session: Session, item: exp.ColumnDef, info: TableInfo, stored: TableName) -> str:
     column = _fold(item.this)
     _check_length(column)
     if column in info.types:
@@ -145,13 +146,24 @@ def _column(session: Session, item: exp.ColumnDef, info: TableInfo) -> str:
         elif isinstance(kind, exp.CommentColumnConstraint):
             info.column_comments[column] = kind.this.name
         elif isinstance(kind, (exp.AutoIncrementColumnConstraint, exp.GeneratedAsIdentityColumnConstraint)):
-            raise unsupported("AUTOINCREMENT")
+            pieces.append(f"DEFAULT ({_identity(session, column, kind, info, stored)})")
     return " ".join(pieces)
+
+
+def _identity(session: Session, column: str, kind: Expr, info: TableInfo, stored: TableName) -> str:
+    """AUTOINCREMENT and IDENTITY, as a sequence of their own, which nobody sees."""
+    start, step = (int(kind.args[name].name) if kind.args.get(name) else 1 for name in ("start", "increment"))
+    sequence = stored._replace(name=f"{stored.name}$identity${uuid.uuid4().hex}")
+    session.duck.execute(f"CREATE SEQUENCE {sequence.sql()} START {start} INCREMENT {step}")
+    info.identities[column] = f"IDENTITY START {start} INCREMENT {step} NOORDER"
+    return f"nextval({literal(sequence.sql())})"
 
 
 def _copy_definition(session: Session, source: TableName, stored: TableName, info: TableInfo, with_rows: bool) -> None:
     columns = session.engine.catalog.columns(source)
     original = session.engine.catalog.info(source)
+    if original.identities:
+        raise unsupported("LIKE or CLONE of a table with AUTOINCREMENT")
     parts = []
     for column in columns:
         default = f" DEFAULT ({column.default})" if column.default else ""
@@ -190,7 +202,7 @@ def _alter(session: Session, name: TableName, stored: TableName, action: Expr) -
             raise _column_exists(column)
         if action.args.get("exists") and action.find(exp.DefaultColumnConstraint):
             raise syntax_error("IF NOT EXISTS cannot be combined with DEFAULT.")
-        session.duck.execute(f"ALTER TABLE {table} ADD COLUMN {_column(session, action, info)}")
+        session.duck.execute(f"ALTER TABLE {table} ADD COLUMN {_column(session, action, info, stored)}")
     elif isinstance(action, exp.AlterColumn):
         _alter_column(session, stored, info, present, action)
     elif isinstance(action, exp.AlterRename):
@@ -206,9 +218,13 @@ def _alter(session: Session, name: TableName, stored: TableName, action: Expr) -
     elif isinstance(action, exp.RenameColumn):
         old, new = _fold(action.this), _fold(action.args["to"])
         _require_column(present, old)
+        if new in present:
+            raise _column_exists(new)
         session.duck.execute(f"ALTER TABLE {table} RENAME COLUMN {quote(old)} TO {quote(new)}")
         if old in info.types:
             info.types[new] = info.types.pop(old)
+        if old in info.identities:
+            info.identities[new] = info.identities.pop(old)
     elif isinstance(action, exp.Drop) and action.args.get("kind") == "COLUMN":
         for node in action.args.get("tables") or [action.this]:
             column = _fold(node)
