@@ -151,6 +151,9 @@ comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake tran
 create unique index uploads_waiting on snowflake_bridge.uploads (watch_id, execution_id) where state = 'queued';
 create index uploads_due on snowflake_bridge.uploads (next_attempt_at, id) where state in ('queued', 'retry');
 create index uploads_in_flight on snowflake_bridge.uploads (id) where state in ('claimed', 'staged', 'copying');
+-- Uploads that want a table for themselves: usually none, and then nobody has to wait for one.
+create index uploads_alone on snowflake_bridge.uploads (id)
+    where options ->> 'strategy' in ('upsert', 'replace') and state in ('queued', 'retry', 'claimed', 'staged', 'copying');
 create index uploads_mirror on snowflake_bridge.uploads (mirror_after) where needs_mirror;
 create index uploads_execution on snowflake_bridge.uploads (watch_id, execution_id, id);
 

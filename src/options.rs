@@ -2,6 +2,8 @@
 
 use bridge_core::json::{Numeric, PlanOptions};
 use bridge_core::names::{self, ColumnCase};
+use bridge_core::spool::Manifest;
+use bridge_core::upload::{ClusterBy, Strategy, StrategyName};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -18,32 +20,108 @@ pub struct TargetOptions {
     pub column_case: Option<ColumnCase>,
     pub numeric: Option<Numeric>,
     pub on_out_of_range: Option<OutOfRange>,
-    #[expect(
-        dead_code,
-        reason = "there is one strategy so far; parsing refuses the others by name"
-    )]
-    pub strategy: Option<Strategy>,
+    pub strategy: Option<StrategyName>,
+    pub key_columns: Option<Vec<String>>,
+    pub cluster_by: Option<ClusterByOption>,
+    pub evolve_schema: Option<bool>,
 }
 
-/// How new rows meet those that are there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    Append,
+/// By what a new table is clustered: a word, or columns.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "cluster_by is neither \"auto\" nor an array of column names"
+)]
+pub enum ClusterByOption {
+    Word(ClusterByWord),
+    Columns(Vec<String>),
 }
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClusterByWord {
+    Auto,
+}
+
+const KNOWN: &str = "Known options are table_name, schema_name, database, config, column_case ('upper', 'preserve'), \
+    numeric ('number', 'varchar'), on_out_of_range ('error', 'null', 'text'), strategy ('append', 'upsert', 'replace'), key_columns, cluster_by ('auto' or columns) \
+    and evolve_schema.";
 
 impl TargetOptions {
     /// # Errors
-    /// `22023` with the reason, for an unknown key or a value of the wrong type.
+    /// `22023` with the reason, for an unknown key, a value of the wrong type, or options that contradict each other.
     pub fn parse(options: &serde_json::Value) -> Result<Self> {
         if options.is_null() {
             return Ok(Self::default());
         }
-        serde_json::from_value(options.clone()).map_err(|error| {
-            Error::invalid(format!("snowflake_options: {error}")).hint(
-                "Known options are table_name, schema_name, database, config, column_case ('upper', 'preserve'), numeric ('number', 'varchar'), on_out_of_range ('error', 'null', 'text') and strategy ('append').",
-            )
-        })
+        let options: Self = serde_json::from_value(options.clone())
+            .map_err(|error| Error::invalid(format!("snowflake_options: {error}")).hint(KNOWN))?;
+        options.check()?;
+        Ok(options)
+    }
+
+    fn check(&self) -> Result<()> {
+        let strategy = self.strategy.unwrap_or_default();
+        if self.key_columns.is_some() && strategy != StrategyName::Upsert {
+            return Err(Error::invalid(format!(
+                "snowflake_options: key_columns contradicts the strategy {}",
+                match strategy {
+                    StrategyName::Replace => "replace",
+                    _ => "append",
+                }
+            ))
+            .hint(
+                "Only an upsert matches rows: set strategy to 'upsert', or leave key_columns out.",
+            ));
+        }
+        let cluster_by = match &self.cluster_by {
+            Some(ClusterByOption::Columns(columns)) => Some(columns),
+            _ => None,
+        };
+        for (option, columns) in [
+            ("key_columns", self.key_columns.as_ref()),
+            ("cluster_by", cluster_by),
+        ] {
+            if columns
+                .is_some_and(|columns| columns.is_empty() || columns.iter().any(String::is_empty))
+            {
+                return Err(Error::invalid(format!(
+                    "snowflake_options: {option} is or names nothing"
+                ))
+                .hint("Name at least one column, or leave the option out."));
+            }
+        }
+        Ok(())
+    }
+
+    /// How the rows of this result meet those that are in the table.
+    ///
+    /// # Errors
+    /// If the keys are no columns of the result, or nothing tells what an upsert matches by.
+    pub fn strategy(&self, manifest: &Manifest, execution_id: &str) -> Result<Strategy> {
+        Ok(Strategy::choose(
+            self.strategy.unwrap_or_default(),
+            self.key_columns.as_deref(),
+            self.plan().column_case,
+            manifest,
+            execution_id,
+        )?)
+    }
+
+    /// By what the table is clustered if it is created.
+    pub fn cluster_by(&self) -> ClusterBy {
+        match &self.cluster_by {
+            None => ClusterBy::Nothing,
+            Some(ClusterByOption::Word(ClusterByWord::Auto)) => ClusterBy::Auto,
+            Some(ClusterByOption::Columns(columns)) => {
+                ClusterBy::Columns(columns.clone(), self.plan().column_case)
+            }
+        }
+    }
+
+    /// Whether the table is changed where it does not take the result.
+    pub fn evolve_schema(&self) -> bool {
+        self.evolve_schema.unwrap_or(true)
     }
 
     /// How the result's columns are named and typed.

@@ -2,6 +2,7 @@
 //! its rights (the worker has them); each transition is one statement in the caller's transaction.
 
 mod spooled;
+mod turns;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::owner::Owner;
 pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
+use turns::TURNS;
 
 /// An upload that this worker has taken.
 #[derive(Debug, Clone)]
@@ -84,7 +86,7 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
     let share = i64::try_from(share).unwrap_or(i64::MAX);
     Spi::connect_mut(|client| {
         let rows = client.update(
-            "with busy as materialized ( \
+            &format!("with {TURNS}, busy as materialized ( \
                  select b.owner_kind, b.user_id, b.owner_oid, coalesce(b.options ->> 'config', 'default') as config \
                  from snowflake_bridge.uploads b where b.state in ('claimed', 'staged', 'copying') \
                  group by 1, 2, 3, 4 having count(*) >= $2), \
@@ -99,6 +101,7 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
                    and not exists (select from snowflake_bridge.uploads s \
                        where s.state in ('claimed', 'staged', 'copying') and s.crash_count > 0) \
                    and (d.owner_kind, d.user_id, d.owner_oid, coalesce(d.options ->> 'config', 'default')) not in (table busy) \
+                   and d.id not in (table waiting) \
                  order by d.next_attempt_at, d.id limit $1 for update skip locked) \
              update snowflake_bridge.uploads u set \
                  state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
@@ -106,7 +109,7 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
                  needs_mirror = true, mirror_after = clock_timestamp() \
              from due where u.id = due.id \
              returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, \
-                 u.owner_kind, u.user_id, u.owner_oid",
+                 u.owner_kind, u.user_id, u.owner_oid"),
             None,
             &[limit.into(), share.into()],
         )?;

@@ -139,7 +139,9 @@ pub enum Fit {
     AsIs,
     /// It does once it has this type, to which ALTER COLUMN … SET DATA TYPE can bring it without touching a value.
     Widen(String),
-    /// It does not, and no ALTER can make it.
+    /// It does once its values have been copied into a column of this type, which takes its place: no ALTER gets there.
+    Rebuild(String),
+    /// It does not, and nothing can make it without changing values.
     Refused,
 }
 
@@ -162,8 +164,10 @@ pub fn fit(existing: ExistingType, wanted: ColumnType) -> Fit {
             };
         }
         (Has::Number { precision, scale }, ColumnType::Number { precision: wanted_precision, scale: wanted_scale }) => {
+            let digits = precision.saturating_sub(scale).max(wanted_precision - wanted_scale);
             if wanted_scale > scale {
-                return Fit::Refused;
+                let precision = digits.saturating_add(wanted_scale).min(MAX_PRECISION);
+                return Fit::Rebuild(format!("NUMBER({precision},{wanted_scale})"));
             }
             // Keeping the scale, which cannot change, and all digits before the point as far as there are any more.
             let needed = (wanted_precision - wanted_scale).saturating_add(scale).min(MAX_PRECISION);
@@ -295,7 +299,21 @@ mod tests {
             ("NUMBER(38,10)", number(38, 0), Fit::AsIs),
             ("NUMBER(38,10)", number(38, 2), Fit::AsIs),
             ("NUMBER(19,0)", number(10, 0), Fit::AsIs),
-            ("NUMBER(38,0)", number(38, 10), Fit::Refused),
+            (
+                "NUMBER(38,0)",
+                number(38, 10),
+                Fit::Rebuild("NUMBER(38,10)".to_owned()),
+            ),
+            (
+                "NUMBER(5,0)",
+                number(12, 2),
+                Fit::Rebuild("NUMBER(12,2)".to_owned()),
+            ),
+            (
+                "NUMBER(20,2)",
+                number(12, 4),
+                Fit::Rebuild("NUMBER(22,4)".to_owned()),
+            ),
             ("NUMBER(38,0)", TEXT, Fit::Refused),
             ("NUMBER(38,0)", ColumnType::Float, Fit::Refused),
             ("FLOAT", number(10, 0), Fit::AsIs),

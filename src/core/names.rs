@@ -26,6 +26,10 @@ pub const UPLOADED_AT: &str = "UPLOADED_AT";
 pub const USER_ID: &str = "USER_ID";
 /// The upload that brought the row: what a repeated load deletes by.
 pub const UPLOAD_ID: &str = "UPLOAD_ID";
+/// Where the time window begins that the rows are about; only in tables that are loaded by windows.
+pub const TIME_WINDOW_START: &str = "TIME_WINDOW_START";
+/// Where that window ends.
+pub const TIME_WINDOW_END: &str = "TIME_WINDOW_END";
 /// The row's place in the upload, from 1. In the files only: it orders rows, and no table gets it.
 pub const ROW_ORDINAL: &str = "ROW_ORDINAL";
 
@@ -83,6 +87,19 @@ pub fn column_name(source: &str, case: ColumnCase) -> Result<String> {
     })
 }
 
+/// The name in Snowflake of a result's column `source`, out of the way of the metadata columns.
+///
+/// # Errors
+/// As [`column_name`].
+pub fn result_column_name(source: &str, case: ColumnCase) -> Result<String> {
+    let name = column_name(source, case)?;
+    if is_reserved(&name) {
+        column_name(&format!("RESULT_{name}"), ColumnCase::Preserve)
+    } else {
+        Ok(name)
+    }
+}
+
 /// The name in Snowflake of a table, schema or database that the user calls `source`.
 ///
 /// # Errors
@@ -128,10 +145,7 @@ pub fn column_names<'a>(
         if names.len() == MAX_COLUMNS {
             return Err(too_many_columns());
         }
-        let mut name = column_name(source, case)?;
-        if is_reserved(&name) {
-            name = column_name(&format!("RESULT_{name}"), ColumnCase::Preserve)?;
-        }
+        let name = result_column_name(source, case)?;
         if let Some(other) = taken.insert(name.clone(), source) {
             return Err(Error::new(
                 ErrorKind::Data,

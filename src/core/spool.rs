@@ -86,6 +86,34 @@ pub struct Manifest {
     pub rows: u64,
     /// The size of all files.
     pub bytes: u64,
+    /// The time window that the execution's parameters name, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<TimeWindow>,
+}
+
+/// The time that an execution is about, as its parameters have it: `time_window_start` and `time_window_end`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeWindow {
+    /// Where it begins.
+    pub start: String,
+    /// Where it ends.
+    pub end: String,
+}
+
+impl TimeWindow {
+    /// Reads it from the parameters; `None` unless both ends are there, as texts or numbers.
+    #[must_use]
+    pub fn of_parameters(parameters: &serde_json::Value) -> Option<Self> {
+        let text = |key| match parameters.get(key)? {
+            serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
+            serde_json::Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        Some(Self {
+            start: text("time_window_start")?,
+            end: text("time_window_end")?,
+        })
+    }
 }
 
 /// Writes the rows of one upload into files. Until [`finish`](Self::finish), dropping it removes them.
@@ -158,6 +186,7 @@ impl SpoolWriter {
             columns: std::mem::take(&mut self.columns),
             rows: self.rows,
             bytes: self.files.iter().map(|file| file.bytes).sum(),
+            window: None,
             files: std::mem::take(&mut self.files),
         })
     }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use bridge_core::json::{Inference, PlanOptions, Rows, parse_result_columns};
-use bridge_core::spool::{Manifest, SpoolOptions, SpoolWriter, Stamp};
+use bridge_core::spool::{Manifest, SpoolOptions, SpoolWriter, Stamp, TimeWindow};
 use chrono::Utc;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiHeapTupleData, quote_identifier};
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::jsonb::Jsonb;
 use crate::error::{Error, Result};
 use crate::sandbox;
-use crate::watches::Watch;
+use crate::watches::{Watch, column_type};
 
 /// What the reader needs to know of an upload.
 pub struct ReadOptions<'a> {
@@ -53,14 +53,24 @@ fn query(watch: &Watch) -> Result<String> {
         .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
     let columns = &watch.columns;
     Ok(format!(
-        "select {}::pg_catalog.jsonb, {} from {relation} where {}",
+        "select {}::pg_catalog.jsonb, {}, {} from {relation} where {}",
         quote_identifier(&columns.result_rows),
         columns.result_columns.as_ref().map_or_else(
             || "null::pg_catalog.jsonb".to_owned(),
             |name| format!("{}::pg_catalog.jsonb", quote_identifier(name))
         ),
+        parameters(watch),
         watch.key_condition()?
     ))
+}
+
+/// The execution's parameters, where the relation has a column for them as the standard one has.
+fn parameters(watch: &Watch) -> &'static str {
+    match column_type(watch.relation, "parameters").as_deref() {
+        Ok("jsonb") => "parameters",
+        Ok("json") => "parameters::pg_catalog.jsonb",
+        _ => "null::pg_catalog.jsonb",
+    }
 }
 
 fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Manifest> {
@@ -97,5 +107,9 @@ fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Manif
         result.walk(&mut rows)?;
         rows.finish()?;
     }
-    Ok(writer.finish()?)
+    let mut manifest = writer.finish()?;
+    manifest.window = row
+        .get::<pgrx::JsonB>(3)?
+        .and_then(|parameters| TimeWindow::of_parameters(&parameters.0));
+    Ok(manifest)
 }

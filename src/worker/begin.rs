@@ -80,6 +80,7 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
         }
     };
 
+    let strategy = options.strategy(&manifest, &upload.execution_id)?;
     Ok(Job {
         id: upload.id,
         upload_id: upload.upload_id,
@@ -97,6 +98,9 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Jo
         staged_claim,
         transaction: upload.transaction.clone().filter(|_| is_same),
         replaces,
+        strategy,
+        cluster_by: options.cluster_by(),
+        evolve_schema: options.evolve_schema(),
         comment: format!("Loaded by snowflake_bridge from {relation}"),
     })
 }

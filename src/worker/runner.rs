@@ -11,7 +11,7 @@ use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::sql::TableName;
 use bridge_core::snowflake::{Pool, PoolKey, PooledSession, SessionInfo};
 use bridge_core::spool::Manifest;
-use bridge_core::upload::{self, Ledger, Outcome, Phase, Upload};
+use bridge_core::upload::{self, ClusterBy, Ledger, Outcome, Phase, Strategy, Upload};
 use bridge_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -39,6 +39,9 @@ pub struct Job {
     pub staged_claim: Option<i32>,
     pub transaction: Option<String>,
     pub replaces: Vec<Uuid>,
+    pub strategy: Strategy,
+    pub cluster_by: ClusterBy,
+    pub evolve_schema: bool,
     pub comment: String,
 }
 
@@ -139,8 +142,7 @@ pub fn start(
                 {
                     // What stays in the stage costs storage, not correctness.
                     let cleaned =
-                        net::guarded(upload::clean_stage(&loaded.upload, &mut loaded.session))
-                            .await;
+                        net::guarded(upload::clean_up(&loaded.upload, &mut loaded.session)).await;
                     // A session that is only dropped is closed, which would undo what a failed statement left open.
                     if cleaned.is_ok() {
                         loaded.session.release();
@@ -186,6 +188,9 @@ async fn run(
         is_staged: job.staged_claim.is_some(),
         transaction: job.transaction.clone(),
         replaces: job.replaces.clone(),
+        strategy: job.strategy.clone(),
+        cluster_by: job.cluster_by.clone(),
+        evolve_schema: job.evolve_schema,
         comment: job.comment.clone(),
     };
     let ledger = WorkerLedger {

@@ -45,6 +45,8 @@ pub(super) struct Service {
 
 /// The pool of this process, for its end.
 static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
+/// Between two looks at the queue while something is due that has to wait for another upload.
+const WAITING_DELAY: Duration = Duration::from_millis(250);
 /// A shutdown may take two seconds in all; a session that is not closed ends by itself later.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -173,6 +175,9 @@ impl Service {
         Ok(due.map(|due| {
             if is_full {
                 due.max(Duration::from_secs(1))
+            } else if due.is_zero() {
+                // It waits for another upload, whose end is an event or comes after a delay.
+                WAITING_DELAY
             } else {
                 due.max(Duration::from_millis(5))
             }

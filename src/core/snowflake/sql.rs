@@ -4,15 +4,24 @@
 
 mod load;
 mod retention;
+mod strategies;
+mod tables;
 
 use std::fmt;
 
 pub use load::{
-    CopyColumn, abort_transaction, add_columns, begin, commit, copy_into, count_upload,
-    create_table, current_transaction, delete_uploads, describe_table, describe_transaction, put,
-    remove, rollback, show_tables, widen_column,
+    CopyColumn, abort_transaction, begin, commit, copy_into, count_upload, current_transaction,
+    delete_uploads, describe_transaction, put, remove, rollback, show_tables,
 };
 pub use retention::delete_uploaded_before;
+pub use strategies::{
+    count_keys, count_rows, create_temporary_table, delete_dates, delete_where, drop_table,
+    has_rows, insert_from, insert_overwrite, merge, ordinal_column, temporary_table,
+};
+pub use tables::{
+    add_columns, copy_column, create_table, describe_table, drop_column, rename_column,
+    widen_column,
+};
 
 /// A table by its full name, each part exactly as it is to be quoted.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

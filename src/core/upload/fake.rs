@@ -1,6 +1,6 @@
 //! A warehouse and a ledger in memory. The warehouse can fail before or after any statement, as a cut connection would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -11,11 +11,20 @@ use super::{Ledger, Phase};
 use crate::error::{Error, ErrorKind, Result};
 use crate::snowflake::{QueryResult, Statement, Warehouse};
 
-/// A table as a map from upload id to row count, and transactions that keep or drop what they did.
+/// Rows of every staged file.
+pub(super) const FILE_ROWS: u64 = 10;
+/// Rows with keys that are the same after division by this are about the same day.
+pub(super) const KEYS_PER_DAY: u64 = 5;
+
+/// A row: its key, and the upload that brought it.
+pub(super) type Row = (u64, String);
+
+/// A table of rows, a temporary table of keys that ends with the session, and transactions that keep or drop what they did.
 #[derive(Default)]
 pub(super) struct FakeWarehouse {
     pub(super) columns: Option<Vec<(String, String)>>,
-    pub(super) rows: BTreeMap<String, u64>,
+    pub(super) rows: Vec<Row>,
+    pub(super) temporary: Option<Vec<u64>>,
     pub(super) open: Option<Open>,
     pub(super) states: BTreeMap<String, &'static str>,
     pub(super) staged: Vec<String>,
@@ -24,11 +33,15 @@ pub(super) struct FakeWarehouse {
     /// At this call (from 0): the connection is cut before or after the statement takes effect.
     pub(super) fault: Option<(usize, Cut)>,
     pub(super) rows_reported: Option<u64>,
+    /// What is added to every count of the table's rows, or taken from it.
+    pub(super) miscount: i64,
+    /// The file's rows have keys from 0 up to this, again and again; distinct ones if it is 0.
+    pub(super) distinct_keys: u64,
 }
 
 pub(super) struct Open {
     id: String,
-    pub(super) rows: BTreeMap<String, u64>,
+    pub(super) rows: Vec<Row>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +55,30 @@ fn cut() -> Error {
 }
 
 impl FakeWarehouse {
+    /// A table that exists, with these rows of an earlier upload.
+    pub(super) fn with_rows(keys: impl IntoIterator<Item = u64>) -> Self {
+        let mut warehouse = Self::default();
+        warehouse.apply("CREATE TABLE IF NOT EXISTS").unwrap();
+        warehouse.rows = keys.into_iter().map(|key| (key, earlier())).collect();
+        warehouse
+    }
+
+    /// How many rows each upload has in the table.
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for (_, upload) in &self.rows {
+            *counts.entry(upload.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The table's rows in order.
+    pub(super) fn sorted(&self) -> Vec<Row> {
+        let mut rows = self.rows.clone();
+        rows.sort();
+        rows
+    }
+
     fn answer(columns: &[&str], rows: Vec<Vec<String>>) -> QueryResult {
         QueryResult {
             query_id: "01".to_owned(),
@@ -53,15 +90,47 @@ impl FakeWarehouse {
         }
     }
 
-    /// What a session's end does to its transaction.
+    fn number(&self, count: usize) -> String {
+        (i64::try_from(count).unwrap() + self.miscount).to_string()
+    }
+
+    /// What a session's end does to its transaction and its temporary table.
     pub(super) fn disconnect(&mut self) {
+        self.temporary = None;
+        self.roll_back();
+    }
+
+    fn roll_back(&mut self) {
         if let Some(open) = self.open.take() {
             self.states.insert(open.id, "rolled back");
         }
     }
 
+    fn keys_of_files(&self, text: &str) -> Vec<u64> {
+        let files = self
+            .staged
+            .iter()
+            .filter(|name| text.contains(name.as_str()));
+        let rows = files.count() as u64 * FILE_ROWS;
+        (0..rows)
+            .map(|row| {
+                if self.distinct_keys == 0 {
+                    row
+                } else {
+                    row % self.distinct_keys
+                }
+            })
+            .collect()
+    }
+
+    /// The rows of the open transaction, which must be there: nothing but DDL may stand outside of one.
+    fn writable(&mut self) -> &mut Vec<Row> {
+        &mut self.open.as_mut().expect("a transaction is open").rows
+    }
+
     pub(super) fn apply(&mut self, text: &str) -> Result<QueryResult> {
         let none = || Ok(Self::answer(&[], Vec::new()));
+        let is_temporary = text.contains("SNOWFLAKE_BRIDGE_");
         if text.starts_with("DESCRIBE TABLE") {
             let Some(columns) = &self.columns else {
                 return Err(
@@ -76,10 +145,20 @@ impl FakeWarehouse {
         }
         if text.starts_with("CREATE TABLE IF NOT EXISTS") {
             if self.columns.is_none() {
-                self.columns = Some(vec![
-                    ("N".to_owned(), "NUMBER(38,0)".to_owned()),
-                    ("UPLOAD_ID".to_owned(), "VARCHAR(36)".to_owned()),
-                ]);
+                let columns = [
+                    ("N", "NUMBER(38,0)"),
+                    ("D", "DATE"),
+                    ("UPLOAD_ID", "VARCHAR(134217728)"),
+                ];
+                let windows = ["TIME_WINDOW_START", "TIME_WINDOW_END"]
+                    .map(|name| (name, "VARCHAR(134217728)"));
+                self.columns = Some(
+                    columns
+                        .into_iter()
+                        .chain(windows)
+                        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+                        .collect(),
+                );
             }
             return none();
         }
@@ -89,6 +168,15 @@ impl FakeWarehouse {
                 .as_mut()
                 .expect("ALTER of a table that was described");
             columns.push(("N".to_owned(), "NUMBER(38,0)".to_owned()));
+            return none();
+        }
+        if text.starts_with("CREATE OR REPLACE TEMPORARY TABLE") {
+            assert!(self.open.is_none(), "DDL would commit the transaction");
+            self.temporary = Some(Vec::new());
+            return none();
+        }
+        if text.starts_with("DROP TABLE") {
+            self.temporary = None;
             return none();
         }
         if text.starts_with("BEGIN") {
@@ -108,40 +196,34 @@ impl FakeWarehouse {
                 .unwrap_or_default();
             return Ok(Self::answer(&["ID"], vec![vec![id]]));
         }
+        if text.starts_with("DELETE FROM") && text.contains(" USING ") {
+            let days: BTreeSet<u64> = self
+                .temporary()
+                .iter()
+                .map(|key| key / KEYS_PER_DAY)
+                .collect();
+            self.writable()
+                .retain(|(key, _)| !days.contains(&(key / KEYS_PER_DAY)));
+            return none();
+        }
+        if text.starts_with("DELETE FROM") && text.contains("TIME_WINDOW") {
+            // Of one execution and window all rows are here.
+            self.writable().clear();
+            return none();
+        }
         if text.starts_with("DELETE FROM") {
-            let open = self.open.as_mut().expect("DELETE inside a transaction");
-            open.rows
-                .retain(|upload, _| !text.contains(upload.as_str()));
+            self.writable()
+                .retain(|(_, upload)| !text.contains(upload.as_str()));
             return none();
         }
         if text.starts_with("COPY INTO") {
-            let files: Vec<u64> = self
-                .staged
-                .iter()
-                .filter(|name| text.contains(name.as_str()))
-                .map(|_| 10)
-                .collect();
-            let open = self.open.as_mut().expect("COPY inside a transaction");
-            *open.rows.entry(upload_id().to_string()).or_default() += files.iter().sum::<u64>();
-            let rows = files
-                .iter()
-                .map(|rows| {
-                    vec![
-                        "LOADED".to_owned(),
-                        self.rows_reported.unwrap_or(*rows).to_string(),
-                    ]
-                })
-                .collect();
-            return Ok(Self::answer(&["status", "rows_loaded"], rows));
+            return Ok(self.copy(text, is_temporary));
+        }
+        if text.starts_with("INSERT") || text.starts_with("MERGE") {
+            return Ok(self.from_temporary(text));
         }
         if text.starts_with("SELECT COUNT") {
-            let open = self.open.as_ref().expect("count inside the transaction");
-            let count = open
-                .rows
-                .get(&upload_id().to_string())
-                .copied()
-                .unwrap_or(0);
-            return Ok(Self::answer(&["COUNT"], vec![vec![count.to_string()]]));
+            return Ok(self.count(text, is_temporary));
         }
         if text.starts_with("COMMIT") {
             if let Some(open) = self.open.take() {
@@ -151,7 +233,7 @@ impl FakeWarehouse {
             return none();
         }
         if text.starts_with("ROLLBACK") {
-            self.disconnect();
+            self.roll_back();
             return none();
         }
         if text.starts_with("DESCRIBE TRANSACTION") {
@@ -171,6 +253,81 @@ impl FakeWarehouse {
             return none();
         }
         panic!("the fake does not know {text}");
+    }
+
+    fn temporary(&self) -> &Vec<u64> {
+        self.temporary
+            .as_ref()
+            .expect("the temporary table is there")
+    }
+
+    fn copy(&mut self, text: &str, is_temporary: bool) -> QueryResult {
+        let keys = self.keys_of_files(text);
+        let files = keys.len() as u64 / FILE_ROWS;
+        if is_temporary {
+            self.temporary
+                .as_mut()
+                .expect("the temporary table is there")
+                .extend(keys);
+        } else {
+            let rows = keys.into_iter().map(|key| (key, upload_id().to_string()));
+            self.writable().extend(rows);
+        }
+        let reported = self.rows_reported.unwrap_or(FILE_ROWS).to_string();
+        let rows = (0..files)
+            .map(|_| vec!["LOADED".to_owned(), reported.clone()])
+            .collect();
+        Self::answer(&["status", "rows_loaded"], rows)
+    }
+
+    fn from_temporary(&mut self, text: &str) -> QueryResult {
+        let keys = self.temporary().clone();
+        let upload = upload_id().to_string();
+        let rows = self.writable();
+        if text.starts_with("MERGE") {
+            let (mut inserted, mut updated) = (0, 0);
+            for key in BTreeSet::from_iter(keys) {
+                let same: Vec<&mut Row> = rows.iter_mut().filter(|row| row.0 == key).collect();
+                updated += same.len();
+                if same.is_empty() {
+                    inserted += 1;
+                    rows.push((key, upload.clone()));
+                } else {
+                    same.into_iter().for_each(|row| row.1.clone_from(&upload));
+                }
+            }
+            let counts = vec![vec![self.number(inserted), updated.to_string()]];
+            return Self::answer(
+                &["number of rows inserted", "number of rows updated"],
+                counts,
+            );
+        }
+        if text.starts_with("INSERT OVERWRITE") {
+            rows.clear();
+        }
+        let count = keys.len();
+        rows.extend(keys.into_iter().map(|key| (key, upload.clone())));
+        Self::answer(&["number of rows inserted"], vec![vec![count.to_string()]])
+    }
+
+    fn count(&self, text: &str, is_temporary: bool) -> QueryResult {
+        let rows = self.open.as_ref().map_or(&self.rows, |open| &open.rows);
+        let upload = upload_id().to_string();
+        let of_upload = || {
+            rows.iter()
+                .filter(|row| !text.contains("WHERE") || row.1 == upload)
+        };
+        let count = if text.contains("LIMIT 1") {
+            return Self::answer(&["COUNT"], vec![vec![rows.len().min(1).to_string()]]);
+        } else if is_temporary {
+            let count = BTreeSet::from_iter(self.temporary()).len();
+            return Self::answer(&["COUNT"], vec![vec![count.to_string()]]);
+        } else if text.contains("DISTINCT") {
+            of_upload().map(|row| row.0).collect::<BTreeSet<_>>().len()
+        } else {
+            of_upload().count()
+        };
+        Self::answer(&["COUNT"], vec![vec![self.number(count)]])
     }
 }
 
@@ -247,4 +404,9 @@ impl Ledger for FakeLedger {
 
 pub(super) fn upload_id() -> Uuid {
     Uuid::from_u128(7)
+}
+
+/// The upload that brought what is in the table before.
+pub(super) fn earlier() -> String {
+    Uuid::from_u128(3).to_string()
 }

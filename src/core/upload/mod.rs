@@ -5,23 +5,48 @@
 //! Running a load twice is running it once: each row carries the upload's id, and a repeated load removes those rows in
 //! the same transaction in which it copies them again.
 
+mod assignment;
+mod clustering;
+mod load;
+mod rebuild;
+mod strategy;
 mod table;
 mod transaction;
+mod verify;
 
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::snowflake::sql::{self, CopyColumn, TableName};
+use crate::error::Result;
+use crate::names::{ColumnCase, UPLOAD_ID};
+use crate::snowflake::sql::{self, TableName};
 use crate::snowflake::{QueryResult, Statement, Warehouse};
 use crate::spool::Manifest;
+use crate::types::Column;
 
-use transaction::{Settled, commit, settle};
+pub use strategy::{DateColumn, Match, Strategy, StrategyName};
+use transaction::{Settled, settle};
 
 /// COPY accepts no more than this many names in FILES.
 const MAX_FILES_PER_COPY: usize = 1_000;
+
+/// How often a load is begun anew because a column was not there any more that the table had just shown: somebody was
+/// rebuilding it.
+const MAX_LOADS: usize = 5;
+
+/// By what a table is clustered if this upload creates it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ClusterBy {
+    /// By nothing.
+    #[default]
+    Nothing,
+    /// By the day of the result's date column, if it has one.
+    Auto,
+    /// By these columns, as the user calls them, with what becomes of lower-case letters.
+    Columns(Vec<String>, ColumnCase),
+}
 
 /// What there is to load, and what earlier attempts have already done.
 #[derive(Debug, Clone)]
@@ -40,10 +65,34 @@ pub struct Upload {
     pub is_staged: bool,
     /// The transaction in which an earlier attempt may have loaded the rows.
     pub transaction: Option<String>,
-    /// Uploads whose rows this one replaces: earlier ones of the same execution.
+    /// Uploads whose rows an append replaces: earlier ones of the same execution.
     pub replaces: Vec<Uuid>,
+    /// How the rows meet those that are there.
+    pub strategy: Strategy,
+    /// By what the table is clustered, if it is created.
+    pub cluster_by: ClusterBy,
+    /// Whether the table is changed where it does not take the result.
+    pub evolve_schema: bool,
     /// The comment on the table, if it is created.
     pub comment: String,
+}
+
+impl Upload {
+    /// The columns that the table needs, those that have one value in all rows with that value.
+    fn columns(&self) -> impl Iterator<Item = (Column, Option<String>)> + '_ {
+        let of_files = self.manifest.columns.iter().cloned();
+        let constants = self.strategy.constants().into_iter();
+        of_files
+            .map(|column| (column, None))
+            .chain(constants.map(|(column, value)| (column, Some(value))))
+    }
+
+    fn uses_temporary_table(&self) -> bool {
+        matches!(
+            self.strategy,
+            Strategy::Replace | Strategy::Upsert(Match::Keys(_) | Match::Dates(_))
+        )
+    }
 }
 
 /// How far an upload has come, for progress displays.
@@ -102,22 +151,49 @@ pub async fn run(
     if let Some(transaction) = &upload.transaction
         && settle(warehouse, transaction).await? == Settled::Committed
     {
-        return Ok(outcome(upload, None));
+        return settled_outcome(upload, warehouse).await;
     }
     if !upload.is_staged {
         stage(upload, warehouse, ledger).await?;
         ledger.staged().await?;
     }
     ledger.progress(Phase::Preparing, upload.manifest.bytes);
-    let columns = table::prepare(warehouse, upload).await?;
-    load(upload, &columns, warehouse, ledger).await
+    let mut is_repeated = upload.transaction.is_some();
+    let mut loads = 0;
+    loop {
+        let target = table::prepare(warehouse, upload).await?;
+        loads += 1;
+        match load::load(upload, &target, warehouse, ledger, is_repeated).await {
+            Err(error) if error.code() == Some(INVALID_IDENTIFIER) && loads < MAX_LOADS => {
+                is_repeated = true;
+            }
+            result => return result,
+        }
+    }
 }
 
-/// Removes the staged files. Best effort: what stays behind costs storage, not correctness.
+/// "Invalid identifier": there is no such column.
+const INVALID_IDENTIFIER: &str = "000904";
+
+/// What an earlier attempt loaded, whose end it did not see itself.
+async fn settled_outcome(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<Outcome> {
+    let mut outcome = outcome(upload, None);
+    if matches!(upload.strategy, Strategy::Upsert(Match::Keys(_))) {
+        let count = sql::count_upload(&upload.target, UPLOAD_ID, upload.upload_id);
+        outcome.rows = verify::counted(&execute(warehouse, count).await?)?;
+    }
+    Ok(outcome)
+}
+
+/// Removes the staged files and the temporary table. Best effort: what stays behind costs storage, not correctness.
 ///
 /// # Errors
 /// What Snowflake answered.
-pub async fn clean_stage(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<()> {
+pub async fn clean_up(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<()> {
+    if upload.uses_temporary_table() {
+        let temporary = sql::temporary_table(&upload.target, upload.upload_id);
+        execute(warehouse, sql::drop_table(&temporary)).await?;
+    }
     // With what earlier attempts left: theirs are the directories beside this one.
     let directory = upload.stage_directory.trim_end_matches('/');
     if let Some((of_all_attempts, _)) = directory.rsplit_once('/')
@@ -145,137 +221,6 @@ async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledg
         done += file.bytes;
     }
     Ok(())
-}
-
-async fn load(
-    upload: &Upload,
-    columns: &[CopyColumn],
-    warehouse: &mut dyn Warehouse,
-    ledger: &dyn Ledger,
-) -> Result<Outcome> {
-    let mut remove = upload.replaces.clone();
-    let is_repeated = upload.transaction.is_some();
-    if is_repeated {
-        remove.push(upload.upload_id);
-    }
-    if upload.manifest.files.is_empty() && remove.is_empty() {
-        return Ok(outcome(upload, None));
-    }
-    execute(warehouse, sql::begin()).await?;
-    match load_in_transaction(upload, columns, warehouse, ledger, &remove, is_repeated).await {
-        Ok((transaction, query_id)) => {
-            ledger.progress(Phase::Committing, upload.manifest.bytes);
-            commit(warehouse, &transaction).await?;
-            Ok(outcome(upload, query_id))
-        }
-        Err(error) => {
-            // A session that is gone has rolled back by itself, so a failure here adds nothing.
-            let _ = execute(warehouse, sql::rollback()).await;
-            Err(error)
-        }
-    }
-}
-
-/// Everything between BEGIN and COMMIT: the transaction's id, and that of the COPY.
-async fn load_in_transaction(
-    upload: &Upload,
-    columns: &[CopyColumn],
-    warehouse: &mut dyn Warehouse,
-    ledger: &dyn Ledger,
-    remove: &[Uuid],
-    is_repeated: bool,
-) -> Result<(String, Option<String>)> {
-    let current = execute(warehouse, sql::current_transaction()).await?;
-    let transaction = current.first_value().map(str::to_owned).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Internal,
-            "Snowflake reports no transaction after BEGIN",
-        )
-    })?;
-    ledger.copying(&transaction).await?;
-    ledger.progress(Phase::Copying, upload.manifest.bytes);
-    if !remove.is_empty() {
-        execute(warehouse, sql::delete_uploads(&upload.target, remove)).await?;
-    }
-    let mut query_id = None;
-    for files in upload.manifest.files.chunks(MAX_FILES_PER_COPY) {
-        let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
-        let copied = execute(
-            warehouse,
-            sql::copy_into(
-                &upload.target,
-                columns,
-                &upload.stage_directory,
-                &names,
-                is_repeated,
-            ),
-        )
-        .await?;
-        verify_copy(
-            &copied,
-            files.len(),
-            files.iter().map(|file| file.rows).sum(),
-        )?;
-        query_id = Some(copied.query_id);
-    }
-    if is_repeated {
-        verify_count(upload, warehouse).await?;
-    }
-    Ok((transaction, query_id))
-}
-
-/// Every file must be reported LOADED, with all the rows that were written to it.
-fn verify_copy(copied: &QueryResult, files: usize, rows: u64) -> Result<()> {
-    let loaded = (0..copied.rows.len())
-        .filter(|&row| {
-            copied
-                .value(row, "status")
-                .is_some_and(|status| status.eq_ignore_ascii_case("LOADED"))
-        })
-        .count();
-    let mut loaded_rows: u64 = 0;
-    for row in 0..copied.rows.len() {
-        let count = copied.value(row, "rows_loaded").unwrap_or("0");
-        loaded_rows += count.parse::<u64>().map_err(|_| {
-            Error::new(
-                ErrorKind::Internal,
-                "Snowflake reported a row count that is no number",
-            )
-        })?;
-    }
-    if loaded == files && loaded_rows == rows {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Transient,
-        format!("COPY loaded {loaded_rows} rows of {loaded} files, but {rows} rows of {files} files were staged; nothing was committed"),
-    )
-    .with_query_id(copied.query_id.clone()))
-}
-
-async fn verify_count(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<()> {
-    let counted = execute(
-        warehouse,
-        sql::count_upload(&upload.target, upload.upload_id),
-    )
-    .await?;
-    let count: Option<u64> = counted.first_value().and_then(|count| count.parse().ok());
-    if count == Some(upload.manifest.rows) {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Transient,
-        format!(
-            "table {} holds {} rows of this upload instead of {}; nothing was committed",
-            upload.target,
-            count.map_or_else(
-                || "an unknown number of".to_owned(),
-                |count| count.to_string()
-            ),
-            upload.manifest.rows
-        ),
-    )
-    .with_query_id(counted.query_id))
 }
 
 fn outcome(upload: &Upload, query_id: Option<String>) -> Outcome {

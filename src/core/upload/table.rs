@@ -1,91 +1,331 @@
 //! The target table: created, looked at, and extended before anything is loaded.
+//!
+//! Others may do the same at the same time. So nothing is concluded from a statement of our own: the table is looked at,
+//! what it lacks is done, and it is looked at again until it lacks nothing. A statement that fails because somebody was
+//! faster is not missed on the second look; one that fails twice is an error.
 
+use super::assignment::{assign, list};
+use super::clustering::clustering;
+use super::rebuild::{self, Rebuild};
 use super::{Upload, execute};
 use crate::error::{Error, ErrorKind, Result};
 use crate::evolve::{ExistingType, Fit, copy_expression_into};
+use crate::names::shown;
 use crate::snowflake::Warehouse;
 use crate::snowflake::sql::{self, CopyColumn, TableName};
+use crate::types::Column;
+
+/// How often the table is looked at before an attempt gives up: a rebuilt column takes five looks when nobody interferes.
+const MAX_LOOKS: usize = 24;
+
+/// A table that takes every column of the upload.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// How each column is filled, in the order of the manifest, then those with one value for all rows.
+    pub(super) columns: Vec<CopyColumn>,
+    /// Columns that the upload fills and that take no NULL.
+    pub(super) not_null: Vec<String>,
+}
+
+impl Target {
+    /// What the table calls a column of the result or the stamp.
+    pub(super) fn name_of<'a>(&'a self, field: &'a str) -> &'a str {
+        self.columns
+            .iter()
+            .find(|column| column.field == field)
+            .map_or(field, |column| column.name.as_str())
+    }
+
+    /// An error of Snowflake's about a NULL, with the columns that it may be about: it often names none itself.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        /// "NULL result in a non-nullable column."
+        const NULL_IN_NOT_NULL: &str = "100072";
+        if error.code() != Some(NULL_IN_NOT_NULL) || self.not_null.is_empty() {
+            return error;
+        }
+        let columns = list(&self.not_null);
+        error.in_context(
+            format_args!("the data has a NULL for a column that takes none ({columns})"),
+            "Nothing was loaded.",
+        )
+    }
+}
+
+/// A column as DESCRIBE TABLE tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Existing {
+    pub(super) name: String,
+    pub(super) column_type: String,
+    pub(super) is_nullable: bool,
+    /// Filled by Snowflake where a row brings nothing: a default, or an identity.
+    pub(super) has_default: bool,
+}
+
+/// What a look at the table comes to.
+enum Look {
+    Ready(Target),
+    Do(Vec<Step>),
+}
+
+/// One statement that changes the table.
+pub(super) struct Step {
+    pub(super) statement: String,
+    /// What it is for, where the user should be told.
+    pub(super) purpose: Option<(String, String)>,
+    /// Statements that take back what led to it, if it can never succeed; and why that is.
+    pub(super) undo: Option<(Vec<String>, Error)>,
+    /// Whether the upload goes on without it.
+    pub(super) is_optional: bool,
+}
+
+impl Step {
+    pub(super) fn new(statement: String) -> Self {
+        Self {
+            statement,
+            purpose: None,
+            undo: None,
+            is_optional: false,
+        }
+    }
+}
 
 /// Makes the table take every column of the upload, and says how COPY fills each. DDL commits whatever transaction is
 /// open, so all of it comes before BEGIN.
-pub(super) async fn prepare(
-    warehouse: &mut dyn Warehouse,
-    upload: &Upload,
-) -> Result<Vec<CopyColumn>> {
-    let columns = &upload.manifest.columns;
-    if describe(warehouse, &upload.target).await?.is_none() {
-        let create = sql::create_table(&upload.target, columns, &upload.comment);
-        execute(warehouse, create).await.map_err(|error| {
-            error.in_context(
-                format_args!("cannot create table {}", upload.target),
-                format_args!(
-                    "To create tables, a role needs CREATE TABLE on schema {}.{}; or name a table that exists.",
-                    sql::quote_ident(&upload.target.database),
-                    sql::quote_ident(&upload.target.schema)
-                ),
-            )
-        })?;
-    }
-    // Looked at again even when just created: somebody else may have been faster, with other columns.
-    let Some(existing) = describe(warehouse, &upload.target).await? else {
-        return Err(Error::new(
-            ErrorKind::Configuration,
-            format!("table {} was created but cannot be seen", upload.target),
-        )
-        .with_hint(
-            "Grant the role SELECT on future tables of the schema, or let the role own the table.",
-        ));
-    };
-    let mut missing = Vec::new();
-    let mut copied = Vec::with_capacity(columns.len());
-    for column in columns {
-        let mut expression = column.column_type.copy_expression(&column.name);
-        match existing.iter().find(|(name, _)| *name == column.name) {
-            None => missing.push(column.clone()),
-            Some((_, existing_type)) => match column.column_type.fit(existing_type) {
-                Fit::AsIs => {
-                    if let Some(existing_type) = ExistingType::parse(existing_type) {
-                        expression =
-                            copy_expression_into(existing_type, column.column_type, &column.name);
-                    }
-                }
-                Fit::Widen(wider) => {
-                    execute(
-                        warehouse,
-                        sql::widen_column(&upload.target, &column.name, &wider),
-                    )
-                    .await?;
-                }
-                Fit::Refused => {
-                    return Err(Error::new(
-                        ErrorKind::Configuration,
-                        format!(
-                            "column \"{}\" of table {} is {existing_type}, but the result's is {}",
-                            column.name,
-                            upload.target,
-                            column.column_type.snowflake()
-                        ),
-                    )
-                    .with_hint("Load into another table (snowflake_table_name), or change the result's column."));
-                }
+pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result<Target> {
+    let mut was_created = false;
+    let mut failed: Vec<String> = Vec::new();
+    let mut given_up: Vec<String> = Vec::new();
+    for _ in 0..MAX_LOOKS {
+        let steps = match describe(warehouse, &upload.target).await? {
+            None if was_created => return Err(unseen(&upload.target)),
+            None => vec![creation(upload)?],
+            Some(existing) => match look(upload, &existing)? {
+                Look::Ready(target) => return Ok(target),
+                Look::Do(steps) => steps,
             },
+        };
+        let steps: Vec<Step> = steps
+            .into_iter()
+            .filter(|step| !given_up.contains(&step.statement))
+            .collect();
+        if steps.is_empty() {
+            // Only what is optional is left to do; a look that ignores it is ready.
+            let existing = describe(warehouse, &upload.target)
+                .await?
+                .unwrap_or_default();
+            return ready(upload, &existing);
         }
-        copied.push(CopyColumn {
-            name: column.name.clone(),
+        for step in steps {
+            let Err(error) = execute(warehouse, step.statement.clone()).await else {
+                was_created |= step.statement.starts_with("CREATE");
+                continue;
+            };
+            if error.kind().is_retryable() {
+                return Err(error);
+            }
+            if error.kind() == ErrorKind::Data
+                && let Some((undo, reason)) = step.undo
+            {
+                for statement in undo {
+                    execute(warehouse, statement).await?;
+                }
+                return Err(reason);
+            }
+            if failed.contains(&step.statement) {
+                if !step.is_optional {
+                    return Err(match step.purpose {
+                        Some((purpose, hint)) => error.in_context(purpose, hint),
+                        None => error,
+                    });
+                }
+                given_up.push(step.statement);
+                break;
+            }
+            // Somebody else may have been faster. What to do next, the table tells.
+            failed.push(step.statement);
+            break;
+        }
+    }
+    Err(Error::new(
+        ErrorKind::Transient,
+        format!(
+            "table {} is being changed by others all the time",
+            upload.target
+        ),
+    ))
+}
+
+fn unseen(table: &TableName) -> Error {
+    Error::new(
+        ErrorKind::Configuration,
+        format!("table {table} was created but cannot be seen"),
+    )
+    .with_hint(
+        "Grant the role SELECT on future tables of the schema, or let the role own the table.",
+    )
+}
+
+fn creation(upload: &Upload) -> Result<Step> {
+    let columns: Vec<Column> = upload.columns().map(|(column, _)| column).collect();
+    let cluster_by = clustering(upload)?;
+    let mut step = Step::new(sql::create_table(
+        &upload.target,
+        &columns,
+        &cluster_by,
+        &upload.comment,
+    ));
+    step.purpose = Some((
+        format!("cannot create table {}", upload.target),
+        format!(
+            "To create tables, a role needs CREATE TABLE on schema {}.{}; or name a table that exists.",
+            sql::quote_ident(&upload.target.database),
+            sql::quote_ident(&upload.target.schema)
+        ),
+    ));
+    Ok(step)
+}
+
+/// What the table, as it is now, lacks.
+fn look(upload: &Upload, existing: &[Existing]) -> Result<Look> {
+    let columns: Vec<Column> = upload.columns().map(|(column, _)| column).collect();
+    let names = assign(upload, &columns, existing)?;
+    let is_rebuilding = rebuild::is_going_on(existing);
+    let mut missing = Vec::new();
+    let mut steps = Vec::new();
+    for (column, assigned) in columns.iter().zip(&names) {
+        let table = &upload.target;
+        let present = assigned.and_then(|index| existing.get(index));
+        let fit = present.map(|present| column.column_type.fit(&present.column_type));
+        let name = match present {
+            Some(present) => present.name.as_str(),
+            None if is_rebuilding => rebuild::name_while_rebuilt(existing, &column.name),
+            None => column.name.as_str(),
+        };
+        let wanted = match &fit {
+            Some(Fit::Rebuild(wanted)) => Some(wanted.as_str()),
+            _ => None,
+        };
+        if wanted.map_or(is_rebuilding, |_| upload.evolve_schema) {
+            match rebuild::next(table, name, existing, wanted) {
+                Ok(Rebuild::Steps(next)) => {
+                    steps.extend(next);
+                    continue;
+                }
+                Ok(Rebuild::Nothing) => {}
+                Ok(Rebuild::Impossible) => return Err(refused(table, column, present)),
+                Err(error) => return Err(error),
+            }
+        }
+        match fit {
+            None if upload.evolve_schema => missing.push(column.clone()),
+            None => {
+                return Err(not_evolving(
+                    table,
+                    &format!("it has no column {}", shown(&column.name)),
+                ));
+            }
+            Some(Fit::AsIs) => {}
+            Some(Fit::Widen(wider)) if upload.evolve_schema => {
+                steps.push(Step::new(sql::widen_column(table, name, &wider)));
+            }
+            Some(Fit::Widen(wider) | Fit::Rebuild(wider)) => {
+                let had = present.map_or("", |present| present.column_type.as_str());
+                return Err(not_evolving(
+                    table,
+                    &format!("its column {} is {had}, and {wider} is needed", shown(name)),
+                ));
+            }
+            Some(Fit::Refused) => return Err(refused(table, column, present)),
+        }
+    }
+    if !missing.is_empty() {
+        steps.push(Step::new(sql::add_columns(&upload.target, &missing)));
+    }
+    if steps.is_empty() {
+        ready(upload, existing).map(Look::Ready)
+    } else {
+        Ok(Look::Do(steps))
+    }
+}
+
+fn refused(table: &TableName, column: &Column, present: Option<&Existing>) -> Error {
+    let had = present.map_or("missing", |present| present.column_type.as_str());
+    let name = present.map_or(column.name.as_str(), |present| present.name.as_str());
+    Error::new(
+        ErrorKind::Configuration,
+        format!(
+            "column \"{name}\" of table {table} is {had}, but the result's is {}",
+            column.column_type.snowflake()
+        ),
+    )
+    .with_hint("Load into another table (snowflake_table_name), or change the result's column.")
+}
+
+fn not_evolving(table: &TableName, lack: &str) -> Error {
+    Error::new(
+        ErrorKind::Configuration,
+        format!("table {table} does not take the result: {lack}, and evolve_schema is false"),
+    )
+    .with_hint("Change the table in Snowflake, or leave evolve_schema out.")
+}
+
+/// How each column is filled in a table that has them all.
+fn ready(upload: &Upload, existing: &[Existing]) -> Result<Target> {
+    let (columns, constants): (Vec<Column>, Vec<Option<String>>) = upload.columns().unzip();
+    let names = assign(upload, &columns, existing)?;
+    let mut filled = Vec::with_capacity(columns.len());
+    let mut not_null = Vec::new();
+    for ((column, constant), assigned) in columns.iter().zip(&constants).zip(&names) {
+        let Some(present) = assigned.and_then(|index| existing.get(index)) else {
+            return Err(unseen(&upload.target));
+        };
+        if !present.is_nullable {
+            not_null.push(present.name.clone());
+        }
+        let expression = match (constant, ExistingType::parse(&present.column_type)) {
+            (Some(value), _) => format!("{}::VARCHAR", sql::quote_literal(value)),
+            (None, Some(existing_type)) => {
+                copy_expression_into(existing_type, column.column_type, &column.name)
+            }
+            (None, None) => column.column_type.copy_expression(&column.name),
+        };
+        filled.push(CopyColumn {
+            field: column.name.clone(),
+            name: present.name.clone(),
+            column_type: present.column_type.clone(),
             expression,
         });
     }
-    if !missing.is_empty() {
-        execute(warehouse, sql::add_columns(&upload.target, &missing)).await?;
+    let unfilled: Vec<String> = existing
+        .iter()
+        .enumerate()
+        .filter(|(index, column)| {
+            !column.is_nullable && !column.has_default && !names.contains(&Some(*index))
+        })
+        .map(|(_, column)| column.name.clone())
+        .collect();
+    if !unfilled.is_empty() && upload.manifest.rows > 0 {
+        return Err(Error::new(
+            ErrorKind::Configuration,
+            format!(
+                "table {} has columns that take no NULL and have no default, and the result has none of these names: {}",
+                upload.target,
+                list(&unfilled)
+            ),
+        )
+        .with_hint("Drop their NOT NULL in Snowflake, give them a default, or add them to the result."));
     }
-    Ok(copied)
+    Ok(Target {
+        columns: filled,
+        not_null,
+    })
 }
 
-/// Name and type of each column; `None` if there is no such table.
+/// The columns of the table; `None` if there is no such table.
 async fn describe(
     warehouse: &mut dyn Warehouse,
     table: &TableName,
-) -> Result<Option<Vec<(String, String)>>> {
+) -> Result<Option<Vec<Existing>>> {
     /// "Object does not exist or not authorized."
     const MISSING: &str = "002003";
     let described = match execute(warehouse, sql::describe_table(table)).await {
@@ -95,9 +335,14 @@ async fn describe(
     };
     let columns = (0..described.rows.len())
         .filter_map(|row| {
-            let name = described.value(row, "name")?;
-            let column_type = described.value(row, "type")?;
-            Some((name.to_owned(), column_type.to_owned()))
+            Some(Existing {
+                name: described.value(row, "name")?.to_owned(),
+                column_type: described.value(row, "type")?.to_owned(),
+                is_nullable: described.value(row, "null?") != Some("N"),
+                has_default: described
+                    .value(row, "default")
+                    .is_some_and(|default| !default.is_empty()),
+            })
         })
         .collect();
     Ok(Some(columns))

@@ -3,46 +3,7 @@
 use uuid::Uuid;
 
 use super::{TableName, is_file_name, quote_ident, quote_literal, stage_path};
-use crate::names::UPLOAD_ID;
-use crate::types::Column;
 use crate::{Error, ErrorKind, Result};
-
-/// Creates the table unless there is one of this name.
-#[must_use]
-pub fn create_table(table: &TableName, columns: &[Column], comment: &str) -> String {
-    format!(
-        "CREATE TABLE IF NOT EXISTS {} ({}) COMMENT = {}",
-        table.quoted(),
-        definitions(columns),
-        quote_literal(comment)
-    )
-}
-
-/// Adds columns, all nullable, so that rows already there stay as they are.
-#[must_use]
-pub fn add_columns(table: &TableName, columns: &[Column]) -> String {
-    format!(
-        "ALTER TABLE {} ADD COLUMN {}",
-        table.quoted(),
-        definitions(columns)
-    )
-}
-
-/// Gives a column a wider type, as SQL spells it.
-#[must_use]
-pub fn widen_column(table: &TableName, column: &str, wider: &str) -> String {
-    format!(
-        "ALTER TABLE {} ALTER COLUMN {} SET DATA TYPE {wider}",
-        table.quoted(),
-        quote_ident(column)
-    )
-}
-
-/// Lists the columns of a table, with `name` and `type`.
-#[must_use]
-pub fn describe_table(table: &TableName) -> String {
-    format!("DESCRIBE TABLE {}", table.quoted())
-}
 
 /// Lists tables; needs no warehouse. Without a database all of the account, without a schema all of the database.
 ///
@@ -122,8 +83,12 @@ fn transaction_id(id: &str) -> Result<&str> {
 /// A column that COPY fills: its name in the table, and the expression over the file's row that gives its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyColumn {
+    /// The column of the result.
+    pub field: String,
     /// The column of the table.
     pub name: String,
+    /// Its type there.
+    pub column_type: String,
     /// What COPY's SELECT says.
     pub expression: String,
 }
@@ -154,24 +119,24 @@ pub fn copy_into(
     )
 }
 
-/// Deletes the rows that uploads brought.
+/// Deletes the rows that uploads brought, by the column that holds the uploads' ids.
 #[must_use]
-pub fn delete_uploads(table: &TableName, uploads: &[Uuid]) -> String {
+pub fn delete_uploads(table: &TableName, column: &str, uploads: &[Uuid]) -> String {
     let ids = join(uploads, |upload| quote_literal(&upload.to_string()));
     format!(
         "DELETE FROM {} WHERE {} IN ({ids})",
         table.quoted(),
-        quote_ident(UPLOAD_ID)
+        quote_ident(column)
     )
 }
 
-/// Counts the rows that an upload brought.
+/// Counts the rows that an upload brought, by the column that holds the uploads' ids.
 #[must_use]
-pub fn count_upload(table: &TableName, upload: Uuid) -> String {
+pub fn count_upload(table: &TableName, column: &str, upload: Uuid) -> String {
     format!(
         "SELECT COUNT(*) FROM {} WHERE {} = {}",
         table.quoted(),
-        quote_ident(UPLOAD_ID),
+        quote_ident(column),
         quote_literal(&upload.to_string())
     )
 }
@@ -201,16 +166,6 @@ pub fn put(directory: &str, file_name: &str) -> Result<String> {
     ))
 }
 
-fn definitions(columns: &[Column]) -> String {
-    join(columns, |column| {
-        format!(
-            "{} {}",
-            quote_ident(&column.name),
-            column.column_type.snowflake()
-        )
-    })
-}
-
 fn join<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
     items.iter().map(text).collect::<Vec<_>>().join(", ")
 }
@@ -218,7 +173,8 @@ fn join<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::ColumnType;
+    use crate::names::UPLOAD_ID;
+    use crate::types::{Column, ColumnType};
 
     fn table() -> TableName {
         TableName {
@@ -232,6 +188,8 @@ mod tests {
         columns()
             .into_iter()
             .map(|column| CopyColumn {
+                field: column.name.clone(),
+                column_type: column.column_type.snowflake(),
                 expression: column.column_type.copy_expression(&column.name),
                 name: column.name,
             })
@@ -262,26 +220,11 @@ mod tests {
         let second = "00000000-0000-0000-0000-000000000002";
         for (made, wanted) in [
             (
-                create_table(&table(), &columns(), "it's"),
-                format!(
-                    "CREATE TABLE IF NOT EXISTS {quoted} (\"A\" NUMBER(38,2), \"b\"\"c\" VARIANT) COMMENT = 'it''s'"
-                ),
-            ),
-            (
-                add_columns(&table(), &columns()[..1]),
-                format!("ALTER TABLE {quoted} ADD COLUMN \"A\" NUMBER(38,2)"),
-            ),
-            (
-                widen_column(&table(), "A", "NUMBER(38,2)"),
-                format!("ALTER TABLE {quoted} ALTER COLUMN \"A\" SET DATA TYPE NUMBER(38,2)"),
-            ),
-            (describe_table(&table()), format!("DESCRIBE TABLE {quoted}")),
-            (
-                delete_uploads(&table(), &[a, b]),
+                delete_uploads(&table(), UPLOAD_ID, &[a, b]),
                 format!("DELETE FROM {quoted} WHERE \"UPLOAD_ID\" IN ('{first}', '{second}')"),
             ),
             (
-                count_upload(&table(), a),
+                count_upload(&table(), UPLOAD_ID, a),
                 format!("SELECT COUNT(*) FROM {quoted} WHERE \"UPLOAD_ID\" = '{first}'"),
             ),
             (remove("~/a/1/"), "REMOVE '@~/a/1/'".to_owned()),

@@ -1,0 +1,66 @@
+//! Counts: a load is committed only if Snowflake's own numbers say that it is complete.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::snowflake::QueryResult;
+use crate::snowflake::sql::TableName;
+
+/// Every file must be reported LOADED, with all the rows that were written to it.
+pub(super) fn verify_copy(copied: &QueryResult, files: usize, rows: u64) -> Result<()> {
+    let loaded = (0..copied.rows.len())
+        .filter(|&row| {
+            copied
+                .value(row, "status")
+                .is_some_and(|status| status.eq_ignore_ascii_case("LOADED"))
+        })
+        .count();
+    let mut loaded_rows: u64 = 0;
+    for row in 0..copied.rows.len() {
+        let count = copied.value(row, "rows_loaded").unwrap_or("0");
+        loaded_rows += count.parse::<u64>().map_err(|_| {
+            Error::new(
+                ErrorKind::Internal,
+                "Snowflake reported a row count that is no number",
+            )
+        })?;
+    }
+    if loaded == files && loaded_rows == rows {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Transient,
+        format!("COPY loaded {loaded_rows} rows of {loaded} files, but {rows} rows of {files} files were staged; nothing was committed"),
+    )
+    .with_query_id(copied.query_id.clone()))
+}
+
+/// The number that a SELECT COUNT answers.
+pub(super) fn counted(answer: &QueryResult) -> Result<u64> {
+    answer
+        .first_value()
+        .and_then(|count| count.parse().ok())
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "Snowflake answered a count with something else",
+            )
+            .with_query_id(answer.query_id.clone())
+        })
+}
+
+/// The table must hold `wanted` of `what`.
+pub(super) fn verify_count(
+    answer: &QueryResult,
+    wanted: u64,
+    table: &TableName,
+    what: &str,
+) -> Result<()> {
+    let count = counted(answer)?;
+    if count == wanted {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Transient,
+        format!("table {table} holds {count} {what} instead of {wanted}; nothing was committed"),
+    )
+    .with_query_id(answer.query_id.clone()))
+}
