@@ -135,6 +135,8 @@ comment on table snowflake_bridge.uploads is
 comment on column snowflake_bridge.uploads.state is
     'queued, claimed (being read), staged (files are in Snowflake''s stage), copying (a load was begun), completed; retry (waits for next_attempt_at), failed, canceled, needs_credentials (waits for update_config).';
 comment on column snowflake_bridge.uploads.upload_id is 'Written to every loaded row as UPLOAD_ID.';
+comment on column snowflake_bridge.uploads.options is
+    'How it is loaded, from the row''s snowflake_options, snowflake_table_name and snowflake_schema_name: table_name, schema_name, database, config, column_case, numeric, strategy (append, upsert, replace), key_columns, cluster_by, evolve_schema.';
 comment on column snowflake_bridge.uploads.generation is 'Counts changes of the execution that this upload already covers.';
 comment on column snowflake_bridge.uploads.row_user_id is 'The user that the execution''s row names; loaded as USER_ID.';
 comment on column snowflake_bridge.uploads.attempt_count is 'Attempts begun. Counted and committed before the row is touched, so that a row that kills the process has spent one.';

@@ -16,7 +16,6 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::owner::Owner;
 pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
-use turns::TURNS;
 
 /// An upload that this worker has taken.
 #[derive(Debug, Clone)]
@@ -86,7 +85,7 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
     let share = i64::try_from(share).unwrap_or(i64::MAX);
     Spi::connect_mut(|client| {
         let rows = client.update(
-            &format!("with {TURNS}, busy as materialized ( \
+            &format!("with {}, busy as materialized ( \
                  select b.owner_kind, b.user_id, b.owner_oid, coalesce(b.options ->> 'config', 'default') as config \
                  from snowflake_bridge.uploads b where b.state in ('claimed', 'staged', 'copying') \
                  group by 1, 2, 3, 4 having count(*) >= $2), \
@@ -109,7 +108,7 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
                  needs_mirror = true, mirror_after = clock_timestamp() \
              from due where u.id = due.id \
              returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, \
-                 u.owner_kind, u.user_id, u.owner_oid"),
+                 u.owner_kind, u.user_id, u.owner_oid", turns::TURNS),
             None,
             &[limit.into(), share.into()],
         )?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bridge_core::batch::{RowSink, Value};
+use bridge_core::names::UPLOAD_ID;
 use bridge_core::parquet::Compression;
 use bridge_core::snowflake::sql::{self, CopyColumn, TableName};
 use bridge_core::snowflake::{Session, Statement};
@@ -122,7 +123,9 @@ async fn copy(session: &mut Session, manifest: &Manifest, force: bool) {
         .columns
         .iter()
         .map(|column| CopyColumn {
+            field: column.name.clone(),
             name: column.name.clone(),
+            column_type: column.column_type.snowflake(),
             expression: column.column_type.copy_expression(&column.name),
         })
         .collect();
@@ -159,7 +162,7 @@ async fn from_a_file_to_rows(world: World, cloud: &str) {
     assert_eq!(missing.code(), Some("002003"));
     run(
         &mut session,
-        sql::create_table(&table(), &manifest.columns, "it's a comment"),
+        sql::create_table(&table(), &manifest.columns, &[], "it's a comment"),
     )
     .await;
     let described = run(&mut session, sql::describe_table(&table())).await;
@@ -204,9 +207,13 @@ async fn from_a_file_to_rows(world: World, cloud: &str) {
 
     // Running the load again is running it once.
     run(&mut session, sql::begin()).await;
-    run(&mut session, sql::delete_uploads(&table(), &[UPLOAD])).await;
+    run(
+        &mut session,
+        sql::delete_uploads(&table(), UPLOAD_ID, &[UPLOAD]),
+    )
+    .await;
     copy(&mut session, &manifest, true).await;
-    let count = run(&mut session, sql::count_upload(&table(), UPLOAD)).await;
+    let count = run(&mut session, sql::count_upload(&table(), UPLOAD_ID, UPLOAD)).await;
     assert_eq!(count.first_value(), Some("100"));
     run(&mut session, sql::rollback()).await;
 
@@ -233,7 +240,7 @@ async fn a_large_file_in_parts(world: World) {
     let mut session = world.login().await;
     run(
         &mut session,
-        sql::create_table(&table(), &manifest.columns, ""),
+        sql::create_table(&table(), &manifest.columns, &[], ""),
     )
     .await;
     put_all(&mut session, &spooled, &manifest).await;

@@ -58,6 +58,30 @@ def test_a_worker_killed_during_an_upload(bridge: Bridge, user: User, match: dic
     assert upload["attempt_count"] == 2
 
 
+@pytest.mark.parametrize(
+    ("statement", "options"),
+    [
+        ("INSERT OVERWRITE", {"strategy": "replace"}),
+        ("MERGE", {"strategy": "upsert", "key_columns": ["n"]}),
+        ("UPDATE", None),
+    ],
+    ids=["replace", "upsert", "rebuilt column"],
+)
+def test_a_worker_killed_while_rows_are_replaced(bridge: Bridge, user: User, statement: str, options) -> None:
+    bridge.run("run-0", [{"n": 1, "v": 0}, {"n": 5000, "v": 0}])
+    bridge.completed("run-0")
+    mark = bridge.standin.audit_mark()
+    match = {"kind": "query", "sql": statement}
+    bridge.standin.fault({"kind": "query", "sql": "^\\s*" + statement}, {"delay_ms": 120_000})
+    bridge.run("run-1", [{"n": n, "v": 0.5} for n in range(1000)], snowflake_options=options)
+    bridge.uploading(match, mark)
+    kill_worker(bridge)
+    bridge.standin.clear_faults()
+    assert bridge.completed("run-1", seconds=60)["snowflake_row_count"] == 1000
+    before = {"INSERT OVERWRITE": [], "MERGE": [5000], "UPDATE": [1, 5000]}[statement]
+    assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*range(1000), *before])
+
+
 def test_an_upload_that_kills_the_worker_again_and_again(make_bridge) -> None:
     bridge = make_bridge({"snowflake_bridge.max_crashes": "2"})
     user = bridge.ready()

@@ -1,13 +1,11 @@
-//! A warehouse and a ledger in memory. The warehouse can fail before or after any statement, as a cut connection would.
+//! A warehouse in memory. The warehouse can fail before or after any statement, as a cut connection would.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Mutex;
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{Ledger, Phase};
 use crate::error::{Error, ErrorKind, Result};
 use crate::snowflake::{QueryResult, Statement, Warehouse};
 
@@ -220,7 +218,7 @@ impl FakeWarehouse {
             return Ok(self.copy(text, is_temporary));
         }
         if text.starts_with("INSERT") || text.starts_with("MERGE") {
-            return Ok(self.from_temporary(text));
+            return Ok(self.take_over(text));
         }
         if text.starts_with("SELECT COUNT") {
             return Ok(self.count(text, is_temporary));
@@ -280,7 +278,7 @@ impl FakeWarehouse {
         Self::answer(&["status", "rows_loaded"], rows)
     }
 
-    fn from_temporary(&mut self, text: &str) -> QueryResult {
+    fn take_over(&mut self, text: &str) -> QueryResult {
         let keys = self.temporary().clone();
         let upload = upload_id().to_string();
         let rows = self.writable();
@@ -378,28 +376,6 @@ impl Warehouse for FakeWarehouse {
             Ok(())
         }
     }
-}
-
-/// What the next attempt would read back.
-#[derive(Default)]
-pub(super) struct FakeLedger {
-    pub(super) staged: Mutex<bool>,
-    pub(super) transaction: Mutex<Option<String>>,
-}
-
-#[async_trait]
-impl Ledger for FakeLedger {
-    async fn staged(&self) -> Result<()> {
-        *self.staged.lock().unwrap() = true;
-        Ok(())
-    }
-
-    async fn copying(&self, transaction: &str) -> Result<()> {
-        *self.transaction.lock().unwrap() = Some(transaction.to_owned());
-        Ok(())
-    }
-
-    fn progress(&self, _: Phase, _: u64) {}
 }
 
 pub(super) fn upload_id() -> Uuid {

@@ -83,7 +83,7 @@ pub fn merge(
     let set: Vec<String> = columns
         .iter()
         .filter(|column| !keys.contains(&column.name.as_str()))
-        .map(|column| format!("t.{0} = s.{0}", quote_ident(&column.name)))
+        .map(|column| format!("{0} = s.{0}", quote_ident(&column.name)))
         .collect();
     format!(
         "MERGE INTO {} AS t USING (SELECT {names} FROM {} QUALIFY ROW_NUMBER() OVER (PARTITION BY {} ORDER BY {} DESC) = 1) \
@@ -229,7 +229,7 @@ mod tests {
             ),
             (
                 merge(&target, &from, &columns, &["k\""]),
-                r#"MERGE INTO "DB"."S"."T" AS t USING (SELECT "k""", "V" FROM "DB"."S"."X" QUALIFY ROW_NUMBER() OVER (PARTITION BY "k""" ORDER BY "ROW_ORDINAL" DESC) = 1) AS s ON EQUAL_NULL(t."k""", s."k""") WHEN MATCHED THEN UPDATE SET t."V" = s."V" WHEN NOT MATCHED THEN INSERT ("k""", "V") VALUES (s."k""", s."V")"#,
+                r#"MERGE INTO "DB"."S"."T" AS t USING (SELECT "k""", "V" FROM "DB"."S"."X" QUALIFY ROW_NUMBER() OVER (PARTITION BY "k""" ORDER BY "ROW_ORDINAL" DESC) = 1) AS s ON EQUAL_NULL(t."k""", s."k""") WHEN MATCHED THEN UPDATE SET "V" = s."V" WHEN NOT MATCHED THEN INSERT ("k""", "V") VALUES (s."k""", s."V")"#,
             ),
             (
                 count_keys(&from, &["A", "B"], None),

@@ -1,0 +1,127 @@
+"""Tables that do not take a result as they are: widened, rebuilt, or refused; also by several at once."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from harness import reader
+from harness.bridge import RESULTS, Bridge
+from harness.standin import User
+
+QUALIFIED = f"ANALYTICS_DB.REPORTS.{RESULTS}"
+
+
+def types(bridge: Bridge, user: User) -> dict[str, str]:
+    """The table's own columns and their types."""
+    described = reader.columns(bridge.account, user, RESULTS)
+    return {name: kind for name, kind in described.items() if name not in ("UPLOADED_AT", "USER_ID", "UPLOAD_ID")}
+
+
+def sorted_rows(bridge: Bridge, user: User, *columns: str) -> list[tuple[Any, ...]]:
+    return sorted(bridge.results(user, list(columns)), key=str)
+
+
+def test_decimals_after_integers(bridge: Bridge, user: User) -> None:
+    bridge.run("run-1", [{"n": 1}, {"n": None}])
+    bridge.completed("run-1")
+    assert types(bridge, user)["N"] == "NUMBER(38,0)"
+    bridge.run("run-2", [{"n": 2.5}])
+    bridge.completed("run-2")
+    bridge.run("run-3", [{"n": 3}])
+    bridge.completed("run-3")
+    assert types(bridge, user) == {"N": "NUMBER(38,10)", "EXECUTION_ID": "VARCHAR(134217728)"}
+    assert sorted_rows(bridge, user, "N") == sorted([(Decimal("1"),), (None,), (Decimal("2.5"),), (Decimal("3"),)], key=str)
+
+
+def test_decimals_after_integers_that_leave_no_room(bridge: Bridge, user: User) -> None:
+    bridge.run("run-1", [{"n": 10**37}])
+    bridge.completed("run-1")
+    bridge.run("run-2", [{"n": 2.5}])
+    message = bridge.failed("run-2")["snowflake_error_message"]
+    assert "NUMBER(38,0)" in message and "NUMBER(38,10)" in message and '"N"' in message
+    assert types(bridge, user)["N"] == "NUMBER(38,0)" and len(types(bridge, user)) == 2
+    assert bridge.results(user, ["N"]) == [(10**37,)]
+
+
+def test_a_rebuild_whose_answers_are_lost(bridge: Bridge, user: User) -> None:
+    bridge.run("run-0", [{"n": 1}])
+    bridge.completed("run-0")
+    for statement in ("ALTER TABLE .* RENAME", "UPDATE", "ALTER TABLE .* DROP"):
+        bridge.standin.fault({"kind": "query", "sql": f"^\\s*{statement}"}, {"lose_answer": True}, times=3)
+    bridge.run("run-1", [{"n": 0.5}])
+    bridge.completed("run-1", seconds=60)
+    assert types(bridge, user) == {"N": "NUMBER(38,10)", "EXECUTION_ID": "VARCHAR(134217728)"}
+    assert sorted_rows(bridge, user, "N") == sorted([(Decimal("1"),), (Decimal("0.5"),)], key=str)
+
+
+def test_many_who_evolve_the_same_table_at_once(bridge: Bridge, user: User) -> None:
+    bridge.run("run-0", [{"n": 0}])
+    bridge.completed("run-0")
+    with bridge.app.transaction():
+        for number in range(1, 9):
+            row = {"n": number if number % 2 else number + 0.5, "shared": number, f"own_{number}": "x"}
+            bridge.run(f"run-{number}", [row])
+    for number in range(1, 9):
+        bridge.completed(f"run-{number}", seconds=60)
+    found = types(bridge, user)
+    assert found["N"] == "NUMBER(38,10)"
+    assert set(found) == {"N", "SHARED", "EXECUTION_ID", *(f"OWN_{number}" for number in range(1, 9))}
+    expected = [(Decimal(n if n % 2 or not n else n) + (Decimal("0.5") if n and not n % 2 else 0),) for n in range(9)]
+    assert sorted(bridge.results(user, ["N"])) == sorted(expected)
+
+
+def test_a_table_in_another_case(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(f'create table {QUALIFIED} ("amount" number(38,0), "Upload_Id" varchar)')
+    for number in (1, 2):
+        bridge.run("run-1" if number == 1 else "run-2", [{"Amount": number}])
+        bridge.completed(f"run-{number}")
+    bridge.app.execute(
+        "update workflow_executions set result_rows = '[{\"Amount\": 2.5}]' where execution_id = 'run-2'"
+    )
+    bridge.completed("run-2")
+    assert sorted(bridge.results(user, ["amount"])) == [(Decimal("1"),), (Decimal("2.5"),)]
+    assert set(types(bridge, user)) == {"amount", "Upload_Id", "EXECUTION_ID"}
+
+
+def test_a_table_with_defaults_and_an_identity(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(
+        f"create table {QUALIFIED} (ID number(38,0) identity, A number(38,0) not null, "
+        "REGION varchar not null default 'north')"
+    )
+    for number, options in enumerate((None, {"strategy": "replace"}, {"strategy": "upsert", "key_columns": ["a"]})):
+        bridge.run(f"run-{number}", [{"a": number}], snowflake_options=options)
+        bridge.completed(f"run-{number}")
+    found = sorted(bridge.results(user, ["A", "REGION", "ID"]))
+    assert [row[:2] for row in found] == [(1, "north"), (2, "north")]
+    assert found[0][2] != found[1][2]
+
+
+def test_nulls_for_columns_that_take_none(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(f"create table {QUALIFIED} (A number(38,0) not null, B varchar)")
+    for number, options in enumerate((None, {"strategy": "replace"}, {"strategy": "upsert", "key_columns": ["b"]})):
+        bridge.run(f"good-{number}", [{"a": 1, "b": "x"}], snowflake_options=options)
+        bridge.completed(f"good-{number}")
+        bridge.run(f"bad-{number}", [{"a": None, "b": "y"}, {"a": 2, "b": "z"}], snowflake_options=options)
+        message = bridge.failed(f"bad-{number}")["snowflake_error_message"]
+        assert '"A"' in message and "NULL" in message
+        assert {row for row in bridge.results(user, ["A", "B"])} == {(1, "x")}
+
+
+def test_a_column_that_takes_no_null_and_has_no_value(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(f"create table {QUALIFIED} (A number(38,0), REGION varchar not null)")
+    bridge.run("run-1", [{"a": 1}])
+    assert '"REGION"' in bridge.failed("run-1")["snowflake_error_message"]
+
+
+def test_a_table_that_must_not_change(bridge: Bridge, user: User) -> None:
+    fixed = {"evolve_schema": False}
+    bridge.run("run-1", [{"n": 1}], snowflake_options=fixed)
+    bridge.completed("run-1")
+    bridge.run("run-2", [{"n": 1, "fresh": 2}], snowflake_options=fixed)
+    assert '"FRESH"' in bridge.failed("run-2")["snowflake_error_message"]
+    bridge.run("run-3", [{"n": 1.5}], snowflake_options=fixed)
+    message = bridge.failed("run-3")["snowflake_error_message"]
+    assert '"N"' in message and "NUMBER(38,0)" in message and "NUMBER(38,10)" in message
+    assert not bridge.account.statements("ALTER TABLE")
+    assert bridge.row_count(user) == 1
