@@ -19,8 +19,8 @@ pub use strategies::{
     has_rows, insert_from, insert_overwrite, merge, ordinal_column, temporary_table,
 };
 pub use tables::{
-    add_columns, copy_column, create_table, describe_table, drop_column, rename_column,
-    widen_column,
+    add_columns, copy_column, create_table, describe_table, drop_column, equal_column,
+    rename_column, widen_column,
 };
 
 /// A table by its full name, each part exactly as it is to be quoted.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! N                       ADD COLUMN N…to
-//! N          N…to         RENAME N TO N…was          (from here on nobody writes to N)
-//! N…was      N…to         UPDATE N…to = N…was; RENAME N…to TO N
+//! N          N…to         UPDATE N…to = N; RENAME N TO N…was           (from here on nobody writes to N)
+//! N…was      N…to         UPDATE N…to = N…was where it changed meanwhile; RENAME N…to TO N
 //! N          N…was        UPDATE N = N…was where something came late; DROP N…was
 //! N
 //! ```
 //!
+//! What takes long, and what can fail for the data's sake, is done before the column leaves its place.
 //! The names in the table are the whole state. Whoever looks at it, also after somebody died at any step or while others do
 //! the same, knows the next step, and a step that somebody else has taken fails and does no harm. The helper columns
 //! are named by the types they are for: scales only grow, so that no name comes back with another meaning.
@@ -78,16 +79,21 @@ pub(super) fn next(
             Some(wanted) if to.column_type == wanted => {
                 match helper_name(name, WAS, &column.column_type) {
                     Some(was) if column.is_nullable && !column.has_default => {
-                        vec![Step::new(sql::rename_column(table, name, &was))]
+                        let mut copy = Step::new(sql::equal_column(table, name, &to.name));
+                        copy.undo = Some((
+                            vec![sql::drop_column(table, &to.name)],
+                            does_not_fit(table, name, column, to),
+                        ));
+                        vec![copy, Step::new(sql::rename_column(table, name, &was))]
                     }
                     _ => return Ok(Rebuild::Impossible),
                 }
             }
-            // Begun for another type, and empty so far.
+            // Begun for another type, and only a copy so far.
             Some(_) => vec![Step::new(sql::drop_column(table, &to.name))],
         },
         (None, Some(to), Some(was)) => {
-            let mut copy = Step::new(sql::copy_column(table, &was.name, &to.name));
+            let mut copy = Step::new(sql::equal_column(table, &was.name, &to.name));
             copy.undo = Some((
                 vec![
                     sql::rename_column(table, &was.name, name),

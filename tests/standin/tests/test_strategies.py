@@ -96,6 +96,8 @@ def test_a_column_rebuilt(driver: Driver) -> None:
     assert refused(driver, f'ALTER TABLE {TARGET} RENAME COLUMN "N2" TO "OLD"').code == "001430"
     copy = f'UPDATE {TARGET} SET "N2" = "OLD" WHERE "N2" IS NULL AND "OLD" IS NOT NULL'
     assert driver.table(copy)[0]["number of rows updated"] == "1"
+    same = f'UPDATE {TARGET} SET "N2" = "OLD" WHERE "N2" IS DISTINCT FROM "OLD"'
+    assert driver.table(same)[0]["number of rows updated"] == "0"
     driver.run(f'ALTER TABLE {TARGET} RENAME COLUMN "N2" TO "N"')
     driver.run(f'ALTER TABLE {TARGET} DROP COLUMN "OLD"')
     assert refused(driver, f'ALTER TABLE {TARGET} DROP COLUMN "OLD"').code == "000904"

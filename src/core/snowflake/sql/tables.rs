@@ -64,6 +64,17 @@ pub fn drop_column(table: &TableName, column: &str) -> String {
     )
 }
 
+/// Makes the values of a column those of another.
+#[must_use]
+pub fn equal_column(table: &TableName, from: &str, to: &str) -> String {
+    format!(
+        "UPDATE {} SET {1} = {2} WHERE {1} IS DISTINCT FROM {2}",
+        table.quoted(),
+        quote_ident(to),
+        quote_ident(from)
+    )
+}
+
 /// Copies the values of a column into another, where that has none.
 #[must_use]
 pub fn copy_column(table: &TableName, from: &str, to: &str) -> String {
@@ -147,6 +158,10 @@ mod tests {
             (
                 drop_column(&table(), "a"),
                 format!("ALTER TABLE {quoted} DROP COLUMN \"a\""),
+            ),
+            (
+                equal_column(&table(), "a", "b"),
+                format!("UPDATE {quoted} SET \"b\" = \"a\" WHERE \"b\" IS DISTINCT FROM \"a\""),
             ),
             (
                 copy_column(&table(), "a", "b"),

@@ -125,8 +125,9 @@ fn apply(table: &mut Vec<FakeColumn>, text: &str) -> Result<QueryResult> {
         if table[to].column_type != "NUMBER(38,0)" && values.contains(&Some(HUGE)) {
             return Err(Error::new(ErrorKind::Data, "out of range").with_code("100046"));
         }
+        let is_exact = text.contains("IS DISTINCT FROM");
         for (to, from) in table[to].values.iter_mut().zip(values) {
-            *to = to.or(from);
+            *to = if is_exact { from } else { to.or(from) };
         }
     } else {
         panic!("the fake does not know {text}");
@@ -285,8 +286,8 @@ async fn race(table: &Table, lead: usize, middle: usize) -> [Result<Target>; 2] 
 
 #[tokio::test]
 async fn two_who_rebuild_at_once() {
-    for lead in 0..16 {
-        for middle in 0..16 {
+    for lead in 0..18 {
+        for middle in 0..18 {
             let table = integers();
             for prepared in race(&table, lead, middle).await {
                 let target = prepared.unwrap_or_else(|error| panic!("{lead}, {middle}: {error}"));
@@ -294,6 +295,36 @@ async fn two_who_rebuild_at_once() {
             }
             is_rebuilt(&table);
         }
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_changes_meanwhile_is_the_one_that_stays() {
+    for lead in 0..18 {
+        let table = integers();
+        let mut first = Session::free(&table);
+        first.cut = Some((lead, false));
+        let _ = prepare(&mut first, &decimal()).await;
+        let changed = {
+            let mut columns = table.lock().unwrap();
+            let column = columns.iter_mut().find(|column| column.name == "N");
+            column.map(|column| column.values = vec![Some(42), Some(2), None])
+        };
+        prepare(&mut Session::free(&table), &decimal())
+            .await
+            .unwrap();
+        let columns = table.lock().unwrap();
+        let expected = match changed {
+            Some(()) => [Some(42), Some(2), None],
+            None => [Some(1), None, Some(3)],
+        };
+        assert_eq!(columns.len(), 1);
+        // A NULL that came while the old column was still beside the new one is taken for a value that came late.
+        let late = [Some(42), Some(2), Some(3)];
+        assert!(
+            columns[0].values == expected || columns[0].values == late,
+            "{lead}: {columns:?}"
+        );
     }
 }
 
