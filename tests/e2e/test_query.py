@@ -160,6 +160,11 @@ JSONS: list[tuple[str, str, Any]] = [
     ("array['\\x00ff'::bytea]", "ARRAY", ["\\x00ff"]),
     ("array['happy']::mood[]", "ARRAY", ["happy"]),
     ("array[3, 4]::positive[]", "ARRAY", [3, 4]),
+    ("'3 4'::int2vector", "ARRAY", [3, 4]),
+    ("array[int4range(1, 3)]", "ARRAY", ["[1,3)"]),
+    ("array['k=>v'::hstore]", "ARRAY", [{"k": "v"}]),
+    ("array[row(1, 2), row(3, null)]", "ARRAY", [{"f1": 1, "f2": 2}, {"f1": 3, "f2": None}]),
+    ("(select v from (select 1 as a, array[true] as b) v)", "VARIANT", {"a": 1, "b": [True]}),
     ("row(1, 'a', null)", "VARIANT", {"f1": 1, "f2": "a", "f3": None}),
     (
         "row(1, array[row('x', '2024-01-01')::part], true)::whole",
