@@ -17,7 +17,9 @@ UPSERT: dict[str, Any] = {"strategy": "upsert"}
 DAYS = ["id", {"name": "day", "type": "date"}]
 
 
-def load(bridge: Bridge, execution_id: str, rows: Any, options: dict[str, Any] | None, **columns: Any) -> dict[str, Any]:
+def load(
+    bridge: Bridge, execution_id: str, rows: Any, options: dict[str, Any] | None, **columns: Any
+) -> dict[str, Any]:
     """One execution to its completion."""
     bridge.run(execution_id, rows, snowflake_options=options, **columns)
     return bridge.completed(execution_id)

@@ -59,3 +59,75 @@ pub(super) fn clustering(upload: &Upload) -> Result<Vec<String>> {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::ColumnCase;
+    use crate::types::Column;
+    use crate::upload::tests::upload;
+
+    fn clustered(columns: &[(&str, ColumnType)], cluster_by: ClusterBy) -> Result<Vec<String>> {
+        let mut upload = upload(1);
+        upload.manifest.columns = columns
+            .iter()
+            .map(|(name, column_type)| Column::new(*name, *column_type))
+            .chain(metadata_columns())
+            .collect();
+        upload.cluster_by = cluster_by;
+        clustering(&upload)
+    }
+
+    fn by(names: &[&str]) -> ClusterBy {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        ClusterBy::Columns(names, ColumnCase::Upper)
+    }
+
+    #[test]
+    fn auto_is_the_day_of_the_date_column_if_there_is_one() {
+        use ColumnType::{Date, Text, TimestampTz};
+        for (columns, wanted) in [
+            (&[("D", Date)][..], vec!["\"D\""]),
+            (&[("AT", TimestampTz)], vec!["TO_DATE(\"AT\")"]),
+            (&[("REPORT_DATE", Text)], vec![]),
+            (&[("A", Date), ("B", Date)], vec![]),
+            (&[("V", Text)], vec![]),
+        ] {
+            assert_eq!(
+                clustered(columns, ClusterBy::Auto).unwrap(),
+                wanted,
+                "{columns:?}"
+            );
+        }
+        assert!(
+            clustered(&[("D", Date)], ClusterBy::Nothing)
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn named_columns_are_those_of_the_result_or_the_stamp() {
+        let columns = &[
+            ("ID", ColumnType::Text),
+            ("RESULT_USER_ID", ColumnType::Text),
+        ];
+        assert_eq!(
+            clustered(columns, by(&["id", "user_id", "uploaded_at"])).unwrap(),
+            ["\"ID\"", "\"RESULT_USER_ID\"", "\"UPLOADED_AT\""]
+        );
+        let error = clustered(columns, by(&["id", "colour"])).unwrap_err();
+        assert!(error.message().contains("\"colour\""), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_clustering_key_is_refused() {
+        for column_type in [ColumnType::Variant, ColumnType::Array, ColumnType::Binary] {
+            let error = clustered(&[("J", column_type)], by(&["j"])).unwrap_err();
+            assert!(
+                error.message().contains(&column_type.snowflake()),
+                "{error}"
+            );
+        }
+    }
+}

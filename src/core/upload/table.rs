@@ -347,3 +347,24 @@ async fn describe(
         .collect();
     Ok(Some(columns))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_null_that_is_not_taken_is_explained_by_the_columns_it_can_be_in() {
+        let mut target = Target {
+            columns: Vec::new(),
+            not_null: vec!["A".to_owned(), "B".to_owned()],
+        };
+        let null = || Error::new(ErrorKind::Data, "a NULL").with_code("100072");
+        let explained = target.explain(null());
+        assert_eq!(explained.kind(), ErrorKind::Data);
+        assert!(explained.message().contains("\"A\", \"B\""), "{explained}");
+        let other = target.explain(Error::new(ErrorKind::Data, "a number").with_code("100038"));
+        assert_eq!(other.message(), "a number");
+        target.not_null.clear();
+        assert_eq!(target.explain(null()).message(), "a NULL");
+    }
+}

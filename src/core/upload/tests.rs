@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::spool::SpoolFile;
 use crate::types::{Column, ColumnType};
 
-fn upload(files: usize) -> Upload {
+pub(super) fn upload(files: usize) -> Upload {
     let files: Vec<SpoolFile> = (0..files)
         .map(|number| SpoolFile {
             name: format!("part-{number:05}.parquet"),

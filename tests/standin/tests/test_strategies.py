@@ -87,7 +87,7 @@ def test_a_temporary_table_made_again_is_empty_and_goes_with_drop(tables: Driver
 
 
 def test_a_column_rebuilt(driver: Driver) -> None:
-    driver.run(f'CREATE TABLE {TARGET} ("N" NUMBER(38,0)) CLUSTER BY (TO_DATE(\'2024-01-01\'))')
+    driver.run(f"CREATE TABLE {TARGET} (\"N\" NUMBER(38,0)) CLUSTER BY (TO_DATE('2024-01-01'))")
     driver.run(f"INSERT INTO {TARGET} VALUES (1), (NULL)")
     driver.run(f'ALTER TABLE {TARGET} ADD COLUMN "N2" NUMBER(38,10)')
     assert refused(driver, f'ALTER TABLE {TARGET} ADD COLUMN "N2" NUMBER(38,10)').code == "001430"
@@ -116,7 +116,7 @@ def test_a_value_that_does_not_fit_into_the_other_scale(driver: Driver) -> None:
 def test_defaults_and_identities_fill_what_a_row_does_not_bring(driver: Driver) -> None:
     driver.run(
         f'CREATE TABLE {TARGET} ("ID" NUMBER(38,0) AUTOINCREMENT START 10 INCREMENT 5, "A" NUMBER(38,0), '
-        "\"B\" VARCHAR NOT NULL DEFAULT 'b', \"C\" NUMBER(38,0) IDENTITY)"
+        '"B" VARCHAR NOT NULL DEFAULT \'b\', "C" NUMBER(38,0) IDENTITY)'
     )
     driver.run(f'INSERT INTO {TARGET} ("A") VALUES (1), (2)')
     assert driver.rows(f'SELECT "ID", "A", "B", "C" FROM {TARGET} ORDER BY "A"') == [
