@@ -183,7 +183,7 @@ impl World {
         // protocol, or with a status of HTTP that says nothing else.
         if error.kind() == ErrorKind::Credentials {
             let understood = |answer: &Answer| {
-                matches!(answer.status.as_u16(), 401 | 403)
+                matches!(answer.status.as_u16(), 400 | 401 | 403)
                     || matches!(answer.body.trim_ascii_start().first(), Some(b'{' | b'['))
             };
             assert!(
