@@ -111,7 +111,11 @@ VALUES: list[tuple[str, str, Any]] = [
     ("'0001-01-01'::date", "DATE", datetime.date(1, 1, 1)),
     ("'9999-12-31'::date", "DATE", datetime.date(9999, 12, 31)),
     ("'23:59:59.999999'::time", "TIME(6)", datetime.time(23, 59, 59, 999999)),
-    ("'1969-12-31 23:59:59.999999'::timestamp", "TIMESTAMP_NTZ(6)", datetime.datetime(1969, 12, 31, 23, 59, 59, 999999)),
+    (
+        "'1969-12-31 23:59:59.999999'::timestamp",
+        "TIMESTAMP_NTZ(6)",
+        datetime.datetime(1969, 12, 31, 23, 59, 59, 999999),
+    ),
     (
         "'2024-02-29 01:02:03.000004+05:30'::timestamptz",
         "TIMESTAMP_TZ(6)",
@@ -139,8 +143,8 @@ VALUES: list[tuple[str, str, Any]] = [
 
 # An expression whose column is JSON, its type, and the value.
 JSONS: list[tuple[str, str, Any]] = [
-    ("'{\"a\": [1, 2.50, null, \"x\"]}'::jsonb", "VARIANT", {"a": [1, 2.5, None, "x"]}),
-    ("'{\"b\": 1, \"a\": {\"b\": []}}'::json", "VARIANT", {"b": 1, "a": {"b": []}}),
+    ('\'{"a": [1, 2.50, null, "x"]}\'::jsonb', "VARIANT", {"a": [1, 2.5, None, "x"]}),
+    ('\'{"b": 1, "a": {"b": []}}\'::json', "VARIANT", {"b": 1, "a": {"b": []}}),
     ("'12345678901234567890123456789012345678'::jsonb", "VARIANT", 12345678901234567890123456789012345678),
     ("'a=>1, b=>NULL'::hstore", "VARIANT", {"a": "1", "b": None}),
     ("array[1, null, 3]", "ARRAY", [1, None, 3]),
@@ -278,7 +282,7 @@ def test_numbers_together_need_too_many_digits(bridge: Bridge, user: User) -> No
 
 def test_json_that_snowflake_would_change(bridge: Bridge, user: User) -> None:
     for value, problem in [
-        ("'{\"a\": 1, \"a\": 2}'::json", "same key twice"),
+        ('\'{"a": 1, "a": 2}\'::json', "same key twice"),
         ("'123456789012345678901234567890123456789'::jsonb", "38 digits"),
         ("array[1 + 1e-60::numeric]", "38 digits"),
     ]:
@@ -469,9 +473,7 @@ def test_cancel(bridge: Bridge, user: User, held: None) -> None:
     with bridge.app.transaction(force_rollback=True):
         assert bridge.call("cancel_upload", id=number) is True
     assert len(spool(bridge)) == 1
-    wait.until(
-        lambda: bridge.call("cancel_upload", id=number), "the upload is canceled between two of its attempts"
-    )
+    wait.until(lambda: bridge.call("cancel_upload", id=number), "the upload is canceled between two of its attempts")
     assert look(bridge, number)["state"] == "canceled"
     assert spool(bridge) == []
     assert bridge.call("retry_upload", id=number) is False
