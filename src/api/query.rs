@@ -172,6 +172,8 @@ fn queue(
             files: SpoolOptions::new(guc::target_file_size()),
         },
     )?;
+    // Keys that the result lacks are told to whoever can mend the query, and not to the worker.
+    options.strategy(&read.manifest, &execution_id)?;
     for (column, count) in &read.affected {
         let fate = match on_out_of_range {
             OutOfRange::Text => "are loaded as text",

@@ -350,6 +350,25 @@ def test_statements_that_return_rows(bridge: Bridge, user: User) -> None:
     assert names == ["a", "a", "a", "b", "b!", "b!", "b!", "c", "c!", "c!"]
 
 
+def test_strategies(bridge: Bridge, user: User) -> None:
+    options = Jsonb({"strategy": "upsert", "key_columns": ["id"]})
+    for query in (
+        "select id, price from (values (1, 1.5), (2, 2.25)) v (id, price)",
+        "select id, price from (values (2, 0.125::numeric), (3, 1::numeric / 3)) v (id, price)",
+    ):
+        upload(bridge, query, "kept", options=options)
+    assert bridge.results(user, ["ID", "PRICE"], "KEPT", "order by id") == [
+        (1, Decimal("1.5")),
+        (2, Decimal("0.125")),
+        (3, Decimal("0.33333333333333333333")),
+    ]
+    with pytest.raises(psycopg.Error, match="nothing"):
+        upload(bridge, "select 1 as id", "kept", options=Jsonb({"strategy": "upsert", "key_columns": ["nothing"]}))
+    assert spool(bridge) == []
+    upload(bridge, "select 7 as id", "kept", options=Jsonb({"strategy": "replace"}))
+    assert bridge.results(user, ["ID"], "KEPT") == [(7,)]
+
+
 def test_a_table_with_its_name(bridge: Bridge, user: User) -> None:
     bridge.app.execute('create table "Odd name" (id int, gone int, body text)')
     bridge.app.execute('alter table "Odd name" drop column gone')
