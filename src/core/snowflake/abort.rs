@@ -13,6 +13,8 @@ use super::transport::{Call, Purpose, Transport};
 
 /// Longer than the usual trouble, and short beside what a caller who has just lost an answer has waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two such answers, doubled each time: a statement that is on its way arrives soon.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The server says "not executing" also of a statement that it has not begun; drivers ask so often.
 const TRIES: u32 = 5;
 
@@ -66,7 +68,7 @@ impl Running {
     /// Whether Snowflake said that the statement does not run.
     async fn abort(self) -> bool {
         let unknown = Arc::new(Defaults::default());
-        let mut wait = self.transport.http.network.backoff.base;
+        let mut wait = FIRST_WAIT;
         for _ in 0..TRIES {
             let token = self.tokens.session();
             let call = Call::new(Purpose::Abort, Some(&token));
@@ -81,9 +83,7 @@ impl Running {
                 }
                 Ok(envelope) if envelope.has_code(&[NOT_EXECUTING]) => {
                     tokio::time::sleep(wait).await;
-                    wait = wait
-                        .saturating_mul(2)
-                        .min(self.transport.http.network.backoff.max);
+                    wait = wait.saturating_mul(2);
                 }
                 _ => return false,
             }
