@@ -10,7 +10,7 @@ passed_total=0
 failed_total=0
 table=""
 
-# Reads "passed failed skipped" from a runner's own output; all three runners of the tiers are understood.
+# Reads "passed failed skipped" from a runner's own output; all runners of the tiers are understood.
 count_tests() {
     awk '
         # cargo test: test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out
@@ -26,6 +26,14 @@ count_tests() {
         # pg_regress: test surface                      ... ok           12 ms
         /^(test|    ) .* \.\.\. ok +[0-9]+ ms$/ { passed++ }
         /^(test|    ) .* \.\.\. FAILED +[0-9]+ ms$/ { failed++ }
+        # fidelity: types=60 values=900 exact=880 refused=20 wrong=0
+        /^fidelity: / {
+            for (i = 2; i <= NF; i++) {
+                split($i, pair, "=")
+                if (pair[1] == "exact" || pair[1] == "refused") passed += pair[2]
+                if (pair[1] == "wrong") failed += pair[2]
+            }
+        }
         END { print passed + 0, failed + 0, skipped + 0 }
     ' "$1"
 }
@@ -93,9 +101,10 @@ tier() { # tier NAME BUDGET TARGET
 step deps 20m deps
 step install 15m install PROFILE=dev
 tier core 10m test-core
-tier protocol 3m test-protocol
-tier standin 5m test-standin
-tier conformance 6m test-conformance
+tier protocol 5m test-protocol
+tier standin 8m test-standin
+tier conformance 8m test-conformance
 tier regress 3m test-regress
-tier e2e 12m test-e2e
+tier fidelity 6m test-fidelity
+tier e2e 15m test-e2e
 finish

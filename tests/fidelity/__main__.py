@@ -41,6 +41,8 @@ def main() -> int:
         bridge.app.execute(SETUP)
         bridge.app.execute("set timezone = 'UTC'")
         bridge.app.execute("set lc_monetary = 'C'")
+        # What arrives does not depend on these settings; what it is compared with does.
+        bridge.app.execute("set intervalstyle = 'iso_8601'")
         rng = random.Random(seed)
         for kind in TYPES:
             values = [*kind.values, *(kind.draw(rng) for _ in range(drawn if kind.draw else 0))]
@@ -119,7 +121,7 @@ def parquet(bridge: Bridge, upload: int) -> dict[int, Any]:
     ).fetchall()
     folder = Path(row["setting"]) / "snowflake_bridge_spool" / str(found["database"]) / found["upload_id"]
     values: dict[int, Any] = {}
-    for file in sorted(folder.glob("*.parquet")):
+    for file in sorted(folder.rglob("*.parquet")):
         table = pq.read_table(file)
         values |= dict(zip((int(n) for n in table["N"].to_pylist()), table["V"].to_pylist(), strict=True))
     return values

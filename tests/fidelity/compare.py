@@ -25,6 +25,21 @@ def number(text: str, _: str, arrived: Any) -> bool:
     return isinstance(arrived, int | Decimal) and Decimal(arrived) == Decimal(text)
 
 
+def digits(text: str, _: str, arrived: Any) -> bool:
+    """A numeric without a scale travels as text, and becomes a number in Snowflake."""
+    return number(text, "", Decimal(arrived) if isinstance(arrived, str) else arrived)
+
+
+def padded(text: str, _: str, arrived: Any) -> bool:
+    """The cast to text takes blanks away that belong to the value: char(5) has five characters."""
+    return isinstance(arrived, str) and arrived == text.ljust(5)
+
+
+def address(text: str, _: str, arrived: Any) -> bool:
+    """The cast to text adds the mask that the output of an inet leaves out where it says nothing."""
+    return isinstance(arrived, str) and text in {arrived, f"{arrived}/32", f"{arrived}/128"}
+
+
 def money(text: str, _: str, arrived: Any) -> bool:
     """The text is that of the locale C: -$1,234.56."""
     return number(text.replace("$", "").replace(",", ""), "", arrived)
