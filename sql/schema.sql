@@ -80,13 +80,20 @@ create table snowflake_bridge.watches (
     execution_id_column   text not null,
     status_column         text not null,
     user_id_column        text,
-    result_rows_column    text not null,
+    result_rows_column    text,
     result_columns_column text,
+    result_function       text,
+    result_relation       regclass,
     is_active             boolean not null default true,
-    created_at            timestamptz not null default now()
+    created_at            timestamptz not null default now(),
+    constraint one_source_of_results check (num_nonnulls(result_rows_column, result_function, result_relation) = 1)
 );
 comment on table snowflake_bridge.watches is
-    'API: private. One row per watched relation: its owner (name and OID), and which of its columns mean what. Written by watch and unwatch.';
+    'API: private. One row per watched relation: its owner (name and OID), which of its columns mean what, and where the results are. Written by watch and unwatch.';
+comment on column snowflake_bridge.watches.result_function is
+    'The function that gives an execution''s rows, with schema and argument types: text, since pg_upgrade moves no column of type regprocedure.';
+comment on column snowflake_bridge.watches.result_relation is
+    'The view or table that holds the rows of all executions.';
 
 create table snowflake_bridge.uploads (
     id              bigint generated always as identity primary key,

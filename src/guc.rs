@@ -15,6 +15,10 @@ static WORKER_ROLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 static POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(30);
 /// An XS warehouse loads about eight files at once.
 static MAX_CONCURRENT_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(8);
+/// Out of the eight background workers that a server has by default, launcher and worker take two.
+static MAX_READER_PROCESSES: GucSetting<i32> = GucSetting::<i32>::new(2);
+/// While a snapshot is held, VACUUM removes nothing that was deleted since, in the whole database.
+static SNAPSHOT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600);
 static SPOOL_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 /// Snowflake recommends load files of 100 to 250 MB compressed.
 static TARGET_FILE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(128);
@@ -73,7 +77,7 @@ pub fn register() {
         GucRegistry::define_string_guc(name, short, long, setting, context, flags);
     }
 
-    let ints: [(_, _, _, _, _, _, _); 11] = [
+    let ints: [(_, _, _, _, _, _, _); 13] = [
         (
             c"snowflake_bridge.poll_interval",
             c"Longest time between two looks at the queue.",
@@ -91,6 +95,24 @@ pub fn register() {
             64,
             reload(),
             none,
+        ),
+        (
+            c"snowflake_bridge.max_reader_processes",
+            c"Processes that read long results at once, per database. 0 has the worker itself read them, one after the other.",
+            &MAX_READER_PROCESSES,
+            0,
+            16,
+            reload(),
+            none,
+        ),
+        (
+            c"snowflake_bridge.snapshot_timeout",
+            c"Limit for reading the result of one execution.",
+            &SNAPSHOT_TIMEOUT,
+            1,
+            86_400,
+            reload(),
+            seconds,
         ),
         (
             c"snowflake_bridge.target_file_size",
@@ -244,6 +266,14 @@ pub fn poll_interval() -> Duration {
 
 pub fn max_concurrent_uploads() -> usize {
     count(&MAX_CONCURRENT_UPLOADS) as usize
+}
+
+pub fn max_reader_processes() -> usize {
+    count(&MAX_READER_PROCESSES) as usize
+}
+
+pub fn snapshot_timeout() -> Duration {
+    secs(&SNAPSHOT_TIMEOUT)
 }
 
 /// The configured spool directory; `None` means the default inside the data directory.

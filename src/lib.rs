@@ -16,6 +16,7 @@ mod sandbox;
 mod secrets;
 mod source;
 mod tables;
+mod timer;
 mod tx;
 mod uploads;
 mod watches;

@@ -10,6 +10,7 @@ use bridge_core::spool::Manifest;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
+use pgrx::spi::SpiTupleTable;
 use pgrx::{JsonB, Uuid as PgUuid};
 use uuid::Uuid;
 
@@ -106,42 +107,67 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
                  state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
                  error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
-             from due where u.id = due.id \
-             returning u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, \
-                 u.owner_kind, u.user_id, u.owner_oid", turns::TURNS),
+             from due where u.id = due.id returning {CLAIMED}", turns::TURNS),
             None,
             &[limit.into(), share.into()],
         )?;
-        let mut claimed = Vec::new();
-        for row in rows {
-            let missing = || Error::missing("a row of snowflake_bridge.uploads is incomplete");
-            let manifest: Option<JsonB> = row.get(8)?;
-            claimed.push(Claimed {
-                id: row.get(1)?.ok_or_else(missing)?,
-                upload_id: from_pg_uuid(row.get(2)?.ok_or_else(missing)?),
-                watch_id: row.get(3)?,
-                owner: Owner::from_columns(
-                    &row.get::<String>(13)?.ok_or_else(missing)?,
-                    row.get(14)?.ok_or_else(missing)?,
-                    row.get(15)?.unwrap_or(pg_sys::InvalidOid),
-                ),
-                execution_id: row.get(4)?.ok_or_else(missing)?,
-                row_user_id: row.get(5)?,
-                options: row
-                    .get::<JsonB>(6)?
-                    .map_or(serde_json::Value::Null, |options| options.0),
-                attempt: row.get(7)?.ok_or_else(missing)?,
-                // A manifest that a newer version wrote is read anew.
-                manifest: manifest.and_then(|manifest| serde_json::from_value(manifest.0).ok()),
-                staged_claim: row.get(9)?,
-                staged_for: row.get(11)?,
-                claim: row.get(12)?.ok_or_else(missing)?,
-                transaction: row.get(10)?,
-            });
-        }
+        let mut claimed = claimed(rows)?;
         claimed.sort_by_key(|upload| upload.id);
         Ok(claimed)
     })
+}
+
+/// The upload of this claim, for another process of the worker's.
+///
+/// # Errors
+/// If the statement fails.
+pub fn of_claim(id: i64, claim: i32) -> Result<Option<Claimed>> {
+    Spi::connect(|client| {
+        let rows = client.select(
+            &format!(
+                "select {CLAIMED} from snowflake_bridge.uploads u \
+                 where u.id = $1 and u.claim_count = $2 and u.state = 'claimed'"
+            ),
+            Some(1),
+            &[id.into(), claim.into()],
+        )?;
+        Ok(claimed(rows)?.pop())
+    })
+}
+
+/// The columns that [`claimed`] reads, of `uploads u`.
+const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
+    u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid";
+
+fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
+    let mut claimed = Vec::new();
+    for row in rows {
+        let missing = || Error::missing("a row of snowflake_bridge.uploads is incomplete");
+        let manifest: Option<JsonB> = row.get(8)?;
+        claimed.push(Claimed {
+            id: row.get(1)?.ok_or_else(missing)?,
+            upload_id: from_pg_uuid(row.get(2)?.ok_or_else(missing)?),
+            watch_id: row.get(3)?,
+            owner: Owner::from_columns(
+                &row.get::<String>(13)?.ok_or_else(missing)?,
+                row.get(14)?.ok_or_else(missing)?,
+                row.get(15)?.unwrap_or(pg_sys::InvalidOid),
+            ),
+            execution_id: row.get(4)?.ok_or_else(missing)?,
+            row_user_id: row.get(5)?,
+            options: row
+                .get::<JsonB>(6)?
+                .map_or(serde_json::Value::Null, |options| options.0),
+            attempt: row.get(7)?.ok_or_else(missing)?,
+            // A manifest that a newer version wrote is read anew.
+            manifest: manifest.and_then(|manifest| serde_json::from_value(manifest.0).ok()),
+            staged_claim: row.get(9)?,
+            staged_for: row.get(11)?,
+            claim: row.get(12)?.ok_or_else(missing)?,
+            transaction: row.get(10)?,
+        });
+    }
+    Ok(claimed)
 }
 
 /// When the next upload is due, counted from now; `None` if none waits.
@@ -157,19 +183,29 @@ pub fn next_due() -> Result<Option<Duration>> {
     Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))))
 }
 
-/// Records what was read, and by whose configuration it travels. The files are still on local disk only.
+/// Records what was read, and by whose configuration it travels. The files are still on local disk only. How many values
+/// were out of range is known of what the worker read; what a caller read was counted then.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn record_read(id: i64, config_id: Uuid, destination: &str, manifest: &Manifest) -> Result<()> {
+pub fn record_read(
+    id: i64,
+    config_id: Uuid,
+    destination: &str,
+    manifest: &Manifest,
+    out_of_range: Option<u64>,
+) -> Result<()> {
     run(
         "update snowflake_bridge.uploads set config_id = $2, manifest = $3, staged_claim = null, staged_for = $4, \
-             transaction_id = case when staged_for = $4 then transaction_id end where id = $1",
+             out_of_range_count = coalesce($5, out_of_range_count), transaction_id = case when staged_for = $4 then transaction_id end where id = $1",
         &[
             id.into(),
             to_pg_uuid(config_id).into(),
             manifest_json(manifest)?.into(),
             destination.into(),
+            out_of_range
+                .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
+                .into(),
         ],
     )
 }

@@ -1,11 +1,14 @@
 //! Watched relations: rows of `watches`, and the SQL names of what they point to.
 
+mod result;
+
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, quote_identifier};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, role_name};
+pub use result::ResultSource;
 
 /// A watched relation, its owner, and which of its columns mean what.
 #[derive(Debug, Clone)]
@@ -18,6 +21,7 @@ pub struct Watch {
     pub is_active: bool,
     pub finished: Vec<String>,
     pub columns: Columns,
+    pub result: ResultSource,
 }
 
 /// The names of a watched relation's columns.
@@ -26,13 +30,11 @@ pub struct Columns {
     pub execution_id: String,
     pub status: String,
     pub user_id: Option<String>,
-    pub result_rows: String,
-    pub result_columns: Option<String>,
 }
 
 const SELECT: &str = "select w.id, w.relation::pg_catalog.oid, w.user_id, w.owner_oid, w.act_for_users, w.finished, \
-    w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column, w.is_active \
-    from snowflake_bridge.watches w";
+    w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column, w.is_active, \
+    w.result_function, w.result_relation::pg_catalog.oid from snowflake_bridge.watches w";
 
 impl Watch {
     /// The watch with this id. The caller has raised its rights.
@@ -113,8 +115,15 @@ impl Watch {
                 execution_id: text(7)?,
                 status: text(8)?,
                 user_id: row.get(9)?,
-                result_rows: text(10)?,
-                result_columns: row.get(11)?,
+            },
+            result: match (row.get(10)?, row.get(13)?, row.get(14)?) {
+                (Some(rows), None, None) => ResultSource::Columns {
+                    rows,
+                    columns: row.get(11)?,
+                },
+                (None, Some(function), None) => ResultSource::Function(function),
+                (None, None, Some(relation)) => ResultSource::Relation(relation),
+                _ => return Err(missing()),
             },
         }))
     }
@@ -125,6 +134,15 @@ impl Watch {
     /// If the query fails.
     pub fn qualified_name(&self) -> Result<Option<String>> {
         qualified_name(self.relation)
+    }
+
+    /// The same, of a relation that has to be there.
+    ///
+    /// # Errors
+    /// If it was dropped.
+    pub fn existing_name(&self) -> Result<String> {
+        self.qualified_name()?
+            .ok_or_else(|| Error::missing("the watched relation does not exist any more"))
     }
 
     /// `"column" = $1::type`, with the column's own type, so that its index serves.

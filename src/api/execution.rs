@@ -52,9 +52,7 @@ fn create(request: Value, relation: Option<&str>) -> Result<String> {
     TargetOptions::parse(request.snowflake_options.as_ref().unwrap_or(&Value::Null))?;
     let user = Owner::acting_for(request.user_id.as_deref())?;
     let watch = super::upload::resolve_watch(relation)?;
-    let table = watch
-        .qualified_name()?
-        .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
+    let table = watch.existing_name()?;
 
     let execution_id = Uuid::new_v4().to_string();
     let text = |value: Option<String>| value.map(Value::String);

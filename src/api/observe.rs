@@ -81,7 +81,8 @@ fn progress() -> Result<Vec<Progress>> {
 }
 
 fn phase_name(live: &Live) -> &'static str {
-    const NAMES: [(Phase, &str); 4] = [
+    const NAMES: [(Phase, &str); 5] = [
+        (Phase::Reading, "reading"),
         (Phase::Staging, "staging"),
         (Phase::Preparing, "preparing"),
         (Phase::Copying, "copying"),

@@ -159,6 +159,7 @@ fn queue(
     let directory = spooled::begin(upload_id)?;
     let read = source::read_query(
         query,
+        None,
         &QueryOptions {
             stamp: Stamp {
                 execution_id: execution_id.clone(),
@@ -170,6 +171,7 @@ fn queue(
             plan: options.plan(),
             on_out_of_range,
             files: SpoolOptions::new(guc::target_file_size()),
+            progress: &|_| {},
         },
     )?;
     // Keys that the result lacks are told to whoever can mend the query, and not to the worker.

@@ -124,11 +124,7 @@ fn is_news(watch: &Watch, trigger: &PgTrigger<'_>) -> Result<bool> {
     if !is_due(watch, &old)? {
         return Ok(true);
     }
-    let columns = &watch.columns;
-    for column in [Some(&columns.result_rows), columns.result_columns.as_ref()]
-        .into_iter()
-        .flatten()
-    {
+    for column in watch.result.watched_columns() {
         if !new.same(&old, column)? {
             return Ok(true);
         }

@@ -125,9 +125,7 @@ fn read_row(
     watch: &Watch,
     execution_id: &str,
 ) -> Result<Option<(Option<String>, serde_json::Value)>> {
-    let name = watch
-        .qualified_name()?
-        .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?;
+    let name = watch.existing_name()?;
     let user = watch.columns.user_id.as_ref().map_or_else(
         || "null".to_owned(),
         |column| format!("{}::text", pgrx::spi::quote_identifier(column)),
@@ -192,12 +190,7 @@ pub fn resolve_watch(relation: Option<&str>) -> Result<Watch> {
     let Some(relation) = relation else {
         return sandbox::as_extension_owner(Watch::only);
     };
-    let oid = super::watch::find(relation)?.ok_or_else(|| {
-        Error::user(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-            format!("relation \"{relation}\" does not exist"),
-        )
-    })?;
+    let oid = super::watch::existing(relation)?;
     sandbox::as_extension_owner(|| Watch::of_relation(oid))?.ok_or_else(|| {
         Error::missing(format!("relation \"{relation}\" is not watched"))
             .hint("Call snowflake_bridge.watch first.")

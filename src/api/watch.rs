@@ -7,9 +7,9 @@ use pgrx::{default, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser, role_name};
-use crate::sandbox;
-use crate::watches::{Columns, Watch, column_type, qualified_name};
+use crate::watches::{Columns, ResultSource, Watch, column_type, qualified_name};
 use crate::worker::registry::{self, Wake};
+use crate::{sandbox, source};
 
 /// The columns through which application and worker talk: name and type.
 const OUR_COLUMNS: [(&str, &str); 9] = [
@@ -36,19 +36,34 @@ fn watch(
     result_rows_column: default!(&str, "'result_rows'"),
     result_columns_column: default!(Option<&str>, "'result_columns'"),
     finished: default!(Vec<String>, "'{completed}'"),
+    result_function: default!(Option<&str>, "null"),
+    result_relation: default!(Option<&str>, "null"),
 ) -> Result<i64, ErrorReport> {
     let columns = Columns {
         execution_id: execution_id_column.to_owned(),
         status: status_column.to_owned(),
         user_id: user_id_column.map(str::to_owned),
-        result_rows: result_rows_column.to_owned(),
-        result_columns: result_columns_column.map(str::to_owned),
+    };
+    let result = match (result_function, result_relation) {
+        (None, None) => Wanted::Columns {
+            rows: result_rows_column.to_owned(),
+            columns: result_columns_column.map(str::to_owned),
+        },
+        (Some(function), None) => Wanted::Function(function),
+        (None, Some(relation)) => Wanted::Relation(relation),
+        (Some(_), Some(_)) => {
+            return Err(Error::invalid(
+                "the results are either what result_function gives or what result_relation holds",
+            )
+            .into());
+        }
     };
     Ok(start(
         relation,
         create_if_missing,
         act_for_users,
         columns,
+        &result,
         finished,
     )?)
 }
@@ -58,11 +73,35 @@ fn unwatch(relation: &str) -> Result<bool, ErrorReport> {
     Ok(stop(relation)?)
 }
 
+/// Where the caller says that results are, in the caller's words.
+enum Wanted<'a> {
+    Columns {
+        rows: String,
+        columns: Option<String>,
+    },
+    Function(&'a str),
+    Relation(&'a str),
+}
+
+impl Wanted<'_> {
+    fn resolve(&self) -> Result<ResultSource> {
+        match self {
+            Self::Columns { rows, columns } => Ok(ResultSource::Columns {
+                rows: rows.clone(),
+                columns: columns.clone(),
+            }),
+            Self::Function(name) => ResultSource::function(name),
+            Self::Relation(name) => Ok(ResultSource::Relation(existing(name)?)),
+        }
+    }
+}
+
 fn start(
     relation: &str,
     create: bool,
     act_for_users: bool,
     columns: Columns,
+    result: &Wanted<'_>,
     finished: Vec<String>,
 ) -> Result<i64> {
     sandbox::require_unrestricted()?;
@@ -78,59 +117,83 @@ fn start(
     }
     let oid = match find(relation)? {
         Some(oid) => oid,
-        None if create => create_standard_table(relation, &columns)?,
+        None if create => create_standard_table(relation, &columns, result)?,
         None => {
-            return Err(Error::user(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-                format!("relation \"{relation}\" does not exist"),
-            )
-            .hint("Pass create_if_missing => true to have it made."));
+            return Err(undefined(relation).hint("Pass create_if_missing => true to have it made."));
         }
     };
     let name = qualified_name(oid)?.ok_or_else(|| Error::missing("the relation was dropped"))?;
     let owner = check_relation(oid, &name, caller)?;
     add_columns(oid, &name)?;
-    check_columns(oid, &name, &columns)?;
+    let result = result.resolve()?;
+    check_columns(oid, &name, &columns, &result)?;
+    let mut watch = Watch {
+        id: 0,
+        relation: oid,
+        owner,
+        act_for_users,
+        is_active: true,
+        finished,
+        columns,
+        result,
+    };
+    check_result(&watch)?;
+    watch.id = save(&watch)?;
+    create_triggers(&name, &watch)?;
+    registry::wake_at_commit(Wake::Launcher);
+    Ok(watch.id)
+}
 
-    let id = sandbox::as_extension_owner(|| {
+/// Parses what will give the rows as the worker will, and as whom, so that a mistake shows now and not in every upload.
+fn check_result(watch: &Watch) -> Result<()> {
+    let query = sandbox::as_extension_owner(|| watch.result_query())?;
+    query.map_or(Ok(()), |query| {
+        sandbox::as_table_owner(watch.owner.oid(), || source::check_query(&query))
+    })
+}
+
+fn save(watch: &Watch) -> Result<i64> {
+    let (rows, result_columns, function, relation) = match &watch.result {
+        ResultSource::Columns { rows, columns } => {
+            (Some(rows.as_str()), columns.as_deref(), None, None)
+        }
+        ResultSource::Function(function) => (None, None, Some(function.as_str()), None),
+        ResultSource::Relation(relation) => (None, None, None, Some(*relation)),
+    };
+    sandbox::as_extension_owner(|| {
         Ok(Spi::get_one_with_args::<i64>(
             "insert into snowflake_bridge.watches as w (relation, user_id, owner_oid, act_for_users, finished, execution_id_column, \
-                 status_column, user_id_column, result_rows_column, result_columns_column) \
-             values ($1::pg_catalog.regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+                 status_column, user_id_column, result_rows_column, result_columns_column, result_function, result_relation) \
+             values ($1::pg_catalog.regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::pg_catalog.regclass) \
              on conflict (relation) do update set is_active = true, user_id = excluded.user_id, owner_oid = excluded.owner_oid, \
                  act_for_users = excluded.act_for_users, finished = excluded.finished, \
                  execution_id_column = excluded.execution_id_column, status_column = excluded.status_column, \
                  user_id_column = excluded.user_id_column, result_rows_column = excluded.result_rows_column, \
-                 result_columns_column = excluded.result_columns_column \
+                 result_columns_column = excluded.result_columns_column, \
+                 result_function = excluded.result_function, result_relation = excluded.result_relation \
              returning w.id",
             &[
-                oid.into(),
-                owner.user_id().into(),
-                owner.oid_argument(),
-                act_for_users.into(),
-                finished.clone().into(),
-                columns.execution_id.as_str().into(),
-                columns.status.as_str().into(),
-                columns.user_id.as_deref().into(),
-                columns.result_rows.as_str().into(),
-                columns.result_columns.as_deref().into(),
+                watch.relation.into(),
+                watch.owner.user_id().into(),
+                watch.owner.oid_argument(),
+                watch.act_for_users.into(),
+                watch.finished.clone().into(),
+                watch.columns.execution_id.as_str().into(),
+                watch.columns.status.as_str().into(),
+                watch.columns.user_id.as_deref().into(),
+                rows.into(),
+                result_columns.into(),
+                function.into(),
+                relation.into(),
             ],
         )?
         .unwrap_or_default())
-    })?;
-    create_triggers(&name, id, &columns, &finished)?;
-    registry::wake_at_commit(Wake::Launcher);
-    Ok(id)
+    })
 }
 
 fn stop(relation: &str) -> Result<bool> {
     sandbox::require_unrestricted()?;
-    let Some(oid) = find(relation)? else {
-        return Err(Error::user(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
-            format!("relation \"{relation}\" does not exist"),
-        ));
-    };
+    let oid = existing(relation)?;
     let name = qualified_name(oid)?.ok_or_else(|| Error::missing("the relation was dropped"))?;
     check_relation(oid, &name, current_role())?;
     let Some(watch) = sandbox::as_extension_owner(|| Watch::of_relation(oid))? else {
@@ -162,6 +225,21 @@ pub fn find(relation: &str) -> Result<Option<pg_sys::Oid>> {
     )?)
 }
 
+/// Resolves a name that has to be there.
+///
+/// # Errors
+/// `42P01` if it is not.
+pub fn existing(relation: &str) -> Result<pg_sys::Oid> {
+    find(relation)?.ok_or_else(|| undefined(relation))
+}
+
+fn undefined(relation: &str) -> Error {
+    Error::user(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
+        format!("relation \"{relation}\" does not exist"),
+    )
+}
+
 /// Only an ordinary or partitioned table, and only by its owner. Returns that owner.
 fn check_relation(oid: pg_sys::Oid, name: &str, caller: pg_sys::Oid) -> Result<Owner> {
     let (kind, owner) = Spi::get_two_with_args::<String, pg_sys::Oid>(
@@ -185,7 +263,11 @@ fn check_relation(oid: pg_sys::Oid, name: &str, caller: pg_sys::Oid) -> Result<O
     })
 }
 
-fn create_standard_table(relation: &str, columns: &Columns) -> Result<pg_sys::Oid> {
+fn create_standard_table(
+    relation: &str,
+    columns: &Columns,
+    result: &Wanted<'_>,
+) -> Result<pg_sys::Oid> {
     let name = Spi::get_one_with_args::<String>(
         "select pg_catalog.string_agg(pg_catalog.quote_ident(part), '.' order by place) \
          from pg_catalog.unnest(pg_catalog.parse_ident($1)) with ordinality as parts (part, place)",
@@ -193,22 +275,22 @@ fn create_standard_table(relation: &str, columns: &Columns) -> Result<pg_sys::Oi
     )?
     .unwrap_or_default();
     let quoted = |name: &str| quote_identifier(name);
+    let result = match result {
+        Wanted::Columns { rows, columns } => format!(
+            "{} jsonb, {} jsonb, ",
+            quoted(columns.as_deref().unwrap_or("result_columns")),
+            quoted(rows)
+        ),
+        Wanted::Function(_) | Wanted::Relation(_) => String::new(),
+    };
     Spi::run(&format!(
         "create table {name} ( \
              {execution_id} text not null unique, {user_id} text, name text, template_id text, instance_id text, \
-             execution_type text, parameters jsonb, {status} text not null default 'pending', {result_columns} jsonb, \
-             {result_rows} jsonb, result_total_rows bigint, error_message text, \
+             execution_type text, parameters jsonb, {status} text not null default 'pending', {result}result_total_rows bigint, error_message text, \
              created_at timestamptz not null default now(), started_at timestamptz, completed_at timestamptz)",
         execution_id = quoted(&columns.execution_id),
         user_id = quoted(columns.user_id.as_deref().unwrap_or("user_id")),
         status = quoted(&columns.status),
-        result_columns = quoted(
-            columns
-                .result_columns
-                .as_deref()
-                .unwrap_or("result_columns")
-        ),
-        result_rows = quoted(&columns.result_rows),
     ))?;
     find(relation)?.ok_or_else(|| {
         Error::missing(format!(
@@ -229,15 +311,18 @@ fn add_columns(oid: pg_sys::Oid, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn check_columns(oid: pg_sys::Oid, name: &str, columns: &Columns) -> Result<()> {
-    let required = [
-        Some(&columns.execution_id),
-        Some(&columns.status),
-        columns.user_id.as_ref(),
-        Some(&columns.result_rows),
-        columns.result_columns.as_ref(),
+fn check_columns(
+    oid: pg_sys::Oid,
+    name: &str,
+    columns: &Columns,
+    result: &ResultSource,
+) -> Result<()> {
+    let named = [
+        Some(columns.execution_id.as_str()),
+        Some(columns.status.as_str()),
+        columns.user_id.as_deref(),
     ];
-    for column in required.into_iter().flatten() {
+    for column in named.into_iter().flatten().chain(result.watched_columns()) {
         column_type(oid, column).map_err(|_| {
             Error::user(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
@@ -246,10 +331,7 @@ fn check_columns(oid: pg_sys::Oid, name: &str, columns: &Columns) -> Result<()> 
             .hint("Name the table's own columns in the arguments of snowflake_bridge.watch.")
         })?;
     }
-    for column in [Some(&columns.result_rows), columns.result_columns.as_ref()]
-        .into_iter()
-        .flatten()
-    {
+    for column in result.watched_columns() {
         let found = column_type(oid, column)?;
         if found != "jsonb" && found != "json" {
             return Err(Error::user(
@@ -284,16 +366,13 @@ fn check_columns(oid: pg_sys::Oid, name: &str, columns: &Columns) -> Result<()> 
     Ok(())
 }
 
-fn create_triggers(name: &str, id: i64, columns: &Columns, finished: &[String]) -> Result<()> {
+fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
     let quoted = |column: &str| quote_identifier(column);
-    let mut of = vec![
-        quoted(&columns.status),
-        "snowflake_enabled".to_owned(),
-        quoted(&columns.result_rows),
-    ];
-    of.extend(columns.result_columns.as_deref().map(quoted));
+    let (id, columns) = (watch.id, &watch.columns);
+    let mut of = vec![quoted(&columns.status), "snowflake_enabled".to_owned()];
+    of.extend(watch.result.watched_columns().map(quoted));
     let of = of.join(", ");
-    let statuses: Vec<String> = finished.iter().map(quote_literal).collect();
+    let statuses: Vec<String> = watch.finished.iter().map(quote_literal).collect();
     // Evaluated for every row that such a statement touches, so it is plain SQL and cheap.
     let when = format!(
         "new.snowflake_enabled and new.{}::pg_catalog.text in ({})",

@@ -7,7 +7,7 @@ pub mod spooled;
 mod tuple;
 mod values;
 
-pub use execution::{ReadOptions, read};
-pub use query::{QueryOptions, read_query};
+pub use execution::{ReadOptions, read, stored_bytes};
+pub use query::{QueryOptions, check_query, read_query};
 pub use tuple::Tuple;
 pub use values::OutOfRange;

@@ -1,8 +1,8 @@
-//! Reading a query of the caller's: in the caller's own backend, as the caller, in the caller's snapshot, row by row into
-//! spool files. However many rows there are, and however large, only a few are in memory.
+//! Reading a query row by row into spool files: the caller's own, in the caller's backend, as the caller, in the caller's
+//! snapshot; or that of a watch. However many rows there are, and however large, only a few are in memory.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::path::Path;
 
 use bridge_core::json::PlanOptions;
@@ -25,6 +25,8 @@ pub struct QueryOptions<'a> {
     pub plan: PlanOptions,
     pub on_out_of_range: OutOfRange,
     pub files: SpoolOptions,
+    /// Told from time to time how many rows were read.
+    pub progress: &'a dyn Fn(u64),
 }
 
 /// What was read.
@@ -34,15 +36,18 @@ pub struct QueryResult {
     pub affected: Vec<(String, u64)>,
 }
 
-/// Runs the query, in the server's encoding, and reads its rows into the spool.
+/// Runs the query, in the server's encoding and maybe with a text as `$1`, and reads its rows into the spool.
 ///
 /// # Errors
 /// If it is not one statement that returns rows, or its result cannot be held by Snowflake; what the query raises is raised.
-pub fn read_query(query: &[u8], options: &QueryOptions<'_>) -> Result<QueryResult> {
-    let query =
-        CString::new(query).map_err(|_| Error::invalid("the query holds a NUL character"))?;
+pub fn read_query(
+    query: &[u8],
+    argument: Option<&str>,
+    options: &QueryOptions<'_>,
+) -> Result<QueryResult> {
+    let mut argument = argument.and_then(IntoDatum::into_datum);
     Spi::connect_mut(|_| {
-        let plan = prepare(&query)?;
+        let plan = prepare(query, argument.is_some())?;
         // SAFETY: a plan that was just made, of one statement that returns rows; the cursor goes with the transaction if it
         // is not closed below.
         unsafe {
@@ -50,7 +55,9 @@ pub fn read_query(query: &[u8], options: &QueryOptions<'_>) -> Result<QueryResul
             let portal = pg_sys::SPI_cursor_open(
                 std::ptr::null(),
                 plan,
-                std::ptr::null_mut(),
+                argument
+                    .as_mut()
+                    .map_or(std::ptr::null_mut(), std::ptr::from_mut),
                 std::ptr::null(),
                 read_only,
             );
@@ -61,13 +68,28 @@ pub fn read_query(query: &[u8], options: &QueryOptions<'_>) -> Result<QueryResul
     })
 }
 
-fn prepare(query: &CStr) -> Result<pg_sys::SPIPlanPtr> {
-    // SAFETY: connected to SPI; a query without parameters. Syntax errors are raised.
+/// Looks at a query with a text as `$1` without running it.
+///
+/// # Errors
+/// If it cannot be read into the spool; what PostgreSQL has to say against it is raised.
+pub fn check_query(query: &str) -> Result<()> {
+    Spi::connect_mut(|_| {
+        let plan = prepare(query.as_bytes(), true)?;
+        // SAFETY: a plan that was just made.
+        unsafe { check(plan) }.map(drop)
+    })
+}
+
+fn prepare(query: &[u8], has_argument: bool) -> Result<pg_sys::SPIPlanPtr> {
+    let query =
+        CString::new(query).map_err(|_| Error::invalid("the query holds a NUL character"))?;
+    let mut text = pg_sys::TEXTOID;
+    // SAFETY: connected to SPI; the query has as many parameters as types are given. Syntax errors are raised.
     let plan = unsafe {
         pg_sys::SPI_prepare_cursor(
             query.as_ptr(),
-            0,
-            std::ptr::null_mut(),
+            has_argument.into(),
+            &raw mut text,
             pg_sys::CURSOR_OPT_NO_SCROLL as i32,
         )
     };
@@ -157,6 +179,7 @@ unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<Q
             if fetched == 0 {
                 break;
             }
+            (options.progress)(writer.rows());
             let _pinned = Pinned::new();
             while pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
                 check_for_interrupts!();

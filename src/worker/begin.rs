@@ -1,5 +1,5 @@
-//! The beginning of an attempt, on the main thread: whose connection it uses, what there is to load, and the reading of
-//! the row into the spool. What comes out is a job that needs PostgreSQL no more.
+//! The beginning of an attempt, on the main thread: whose connection it uses, where it goes, and what there is to load. What
+//! comes out is a job that needs PostgreSQL no more.
 
 use std::path::Path;
 use std::time::Instant;
@@ -7,17 +7,17 @@ use std::time::Instant;
 use bridge_core::ErrorKind;
 use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::PoolKey;
-use bridge_core::spool::{Manifest, SpoolOptions};
+use bridge_core::spool::Manifest;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
+use super::reading::{self, Read};
 use super::runner::Job;
 use crate::configs::{self, StoredConfig};
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
 use crate::owner::Owner;
-use crate::source::{self, OutOfRange, ReadOptions, spooled};
 use crate::uploads::{self, Claimed};
 use crate::watches::Watch;
 use crate::{guc, tx};
@@ -25,84 +25,163 @@ use crate::{guc, tx};
 /// Snowflake's limit of QUERY_TAG, in characters.
 const MAX_QUERY_TAG: usize = 2000;
 
-/// Prepares everything the network thread needs; what it reported until `read_at` has been recorded. Runs transactions of its own; reading is a read-only one.
+/// How an attempt goes on.
+pub enum Begun {
+    /// Everything is there that the network thread needs.
+    Job(Box<Job>),
+    /// It takes long to read, and waits for a reader.
+    ForReader,
+}
+
+/// Prepares everything the network thread needs; what it reported until `read_at` has been recorded. Runs transactions of
+/// its own; reading is a read-only one.
 ///
 /// # Errors
 /// Whatever makes this attempt impossible.
-pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Job> {
-    let options = TargetOptions::parse(&upload.options)?;
-    let Plan {
-        watch,
-        config,
-        settings,
-        installation_id,
-        relation,
-        default_table,
-        replaces,
-    } = tx::transaction(|| plan(upload, &options))?;
-    if !config.is_active {
-        // By this, update_config finds the upload again.
-        tx::transaction(|| uploads::record_config(upload.id, config.id))?;
-        return Err(bridge_core::Error::new(
-            ErrorKind::Credentials,
-            format!(
-                "Snowflake refused the credentials of configuration \"{}\"",
-                config.name
-            ),
-        )
-        .into());
+pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Begun> {
+    let attempt = Attempt::plan(upload)?;
+    if let Some((manifest, claim)) = attempt.staged() {
+        tx::transaction(|| uploads::record_config(upload.id, attempt.plan.config.id))?;
+        let job = attempt.into_job(spool_root, read_at, manifest, Some(claim))?;
+        return Ok(Begun::Job(Box::new(job)));
     }
-    let (table, schema, database) = options.target(&default_table)?;
-    let spool = match &watch {
-        Some(_) => spool_root
-            .join(upload.upload_id.to_string())
-            .join(upload.claim.to_string()),
-        None => spooled::of_caller(spool_root, upload.upload_id),
-    };
-
-    // Another account or user has another stage, and knows nothing of what was loaded elsewhere.
-    let destination = config.stage_owner(&settings.account);
-    let is_same = upload.staged_for.as_ref() == Some(&destination);
-    let (manifest, staged_claim) = match (&upload.manifest, upload.staged_claim) {
-        (Some(manifest), Some(claim)) if is_same => {
-            tx::transaction(|| uploads::record_config(upload.id, config.id))?;
-            (manifest.clone(), Some(claim))
-        }
-        _ => {
-            let manifest = match &watch {
-                Some(watch) => read(upload, watch, &options, &spool)?,
-                None => what_caller_read(upload, &spool)?,
+    let (manifest, out_of_range) = match &attempt.plan.watch {
+        None => (reading::what_caller_read(upload, spool_root)?, None),
+        Some(watch) => {
+            let read = match reading::read_quickly(upload, watch, &attempt.options, spool_root)? {
+                Some(read) => read,
+                None if guc::max_reader_processes() > 0 => return Ok(Begun::ForReader),
+                None => reading::read_all(upload, spool_root, &|_| {})?,
             };
-            tx::transaction(|| {
-                uploads::record_read(upload.id, config.id, &destination, &manifest)
-            })?;
-            (manifest, None)
+            let out_of_range = read.out_of_range_count();
+            (read.manifest, Some(out_of_range))
         }
     };
+    let job = attempt.into_job_after_reading(spool_root, read_at, manifest, out_of_range)?;
+    Ok(Begun::Job(Box::new(job)))
+}
 
-    let strategy = options.strategy(&manifest, &upload.execution_id)?;
-    Ok(Job {
-        id: upload.id,
-        upload_id: upload.upload_id,
-        installation_id,
-        claim: upload.claim,
-        pool_key: PoolKey::new(config.id, config.version),
-        settings,
+/// Goes on where a reader has left off.
+///
+/// # Errors
+/// As [`begin`].
+pub fn go_on(upload: &Claimed, spool_root: &Path, read_at: Instant, read: Read) -> Result<Job> {
+    let out_of_range = read.out_of_range_count();
+    Attempt::plan(upload)?.into_job_after_reading(
+        spool_root,
         read_at,
-        query_tag: query_tag(upload),
-        table,
-        schema,
-        database,
-        spool,
-        manifest,
-        staged_claim,
-        transaction: upload.transaction.clone().filter(|_| is_same),
-        replaces,
-        strategy,
-        cluster_by: options.cluster_by(),
-        evolve_schema: options.evolve_schema(),
-        comment: format!("Loaded by snowflake_bridge from {relation}"),
-    })
+        read.manifest,
+        Some(out_of_range),
+    )
+}
+
+/// An attempt of which is known where it goes.
+struct Attempt<'a> {
+    upload: &'a Claimed,
+    options: TargetOptions,
+    plan: Plan,
+    /// Account and user, whose stage it is: others have another one, and know nothing of what was loaded elsewhere.
+    destination: String,
+    /// Table, schema and database.
+    target: (String, Option<String>, Option<String>),
+}
+
+impl<'a> Attempt<'a> {
+    fn plan(upload: &'a Claimed) -> Result<Self> {
+        let options = TargetOptions::parse(&upload.options)?;
+        let plan = tx::transaction(|| plan(upload, &options))?;
+        let config = &plan.config;
+        if !config.is_active {
+            // By this, update_config finds the upload again.
+            tx::transaction(|| uploads::record_config(upload.id, config.id))?;
+            return Err(bridge_core::Error::new(
+                ErrorKind::Credentials,
+                format!(
+                    "Snowflake refused the credentials of configuration \"{}\"",
+                    config.name
+                ),
+            )
+            .into());
+        }
+        Ok(Self {
+            upload,
+            destination: config.stage_owner(&plan.settings.account),
+            target: options.target(&plan.default_table)?,
+            options,
+            plan,
+        })
+    }
+
+    fn is_same_destination(&self) -> bool {
+        self.upload.staged_for.as_ref() == Some(&self.destination)
+    }
+
+    /// What an earlier attempt has put into that very stage, and the claim that did.
+    fn staged(&self) -> Option<(Manifest, i32)> {
+        self.upload
+            .manifest
+            .clone()
+            .zip(self.upload.staged_claim)
+            .filter(|_| self.is_same_destination())
+    }
+
+    fn into_job_after_reading(
+        self,
+        spool_root: &Path,
+        read_at: Instant,
+        manifest: Manifest,
+        out_of_range: Option<u64>,
+    ) -> Result<Job> {
+        tx::transaction(|| {
+            uploads::record_read(
+                self.upload.id,
+                self.plan.config.id,
+                &self.destination,
+                &manifest,
+                out_of_range,
+            )
+        })?;
+        self.into_job(spool_root, read_at, manifest, None)
+    }
+
+    fn into_job(
+        self,
+        spool_root: &Path,
+        read_at: Instant,
+        manifest: Manifest,
+        staged_claim: Option<i32>,
+    ) -> Result<Job> {
+        let is_same = self.is_same_destination();
+        let Self {
+            upload,
+            options,
+            plan,
+            target: (table, schema, database),
+            ..
+        } = self;
+        Ok(Job {
+            id: upload.id,
+            upload_id: upload.upload_id,
+            installation_id: plan.installation_id,
+            claim: upload.claim,
+            pool_key: PoolKey::new(plan.config.id, plan.config.version),
+            settings: plan.settings,
+            read_at,
+            query_tag: query_tag(upload),
+            table,
+            schema,
+            database,
+            spool: reading::spool(upload, spool_root),
+            strategy: options.strategy(&manifest, &upload.execution_id)?,
+            manifest,
+            staged_claim,
+            transaction: upload.transaction.clone().filter(|_| is_same),
+            replaces: plan.replaces,
+            cluster_by: options.cluster_by(),
+            evolve_schema: options.evolve_schema(),
+            comment: format!("Loaded by snowflake_bridge from {}", plan.relation),
+        })
+    }
 }
 
 /// What our own tables say about an upload.
@@ -118,15 +197,10 @@ struct Plan {
 }
 
 fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
-    let watch = upload.watch_id.map(watch).transpose()?;
+    let watch = upload.watch_id.map(reading::watch).transpose()?;
     let config = config(upload, watch.as_ref(), options)?;
     let (relation, default_table) = match &watch {
-        Some(watch) => (
-            watch
-                .qualified_name()?
-                .ok_or_else(|| Error::missing("the watched relation does not exist any more"))?,
-            default_table(watch)?,
-        ),
+        Some(watch) => (watch.existing_name()?, default_table(watch)?),
         // The table is always named.
         None => ("a query".to_owned(), String::new()),
     };
@@ -139,61 +213,6 @@ fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
         watch,
         config,
     })
-}
-
-fn read(
-    upload: &Claimed,
-    watch: &Watch,
-    options: &TargetOptions,
-    spool: &Path,
-) -> Result<Manifest> {
-    if options
-        .on_out_of_range
-        .is_some_and(|choice| choice != OutOfRange::Error)
-    {
-        return Err(Error::invalid(
-            "on_out_of_range is for upload_query and upload_table: of inline results nothing is left out",
-        ));
-    }
-    spooled::make_private(spool.parent().unwrap_or(spool))?;
-    tx::transaction(|| {
-        // Whatever code the owner attached to the relation, reading it changes nothing.
-        Spi::run("set transaction read only")?;
-        source::read(
-            watch,
-            &ReadOptions {
-                execution_id: &upload.execution_id,
-                user_id: upload.row_user_id.as_deref(),
-                upload_id: upload.upload_id,
-                spool,
-                plan: options.plan(),
-                files: SpoolOptions::new(guc::target_file_size()),
-            },
-        )
-    })
-}
-
-/// The files that the upload's caller has left, if they are all there.
-fn what_caller_read(upload: &Claimed, spool: &Path) -> Result<Manifest> {
-    let gone = || {
-        Error::missing("the rows of this upload are not in the spool directory any more").hint(
-            "The query is not kept, so nobody can read them again: call upload_query or upload_table again.",
-        )
-    };
-    let manifest = upload.manifest.clone().ok_or_else(gone)?;
-    for file in &manifest.files {
-        let found = std::fs::metadata(spool.join(&file.name));
-        if !found.is_ok_and(|found| found.is_file() && found.len() == file.bytes) {
-            return Err(gone());
-        }
-    }
-    Ok(manifest)
-}
-
-fn watch(id: i64) -> Result<Watch> {
-    Watch::load(id)?
-        .filter(|watch| watch.is_active)
-        .ok_or_else(|| Error::missing("the relation of this upload is not watched any more"))
 }
 
 /// A query uses its caller's, a watch its owner's own configuration. Only where a superuser said so does it use that of the user whom the

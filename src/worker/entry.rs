@@ -5,10 +5,11 @@ use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+use super::reader;
 use super::registry::{self, WorkerState};
 use super::service::{self, Service};
 use super::signals;
-use crate::error::{log_error, log_message};
+use crate::error::{Result, log_error, log_message};
 use crate::{guc, tx};
 
 /// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
@@ -34,7 +35,9 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
     // SAFETY: variables of this process.
     let (pid, now) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
     let before = registry::enter_worker(pid, now);
-    match Service::start(before == WorkerState::LeftCleanly) {
+    let service = settle_session("snowflake_bridge worker")
+        .and_then(|()| Service::start(before == WorkerState::LeftCleanly));
+    match service {
         Ok(mut service) => {
             log_message("snowflake_bridge: worker started");
             service.run();
@@ -54,9 +57,32 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
         // SAFETY: a variable of this process.
         slot.pid == unsafe { pg_sys::MyProcPid }
     }) {
+        reader::end_all();
         registry::leave_worker(WorkerState::LeftCleanly);
         service::close_sessions();
     }
+}
+
+/// Settings for the whole session: these processes speak in their own, qualified words, and what they record is durable.
+///
+/// # Errors
+/// If they cannot be set.
+pub(super) fn settle_session(application_name: &str) -> Result<()> {
+    tx::transaction(|| {
+        for (name, value) in [
+            ("search_path", "pg_catalog, pg_temp"),
+            ("synchronous_commit", "on"),
+            ("application_name", application_name),
+            ("lock_timeout", "2s"),
+            ("jit", "off"),
+        ] {
+            Spi::run_with_args(
+                "select pg_catalog.set_config($1, $2, false)",
+                &[name.into(), value.into()],
+            )?;
+        }
+        Ok(())
+    })
 }
 
 /// Ends this process with an error if the catalog cannot be read: the launcher then starts another one later.

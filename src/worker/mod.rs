@@ -1,9 +1,12 @@
-//! The background worker: one launcher for the server, one worker for each database that has the extension.
+//! The background worker: one launcher for the server, one worker for each database that has the extension, and
+//! readers for results that take long to read.
 
 mod begin;
 mod entry;
 mod launcher;
 mod mirror;
+mod reader;
+mod reading;
 pub mod registry;
 mod runner;
 mod service;

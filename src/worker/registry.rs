@@ -310,3 +310,13 @@ pub fn live_progress() -> Vec<Live> {
         .copied()
         .collect()
 }
+
+/// Shows in `pg_stat_activity` what this process does.
+pub fn report_running(what: &str) {
+    if let Ok(text) = std::ffi::CString::new(what) {
+        // SAFETY: PostgreSQL copies the text.
+        unsafe {
+            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr())
+        };
+    }
+}

@@ -14,7 +14,6 @@ use bridge_core::spool::Manifest;
 use bridge_core::upload::{self, ClusterBy, Ledger, Outcome, Phase, Strategy, Upload};
 use bridge_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::net::{self, EventFd};
@@ -125,11 +124,7 @@ impl Ledger for WorkerLedger<'_> {
 ///
 /// # Errors
 /// If the network thread cannot be started.
-pub fn start(
-    job: Job,
-    pool: Arc<Pool>,
-    reporter: Reporter,
-) -> crate::error::Result<JoinHandle<()>> {
+pub fn start(job: Job, pool: Arc<Pool>, reporter: Reporter) -> crate::error::Result<()> {
     net::spawn(async move {
         let id = job.id;
         let mut target = None;
@@ -154,7 +149,8 @@ pub fn start(
                 let _ = reporter.send(Event::Finished { id, target, result });
             }
         }
-    })
+    })?;
+    Ok(())
 }
 
 struct Loaded {

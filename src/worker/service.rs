@@ -11,16 +11,17 @@ use bridge_core::ErrorKind;
 use bridge_core::snowflake::Pool;
 use bridge_core::upload::{Outcome, Phase};
 use pgrx::pg_sys;
-use pgrx::prelude::*;
-use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::begin::{self, Begun};
 use super::entry::end_if_dropped;
+use super::reading::{self, Read};
 use super::registry::{self, Live};
-use super::runner::{self, Entry, Event, Reporter};
+use super::runner::{self, Entry, Event, Job, Reporter};
 use super::verdict::next_state;
-use super::{begin, mirror, signals};
+use super::{mirror, reader, signals};
 use crate::error::{Error, Result, log_error, log_message};
+use crate::owner::Owner;
 use crate::source::spooled;
 use crate::uploads::{self, Claimed, NextState};
 use crate::{configs, guc, net, tx};
@@ -32,7 +33,15 @@ struct InFlight {
     begun: Instant,
     total_bytes: u64,
     rows: u64,
-    task: Option<JoinHandle<()>>,
+    stage: Stage,
+}
+
+/// Who is at an upload in flight.
+enum Stage {
+    /// Nobody: every reader is busy.
+    WaitsForReader,
+    Reader,
+    Network,
 }
 
 pub(super) struct Service {
@@ -67,22 +76,6 @@ pub(super) fn close_sessions() {
 
 impl Service {
     pub(super) fn start(left_cleanly: bool) -> Result<Self> {
-        tx::transaction(|| {
-            // For the whole session: the worker speaks in its own, qualified words, and what it records is durable.
-            for (name, value) in [
-                ("search_path", "pg_catalog, pg_temp"),
-                ("synchronous_commit", "on"),
-                ("application_name", "snowflake_bridge worker"),
-                ("lock_timeout", "2s"),
-                ("jit", "off"),
-            ] {
-                Spi::run_with_args(
-                    "select pg_catalog.set_config($1, $2, false)",
-                    &[name.into(), value.into()],
-                )?;
-            }
-            Ok(())
-        })?;
         let recovered = tx::transaction(|| {
             uploads::recover(left_cleanly, guc::max_crashes(), guc::crash_retry_delay())
         })?;
@@ -120,6 +113,7 @@ impl Service {
                 self.reload();
             }
             self.handle_events();
+            self.handle_readers();
             let more = self.work().unwrap_or_else(|error| {
                 log_error("snowflake_bridge: worker", &error);
                 end_if_dropped();
@@ -185,8 +179,8 @@ impl Service {
     }
 
     fn begin(&mut self, upload: Claimed) {
-        report_running(&upload);
         let id = upload.id;
+        registry::report_running(&format!("snowflake_bridge: upload {id}"));
         log_message(&format!(
             "snowflake_bridge: upload {id} of execution {} started, attempt {}",
             quoted(&upload.execution_id),
@@ -196,27 +190,100 @@ impl Service {
         // Credentials that were refused until now are marked, so that what is read next is not older than that.
         self.handle_events();
         let spool = self.spool_root.join(upload.upload_id.to_string());
-        let mut in_flight = InFlight {
+        let in_flight = InFlight {
             upload,
             config_id: None,
             spool,
             begun,
             total_bytes: 0,
             rows: 0,
-            task: None,
+            stage: Stage::WaitsForReader,
         };
-        let started = begin::begin(&in_flight.upload, &self.spool_root, begun).and_then(|job| {
-            in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
-            in_flight.total_bytes = job.manifest.bytes;
-            in_flight.rows = job.manifest.rows;
-            runner::start(job, Arc::clone(&self.pool), self.reporter.clone())
-        });
-        match started {
-            Ok(task) => {
-                in_flight.task = Some(task);
-                show(&in_flight, Phase::Staging, 0);
+        match begin::begin(&in_flight.upload, &self.spool_root, begun) {
+            Ok(Begun::Job(job)) => self.send(in_flight, *job),
+            Ok(Begun::ForReader) => {
+                show(&in_flight, Phase::Reading, 0);
                 self.in_flight.insert(id, in_flight);
+                self.start_readers();
             }
+            Err(error) => self.failed(in_flight, error),
+        }
+    }
+
+    /// Hands an upload to the network thread.
+    fn send(&mut self, mut in_flight: InFlight, job: Job) {
+        in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
+        in_flight.total_bytes = job.manifest.bytes;
+        in_flight.rows = job.manifest.rows;
+        match runner::start(job, Arc::clone(&self.pool), self.reporter.clone()) {
+            Ok(()) => {
+                in_flight.stage = Stage::Network;
+                show(&in_flight, Phase::Staging, 0);
+                self.in_flight.insert(in_flight.upload.id, in_flight);
+            }
+            Err(error) => self.failed(in_flight, error),
+        }
+    }
+
+    /// Gives free readers to the uploads that wait for one: first to owners for whom nobody reads yet, then to whoever came
+    /// first.
+    fn start_readers(&mut self) {
+        while reader::is_one_free() {
+            let being_read: Vec<Owner> = self
+                .in_flight
+                .values()
+                .filter(|in_flight| matches!(in_flight.stage, Stage::Reader))
+                .map(|in_flight| in_flight.upload.owner.clone())
+                .collect();
+            let next = self
+                .in_flight
+                .values()
+                .filter(|in_flight| matches!(in_flight.stage, Stage::WaitsForReader))
+                .min_by_key(|in_flight| {
+                    let upload = &in_flight.upload;
+                    (being_read.contains(&upload.owner), upload.id)
+                })
+                .map(|in_flight| in_flight.upload.id);
+            let Some(in_flight) = next.and_then(|id| self.in_flight.get_mut(&id)) else {
+                return;
+            };
+            if reader::start(&in_flight.upload) {
+                in_flight.stage = Stage::Reader;
+                continue;
+            }
+            let id = in_flight.upload.id;
+            log_message(&format!(
+                "snowflake_bridge: no free background worker slot for reading upload {id}, which the worker now does itself; raise max_worker_processes"
+            ));
+            let read = reading::read_all(&in_flight.upload, &self.spool_root, &|_| {});
+            self.has_read(id, read);
+        }
+    }
+
+    fn handle_readers(&mut self) {
+        let ended = reader::ended();
+        for id in &ended {
+            if let Some(in_flight) = self.in_flight.get(id) {
+                let read = reader::result(&in_flight.upload, &self.spool_root);
+                self.has_read(*id, read);
+            }
+        }
+        if !ended.is_empty() {
+            self.start_readers();
+        }
+    }
+
+    fn has_read(&mut self, id: i64, read: Result<Read>) {
+        let Some(in_flight) = self.in_flight.remove(&id) else {
+            return;
+        };
+        // As for the configuration of an upload that begins.
+        self.handle_events();
+        let upload = &in_flight.upload;
+        let job =
+            read.and_then(|read| begin::go_on(upload, &self.spool_root, Instant::now(), read));
+        match job {
+            Ok(job) => self.send(in_flight, job),
             Err(error) => self.failed(in_flight, error),
         }
     }
@@ -352,15 +419,6 @@ fn show(in_flight: &InFlight, phase: Phase, staged: u64) {
 /// An execution's id in a log line: it came from a user, so it is kept short and on one line.
 fn quoted(execution_id: &str) -> String {
     format!("{:?}", execution_id.chars().take(100).collect::<String>())
-}
-
-fn report_running(upload: &Claimed) {
-    if let Ok(text) = std::ffi::CString::new(format!("snowflake_bridge: upload {}", upload.id)) {
-        // SAFETY: PostgreSQL copies the text.
-        unsafe {
-            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr())
-        };
-    }
 }
 
 fn report_idle() {

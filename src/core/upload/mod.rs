@@ -98,6 +98,8 @@ impl Upload {
 /// How far an upload has come, for progress displays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// Rows are read into files. Never told by [`run`], which begins after that.
+    Reading,
     /// Files travel to the stage.
     Staging,
     /// The table is looked at, created or extended.

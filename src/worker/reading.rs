@@ -1,0 +1,178 @@
+//! Reading the result of an execution into the spool, by the worker or by a reader.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bridge_core::spool::{Manifest, SpoolOptions};
+use bridge_core::{Error as CoreError, ErrorKind};
+use pgrx::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::options::TargetOptions;
+use crate::source::{self, ReadOptions, spooled};
+use crate::timer::{Limited, limited};
+use crate::uploads::Claimed;
+use crate::watches::Watch;
+use crate::{guc, tx};
+
+/// The worker itself reads for no longer than this: everybody else's uploads wait meanwhile.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Results that are larger than this where they are stored, and maybe compressed there, are for a reader. They take
+/// some tenths of a second.
+const SMALL_BYTES: u64 = 1 << 20;
+
+/// What was read.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Read {
+    pub manifest: Manifest,
+    /// Columns with values that Snowflake cannot hold, and how many of them are loaded as something else.
+    pub out_of_range: Vec<(String, u64)>,
+}
+
+impl Read {
+    /// Values that were loaded as something else.
+    pub(super) fn out_of_range_count(&self) -> u64 {
+        self.out_of_range.iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// Where this claim's files go.
+pub(super) fn spool(upload: &Claimed, spool_root: &Path) -> PathBuf {
+    match upload.watch_id {
+        Some(_) => spool_root
+            .join(upload.upload_id.to_string())
+            .join(upload.claim.to_string()),
+        None => spooled::of_caller(spool_root, upload.upload_id),
+    }
+}
+
+/// Reads what is quickly read; `None` for what a reader should.
+///
+/// # Errors
+/// Whatever makes the result unreadable.
+pub(super) fn read_quickly(
+    upload: &Claimed,
+    watch: &Watch,
+    options: &TargetOptions,
+    spool_root: &Path,
+) -> Result<Option<Read>> {
+    let read = limited(PATIENCE, || {
+        let stored = tx::transaction(|| {
+            read_only()?;
+            source::stored_bytes(watch, &upload.execution_id)
+        })?;
+        match stored {
+            Some(bytes) if bytes <= SMALL_BYTES => {
+                read(upload, watch, options, spool_root, &|_| {}).map(Some)
+            }
+            _ => Ok(None),
+        }
+    });
+    match read {
+        Limited::InTime(read) => read,
+        Limited::TooLong => Ok(None),
+    }
+}
+
+/// Reads everything, however long it takes.
+///
+/// # Errors
+/// Whatever makes the result unreadable.
+pub(super) fn read_all(
+    upload: &Claimed,
+    spool_root: &Path,
+    progress: &dyn Fn(u64),
+) -> Result<Read> {
+    let limit = guc::snapshot_timeout();
+    let read = limited(limit, || {
+        let options = TargetOptions::parse(&upload.options)?;
+        let id = upload.watch_id.ok_or_else(watch_is_gone)?;
+        let watch = tx::transaction(|| watch(id))?;
+        read(upload, &watch, &options, spool_root, progress)
+    });
+    match read {
+        Limited::InTime(read) => read,
+        Limited::TooLong => Err(CoreError::new(
+            ErrorKind::Configuration,
+            format!(
+                "reading the result took longer than snowflake_bridge.snapshot_timeout, {} s",
+                limit.as_secs()
+            ),
+        )
+        .with_hint("Make what gives the rows faster, or raise the setting and call snowflake_bridge.retry_upload.")
+        .into()),
+    }
+}
+
+fn read(
+    upload: &Claimed,
+    watch: &Watch,
+    options: &TargetOptions,
+    spool_root: &Path,
+    progress: &dyn Fn(u64),
+) -> Result<Read> {
+    let spool = spool(upload, spool_root);
+    spooled::make_private(spool.parent().unwrap_or(&spool))?;
+    let result = tx::transaction(|| {
+        read_only()?;
+        source::read(
+            watch,
+            &ReadOptions {
+                execution_id: &upload.execution_id,
+                user_id: upload.row_user_id.as_deref(),
+                upload_id: upload.upload_id,
+                spool: &spool,
+                plan: options.plan(),
+                on_out_of_range: options.on_out_of_range.unwrap_or_default(),
+                files: SpoolOptions::new(guc::target_file_size()),
+                progress,
+            },
+        )
+    })?;
+    Ok(Read {
+        manifest: result.manifest,
+        out_of_range: result.affected,
+    })
+}
+
+/// Whatever code the owner attached to the relation, reading it changes nothing.
+fn read_only() -> Result<()> {
+    Ok(Spi::run("set transaction read only")?)
+}
+
+/// The files that the upload's caller has left, if they are all there.
+///
+/// # Errors
+/// If one is not.
+pub(super) fn what_caller_read(upload: &Claimed, spool_root: &Path) -> Result<Manifest> {
+    let gone = || {
+        Error::missing("the rows of this upload are not in the spool directory any more").hint(
+            "The query is not kept, so nobody can read them again: call upload_query or upload_table again.",
+        )
+    };
+    let spool = spool(upload, spool_root);
+    let manifest = upload.manifest.clone().ok_or_else(gone)?;
+    for file in &manifest.files {
+        let found = std::fs::metadata(spool.join(&file.name));
+        if !found.is_ok_and(|found| found.is_file() && found.len() == file.bytes) {
+            return Err(gone());
+        }
+    }
+    Ok(manifest)
+}
+
+/// The watch of an upload, if it still is one. Needs a transaction.
+///
+/// # Errors
+/// If it is not.
+pub(super) fn watch(id: i64) -> Result<Watch> {
+    Watch::load(id)?
+        .filter(|watch| watch.is_active)
+        .ok_or_else(watch_is_gone)
+}
+
+fn watch_is_gone() -> Error {
+    Error::missing("the relation of this upload is not watched any more")
+}

@@ -1,0 +1,260 @@
+"""Results that a function or a relation of the watch's owner gives, and the readers that fetch them."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from harness import wait
+from harness.bridge import TABLE, Bridge
+from harness.standin import User
+
+SALES = """
+create table sales (execution_id text not null, day date not null, amount numeric(12, 2), note text);
+insert into sales values
+    ('run-1', '2024-01-31', 12.50, 'ä'), ('run-1', '2024-02-01', null, null), ('run-2', '2024-03-01', 1, 'other');
+"""
+FUNCTION = """
+create function rows_of(id text) returns table (day date, amount numeric, tags text[])
+language sql stable as $$ select day, amount, array[note, 'x'] from sales where execution_id = id order by day $$;
+"""
+ROWS_OF_RUN_1 = [
+    (datetime.date(2024, 1, 31), decimal.Decimal("12.50")),
+    (datetime.date(2024, 2, 1), None),
+]
+
+
+@pytest.fixture
+def user(bridge: Bridge) -> User:
+    """A configured user whose application has sales, and nothing watched yet."""
+    user = bridge.account.add_user()
+    bridge.configure(user)
+    bridge.app.execute("create schema authorization app")
+    bridge.app.execute(SALES)
+    return user
+
+
+def finish(bridge: Bridge, execution_id: str, **columns: Any) -> None:
+    """An execution without a result in its row."""
+    bridge.start_execution(execution_id, **columns)
+    bridge.app.execute(f"update {TABLE} set status = 'completed' where execution_id = %s", [execution_id])
+
+
+def reader_pid(bridge: Bridge) -> int:
+    """The process of a running reader."""
+    sql = "select pid from pg_stat_activity where backend_type = 'snowflake_bridge reader'"
+    row = wait.until(lambda: bridge.admin.execute(sql).fetchone(), "a reader runs")
+    return int(row["pid"])
+
+
+def test_a_function_gives_the_rows(bridge: Bridge, user: User) -> None:
+    bridge.app.execute(FUNCTION)
+    bridge.watch(result_function="rows_of(text)")
+    finish(bridge, "run-1", user_id="ada")
+    assert bridge.completed("run-1")["snowflake_row_count"] == 2
+    assert bridge.results(user, ["DAY", "AMOUNT"], tail="order by day") == ROWS_OF_RUN_1
+    assert set(bridge.results(user, ["EXECUTION_ID", "USER_ID"])) == {("run-1", "ada")}
+
+
+def test_a_function_of_the_row_itself(bridge: Bridge, user: User) -> None:
+    bridge.watch()
+    bridge.app.execute(f"""
+        create function of_row(run {TABLE}) returns setof sales language sql stable
+        as $$ select * from sales s where s.execution_id = run.execution_id
+              and s.day >= (run.parameters ->> 'since')::date $$""")
+    bridge.watch(result_function="of_row")
+    finish(bridge, "run-1", parameters={"since": "2024-02-01"})
+    assert bridge.completed("run-1")["snowflake_row_count"] == 1
+    # The function gives a column of that name as well; the bridge's own keeps it.
+    assert bridge.results(user, ["EXECUTION_ID", "RESULT_EXECUTION_ID", "DAY"]) == [
+        ("run-1", "run-1", datetime.date(2024, 2, 1))
+    ]
+
+
+@pytest.mark.parametrize(
+    "relation",
+    [
+        "create view report as select execution_id, day, amount from sales",
+        "create materialized view report as select execution_id, day, amount from sales",
+        "create table report (execution_id text, day date, amount numeric(12, 2)) partition by list (execution_id);"
+        "create table report_1 partition of report for values in ('run-1');"
+        "insert into report select execution_id, day, amount from sales where execution_id = 'run-1'",
+        "create table report as select execution_id::varchar(20) as execution_id, day, amount from sales",
+    ],
+    ids=["view", "materialized view", "partitioned table", "table"],
+)
+def test_a_relation_holds_the_rows(bridge: Bridge, user: User, relation: str) -> None:
+    bridge.app.execute(relation)
+    bridge.watch(result_relation="report")
+    finish(bridge, "run-1")
+    assert bridge.completed("run-1")["snowflake_row_count"] == 2
+    assert bridge.results(user, ["DAY", "AMOUNT"], tail="order by day") == ROWS_OF_RUN_1
+
+
+def test_values_out_of_range_are_counted(bridge: Bridge, user: User) -> None:
+    bridge.app.execute("insert into sales values ('run-1', 'infinity', 1, 'z'), ('run-1', '0044-03-15 BC', 2, 'z')")
+    bridge.app.execute(FUNCTION)
+    bridge.watch(result_function="rows_of")
+    finish(bridge, "run-1")
+    message = bridge.failed("run-1")["snowflake_error_message"]
+    assert "day" in message and "on_out_of_range" in message
+    finish(bridge, "run-3", snowflake_options={"on_out_of_range": "null"})
+    bridge.app.execute("update sales set execution_id = 'run-3'")
+    bridge.app.execute(f"update {TABLE} set status = 'running' where execution_id = 'run-3'")
+    bridge.app.execute(f"update {TABLE} set status = 'completed' where execution_id = 'run-3'")
+    wait.until(lambda: bridge.completed("run-3")["snowflake_row_count"] == 5, "all rows are loaded")
+    assert bridge.upload("run-3")["out_of_range_count"] == 2
+
+
+def test_the_watch_refuses_what_could_not_be_read(bridge: Bridge, user: User) -> None:
+    bridge.admin.execute("grant create on schema public to public")
+    bridge.app.execute(FUNCTION)
+    bridge.app.execute("create view without_key as select day from sales")
+    bridge.admin.execute("create function public.of_admin(text) returns int language sql as 'select 1'")
+    bridge.app.execute("create function no_argument() returns int language sql as 'select 1'")
+    bridge.app.execute("create function two(text) returns int language sql as 'select 1'")
+    bridge.app.execute("create function two(int) returns int language sql as 'select 1'")
+    for arguments, words in [
+        ({"result_function": "nobody_knows"}, 'no function "nobody_knows"'),
+        ({"result_function": "two"}, "or more than one"),
+        ({"result_function": "no_argument()"}, "one argument"),
+        ({"result_function": "public.of_admin(text)"}, 'does not belong to role "app"'),
+        ({"result_relation": "nobody_knows"}, "does not exist"),
+        ({"result_relation": "without_key"}, 'no column "execution_id"'),
+        ({"result_relation": "pg_catalog.pg_class"}, 'does not belong to role "app"'),
+        ({"result_relation": "sales", "result_function": "rows_of"}, "either"),
+    ]:
+        with pytest.raises(psycopg.Error) as raised:
+            bridge.watch(**arguments)
+        assert words in str(raised.value), str(raised.value)
+
+
+def test_what_the_function_does_is_undone_or_refused(bridge: Bridge, user: User) -> None:
+    bridge.app.execute(
+        "create function rows_of(id text) returns table (n int) language plpgsql as "
+        "$$ begin insert into sales values (id, now(), 1, 'planted'); return query select 1; end $$"
+    )
+    bridge.watch(result_function="rows_of")
+    finish(bridge, "run-1")
+    assert "read-only transaction" in bridge.failed("run-1")["snowflake_error_message"]
+    assert bridge.app.execute("select from sales where note = 'planted'").fetchall() == []
+
+
+def test_a_function_that_changes_hands_is_not_run(bridge: Bridge, user: User) -> None:
+    bridge.app.execute(FUNCTION)
+    bridge.watch(result_function="rows_of")
+    bridge.admin.execute("alter function app.rows_of owner to postgres")
+    finish(bridge, "run-1")
+    assert 'does not belong to role "app"' in bridge.failed("run-1")["snowflake_error_message"]
+
+
+def test_a_slow_function_delays_nobody(make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge({"snowflake_bridge.snapshot_timeout": "60s"})
+    user = bridge.account.add_user()
+    bridge.configure(user)
+    bridge.watch()
+    bridge.app.execute("""
+        create table slow (execution_id text primary key, status text, user_id text);
+        create function slowly(id text) returns table (n int, at text) language sql
+        as $$ select 1, clock_timestamp()::text from pg_sleep(30) $$""")
+    bridge.call("watch", relation="slow", result_function="slowly")
+    bridge.app.execute("insert into slow (execution_id, status, snowflake_enabled) values ('s', 'completed', true)")
+    pid = reader_pid(bridge)
+    progress = "select phase from snowflake_bridge.upload_progress() where execution_id = 's'"
+    wait.until(lambda: bridge.app.execute(progress).fetchone()["phase"] == "reading", "the upload is being read")
+    bridge.run("fast", [{"a": 1}])
+    bridge.completed("fast")
+    assert bridge.admin.execute("select from pg_stat_activity where pid = %s", [pid]).fetchone() is not None
+    # Nobody is left for whom it reads.
+    bridge.admin.execute("select pg_terminate_backend(%s)", [bridge.worker()])
+    wait.until(
+        lambda: bridge.admin.execute("select from pg_stat_activity where pid = %s", [pid]).fetchone() is None,
+        "the reader has ended with its worker",
+    )
+
+
+def test_reading_has_a_limit(make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge({"snowflake_bridge.snapshot_timeout": "1s"})
+    bridge.configure(bridge.account.add_user())
+    bridge.app.execute("create function app_rows(id text) returns int language sql as 'select 1 from pg_sleep(600)'")
+    bridge.watch(result_function="app_rows")
+    finish(bridge, "run-1")
+    message = bridge.failed("run-1")["snowflake_error_message"]
+    assert "snapshot_timeout" in message
+    assert bridge.upload("run-1")["attempt_count"] == 1
+
+
+def test_a_policy_that_sleeps_is_read_by_a_reader(bridge: Bridge, user: User) -> None:
+    """What the table's owner attaches to it runs where it delays nobody."""
+    bridge.watch()
+    bridge.app.execute(f"""
+        create function nap(id text) returns boolean language plpgsql
+        as $$ begin if id = 'sleepy' then perform pg_sleep(3); end if; return true; end $$;
+        alter table {TABLE} enable row level security;
+        alter table {TABLE} force row level security;
+        create policy naps on {TABLE} using (nap(execution_id))""")
+    bridge.run("sleepy", [{"a": 1}])
+    assert reader_pid(bridge) > 0
+    bridge.run("awake", [{"a": 2}])
+    assert bridge.completed("awake")
+    assert bridge.completed("sleepy", 60)
+
+
+def test_a_reader_that_is_ended_is_tried_again(bridge: Bridge, user: User) -> None:
+    bridge.app.execute("create function twice(id text) returns int language sql as 'select 1 from pg_sleep(2)'")
+    bridge.watch(result_function="twice")
+    finish(bridge, "run-1")
+    bridge.admin.execute("select pg_terminate_backend(%s)", [reader_pid(bridge)])
+    wait.until(lambda: bridge.upload("run-1")["attempt_count"] == 2, "a second attempt has begun")
+    bridge.completed("run-1")
+    assert bridge.row_count(user) == 1
+
+
+def test_a_reader_that_crashes_is_the_uploads_own_crash(bridge: Bridge, user: User) -> None:
+    bridge.app.execute("create function crash(id text) returns int language sql as 'select 1 from pg_sleep(600)'")
+    bridge.watch(result_function="crash")
+    finish(bridge, "run-1")
+    for crash in (1, 2):
+        os.kill(reader_pid(bridge), signal.SIGKILL)
+        wait.until(lambda: server_is_back(bridge), "the server runs again", 60)
+        wait.until(lambda crash=crash: bridge.upload("run-1")["crash_count"] == crash, "the crash was counted", 60)
+    assert bridge.upload("run-1")["state"] == "failed"
+
+
+def server_is_back(bridge: Bridge) -> bool:
+    """Whether both connections could be opened again after a crash."""
+    try:
+        bridge.connect()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_without_a_free_process_the_worker_reads(make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge({"max_worker_processes": "2"})
+    user = bridge.account.add_user()
+    bridge.configure(user)
+    bridge.app.execute("create function one(id text) returns int language sql as 'select 1'")
+    bridge.watch(result_function="one")
+    finish(bridge, "run-1")
+    bridge.completed("run-1")
+    assert bridge.row_count(user) == 1
+    assert "no free background worker slot for reading" in bridge.cluster.log_text()
+
+
+def test_a_large_result_is_read_beside_the_others(bridge: Bridge, user: User) -> None:
+    bridge.watch()
+    big = [{"n": number, "text": os.urandom(600).hex()} for number in range(4_000)]
+    begun = time.monotonic()
+    bridge.run("large", big)
+    assert reader_pid(bridge) > 0
+    bridge.completed("large", 120)
+    assert bridge.row_count(user) == len(big), f"after {time.monotonic() - begun:.1f} s"
