@@ -51,6 +51,26 @@ impl ResultSource {
         Ok(Self::Function(signature.unwrap_or_default()))
     }
 
+    /// Adds to an error of reading what the function's writer may not know: names mean nothing there without a schema.
+    pub fn explain(&self, error: Error) -> Error {
+        match (self, &error) {
+            (
+                Self::Function(signature),
+                Error::Server {
+                    sqlstate:
+                        PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE
+                        | PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION
+                        | PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+                    hint: None,
+                    ..
+                },
+            ) => error.hint(format!(
+                "The function runs with an empty search_path: write schemas before names, or alter function {signature} set search_path = ….",
+            )),
+            _ => error,
+        }
+    }
+
     /// The columns of the execution's row of which a change is a changed result.
     pub fn watched_columns(&self) -> impl Iterator<Item = &str> {
         match self {

@@ -3,6 +3,7 @@
 
 mod begin;
 mod entry;
+mod in_flight;
 mod launcher;
 mod mirror;
 mod reader;

@@ -130,7 +130,8 @@ fn read(
                 progress,
             },
         )
-    })?;
+    })
+    .map_err(|error| watch.result.explain(error))?;
     Ok(Read {
         manifest: result.manifest,
         out_of_range: result.affected,

@@ -9,40 +9,21 @@ use std::time::{Duration, Instant};
 
 use bridge_core::ErrorKind;
 use bridge_core::snowflake::Pool;
-use bridge_core::upload::{Outcome, Phase};
+use bridge_core::upload::Phase;
 use pgrx::pg_sys;
-use uuid::Uuid;
 
 use super::begin::{self, Begun};
 use super::entry::end_if_dropped;
+use super::in_flight::{InFlight, Stage, quoted};
 use super::reading::{self, Read};
-use super::registry::{self, Live};
+use super::registry;
 use super::runner::{self, Entry, Event, Job, Reporter};
-use super::verdict::next_state;
 use super::{mirror, reader, signals};
-use crate::error::{Error, Result, log_error, log_message};
+use crate::error::{Result, log_error, log_message};
 use crate::owner::Owner;
 use crate::source::spooled;
-use crate::uploads::{self, Claimed, NextState};
-use crate::{configs, guc, net, tx};
-
-struct InFlight {
-    upload: Claimed,
-    config_id: Option<(Uuid, i64)>,
-    spool: PathBuf,
-    begun: Instant,
-    total_bytes: u64,
-    rows: u64,
-    stage: Stage,
-}
-
-/// Who is at an upload in flight.
-enum Stage {
-    /// Nobody: every reader is busy.
-    WaitsForReader,
-    Reader,
-    Network,
-}
+use crate::uploads::{self, Claimed};
+use crate::{guc, net, tx};
 
 pub(super) struct Service {
     spool_root: PathBuf,
@@ -202,11 +183,11 @@ impl Service {
         match begin::begin(&in_flight.upload, &self.spool_root, begun) {
             Ok(Begun::Job(job)) => self.send(in_flight, *job),
             Ok(Begun::ForReader) => {
-                show(&in_flight, Phase::Reading, 0);
+                in_flight.show(Phase::Reading, 0);
                 self.in_flight.insert(id, in_flight);
                 self.start_readers();
             }
-            Err(error) => self.failed(in_flight, error),
+            Err(error) => in_flight.failed(&error),
         }
     }
 
@@ -218,10 +199,10 @@ impl Service {
         match runner::start(job, Arc::clone(&self.pool), self.reporter.clone()) {
             Ok(()) => {
                 in_flight.stage = Stage::Network;
-                show(&in_flight, Phase::Staging, 0);
+                in_flight.show(Phase::Staging, 0);
                 self.in_flight.insert(in_flight.upload.id, in_flight);
             }
-            Err(error) => self.failed(in_flight, error),
+            Err(error) => in_flight.failed(&error),
         }
     }
 
@@ -284,7 +265,7 @@ impl Service {
             read.and_then(|read| begin::go_on(upload, &self.spool_root, Instant::now(), read));
         match job {
             Ok(job) => self.send(in_flight, job),
-            Err(error) => self.failed(in_flight, error),
+            Err(error) => in_flight.failed(&error),
         }
     }
 
@@ -293,7 +274,7 @@ impl Service {
             match event {
                 Event::Progress { id, phase, staged } => {
                     if let Some(in_flight) = self.in_flight.get(&id) {
-                        show(in_flight, phase, staged);
+                        in_flight.show(phase, staged);
                     }
                 }
                 Event::Record { id, entry, answer } => {
@@ -314,111 +295,15 @@ impl Service {
                         continue;
                     };
                     match result {
-                        Ok(outcome) => self.completed(
-                            in_flight,
-                            target.as_deref().unwrap_or_default(),
-                            &outcome,
-                        ),
-                        Err(error) => self.failed(in_flight, error.into()),
+                        Ok(outcome) => {
+                            in_flight.completed(target.as_deref().unwrap_or_default(), &outcome)
+                        }
+                        Err(error) => in_flight.failed(&error.into()),
                     }
                 }
             }
         }
     }
-
-    fn completed(&mut self, in_flight: InFlight, target: &str, outcome: &Outcome) {
-        let id = in_flight.upload.id;
-        let recorded = tx::transaction(|| {
-            uploads::record_completed(
-                id,
-                target,
-                outcome.rows,
-                outcome.bytes,
-                outcome.query_id.as_deref(),
-            )
-        });
-        self.forget(&in_flight, recorded.is_ok());
-        match recorded {
-            Ok(()) => log_message(&format!(
-                "snowflake_bridge: upload {id} of execution {} completed: {} rows into {target} in {:.3} s",
-                quoted(&in_flight.upload.execution_id),
-                outcome.rows,
-                in_flight.begun.elapsed().as_secs_f64()
-            )),
-            Err(error) => end_unrecorded(id, &error),
-        }
-    }
-
-    fn failed(&mut self, in_flight: InFlight, error: Error) {
-        let id = in_flight.upload.id;
-        let mut next = next_state(&error, in_flight.upload.attempt);
-        if next == NextState::NeedsCredentials
-            && let Some((config, version)) = in_flight.config_id
-        {
-            match tx::transaction(|| configs::mark_refused(config, version, &error.to_string())) {
-                Ok(true) => {}
-                // The configuration has changed since, and nobody would wake this upload again.
-                Ok(false) => next = NextState::Retry(Duration::ZERO),
-                Err(error) => log_error(
-                    "snowflake_bridge: cannot mark a refused configuration",
-                    &error,
-                ),
-            }
-        }
-        let recorded = tx::transaction(|| uploads::record_error(id, next, &error));
-        self.forget(&in_flight, next == NextState::Canceled);
-        let execution = quoted(&in_flight.upload.execution_id);
-        match next {
-            NextState::Retry(delay) => pgrx::warning!(
-                "snowflake_bridge: upload {id} of execution {execution}, attempt {}, will be retried in {:.1} s: {error}",
-                in_flight.upload.attempt,
-                delay.as_secs_f64()
-            ),
-            _ => log_error(
-                &format!("snowflake_bridge: upload {id} of execution {execution} failed"),
-                &error,
-            ),
-        }
-        if let Err(error) = recorded {
-            end_unrecorded(id, &error);
-        }
-    }
-
-    /// The files of an attempt go with it. Those that a caller left stay until the upload `is_over`: nobody can read their
-    /// rows again.
-    fn forget(&self, in_flight: &InFlight, is_over: bool) {
-        registry::end_progress(in_flight.upload.id);
-        if is_over || in_flight.upload.watch_id.is_some() {
-            bridge_core::spool::remove(&in_flight.spool);
-        }
-    }
-}
-
-/// The end of an upload could not be written down. The next worker finds it in flight and asks Snowflake what came of it.
-fn end_unrecorded(id: i64, error: &Error) {
-    log_error(
-        &format!("snowflake_bridge: cannot record the end of upload {id}; the worker starts anew"),
-        error,
-    );
-    end_if_dropped();
-    // SAFETY: ends this process in order.
-    unsafe { pg_sys::proc_exit(1) };
-}
-
-fn show(in_flight: &InFlight, phase: Phase, staged: u64) {
-    registry::show_progress(Live {
-        upload: in_flight.upload.id,
-        database: pg_sys::InvalidOid,
-        phase: phase as u8,
-        rows: in_flight.rows,
-        staged_bytes: staged,
-        total_bytes: in_flight.total_bytes,
-    });
-}
-
-/// An execution's id in a log line: it came from a user, so it is kept short and on one line.
-fn quoted(execution_id: &str) -> String {
-    format!("{:?}", execution_id.chars().take(100).collect::<String>())
 }
 
 fn report_idle() {

@@ -24,7 +24,8 @@ insert into sales values
 """
 FUNCTION = """
 create function rows_of(id text) returns table (day date, amount numeric, tags text[])
-language sql stable as $$ select day, amount, array[note, 'x'] from sales where execution_id = id order by day $$;
+language sql stable set search_path from current
+as $$ select day, amount, array[note, 'x'] from sales where execution_id = id order by day $$;
 """
 ROWS_OF_RUN_1 = [
     (datetime.date(2024, 1, 31), decimal.Decimal("12.50")),
@@ -68,7 +69,7 @@ def test_a_function_of_the_row_itself(bridge: Bridge, user: User) -> None:
     bridge.watch()
     bridge.app.execute(f"""
         create function of_row(run {TABLE}) returns setof sales language sql stable
-        as $$ select * from sales s where s.execution_id = run.execution_id
+        set search_path from current as $$ select * from sales s where s.execution_id = run.execution_id
               and s.day >= (run.parameters ->> 'since')::date $$""")
     bridge.watch(result_function="of_row")
     finish(bridge, "run-1", parameters={"since": "2024-02-01"})
@@ -139,13 +140,21 @@ def test_the_watch_refuses_what_could_not_be_read(bridge: Bridge, user: User) ->
 
 def test_what_the_function_does_is_undone_or_refused(bridge: Bridge, user: User) -> None:
     bridge.app.execute(
-        "create function rows_of(id text) returns table (n int) language plpgsql as "
+        "create function rows_of(id text) returns table (n int) language plpgsql set search_path from current as "
         "$$ begin insert into sales values (id, now(), 1, 'planted'); return query select 1; end $$"
     )
     bridge.watch(result_function="rows_of")
     finish(bridge, "run-1")
     assert "read-only transaction" in bridge.failed("run-1")["snowflake_error_message"]
     assert bridge.app.execute("select from sales where note = 'planted'").fetchall() == []
+
+
+def test_a_function_that_relies_on_a_search_path(bridge: Bridge, user: User) -> None:
+    bridge.app.execute(FUNCTION.replace("set search_path from current", ""))
+    bridge.watch(result_function="rows_of")
+    finish(bridge, "run-1")
+    message = bridge.failed("run-1")["snowflake_error_message"]
+    assert 'relation "sales" does not exist' in message and "alter function app.rows_of(text) set search_path" in message
 
 
 def test_a_function_that_changes_hands_is_not_run(bridge: Bridge, user: User) -> None:
@@ -239,7 +248,8 @@ def server_is_back(bridge: Bridge) -> bool:
 
 
 def test_without_a_free_process_the_worker_reads(make_bridge: Callable[..., Bridge]) -> None:
-    bridge = make_bridge({"max_worker_processes": "2"})
+    # One for logical replication, one for the launcher, one for the worker.
+    bridge = make_bridge({"max_worker_processes": "3", "snowflake_bridge.databases": "shop"})
     user = bridge.account.add_user()
     bridge.configure(user)
     bridge.app.execute("create function one(id text) returns int language sql as 'select 1'")

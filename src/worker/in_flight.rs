@@ -1,0 +1,134 @@
+//! An upload in flight, as the main thread knows it: how far it is, and what is recorded when it ends.
+#![allow(unsafe_code)]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bridge_core::upload::{Outcome, Phase};
+use pgrx::pg_sys;
+use uuid::Uuid;
+
+use super::entry::end_if_dropped;
+use super::registry::{self, Live};
+use super::verdict::next_state;
+use crate::error::{Error, log_error, log_message};
+use crate::uploads::{self, Claimed, NextState};
+use crate::{configs, tx};
+
+/// An upload that was claimed.
+pub(super) struct InFlight {
+    pub upload: Claimed,
+    pub config_id: Option<(Uuid, i64)>,
+    pub spool: PathBuf,
+    pub begun: Instant,
+    pub total_bytes: u64,
+    pub rows: u64,
+    pub stage: Stage,
+}
+
+/// Who is at an upload in flight.
+pub(super) enum Stage {
+    /// Nobody: every reader is busy.
+    WaitsForReader,
+    Reader,
+    Network,
+}
+
+impl InFlight {
+    /// Shows how far it is to whoever asks.
+    pub(super) fn show(&self, phase: Phase, staged: u64) {
+        registry::show_progress(Live {
+            upload: self.upload.id,
+            database: pg_sys::InvalidOid,
+            phase: phase as u8,
+            rows: self.rows,
+            staged_bytes: staged,
+            total_bytes: self.total_bytes,
+        });
+    }
+
+    /// Its rows are in the table.
+    pub(super) fn completed(self, target: &str, outcome: &Outcome) {
+        let id = self.upload.id;
+        let recorded = tx::transaction(|| {
+            uploads::record_completed(
+                id,
+                target,
+                outcome.rows,
+                outcome.bytes,
+                outcome.query_id.as_deref(),
+            )
+        });
+        self.forget(recorded.is_ok());
+        match recorded {
+            Ok(()) => log_message(&format!(
+                "snowflake_bridge: upload {id} of execution {} completed: {} rows into {target} in {:.3} s",
+                quoted(&self.upload.execution_id),
+                outcome.rows,
+                self.begun.elapsed().as_secs_f64()
+            )),
+            Err(error) => end_unrecorded(id, &error),
+        }
+    }
+
+    /// This attempt has ended without.
+    pub(super) fn failed(self, error: &Error) {
+        let id = self.upload.id;
+        let mut next = next_state(error, self.upload.attempt);
+        if next == NextState::NeedsCredentials
+            && let Some((config, version)) = self.config_id
+        {
+            match tx::transaction(|| configs::mark_refused(config, version, &error.to_string())) {
+                Ok(true) => {}
+                // The configuration has changed since, and nobody would wake this upload again.
+                Ok(false) => next = NextState::Retry(Duration::ZERO),
+                Err(error) => log_error(
+                    "snowflake_bridge: cannot mark a refused configuration",
+                    &error,
+                ),
+            }
+        }
+        let recorded = tx::transaction(|| uploads::record_error(id, next, error));
+        self.forget(next == NextState::Canceled);
+        let execution = quoted(&self.upload.execution_id);
+        match next {
+            NextState::Retry(delay) => pgrx::warning!(
+                "snowflake_bridge: upload {id} of execution {execution}, attempt {}, will be retried in {:.1} s: {error}",
+                self.upload.attempt,
+                delay.as_secs_f64()
+            ),
+            _ => log_error(
+                &format!("snowflake_bridge: upload {id} of execution {execution} failed"),
+                error,
+            ),
+        }
+        if let Err(error) = recorded {
+            end_unrecorded(id, &error);
+        }
+    }
+
+    /// The files of an attempt go with it. Those that a caller left stay until the upload `is_over`: nobody can read their
+    /// rows again.
+    fn forget(&self, is_over: bool) {
+        registry::end_progress(self.upload.id);
+        if is_over || self.upload.watch_id.is_some() {
+            bridge_core::spool::remove(&self.spool);
+        }
+    }
+}
+
+/// The end of an upload could not be written down. The next worker finds it in flight and asks Snowflake what came of it.
+fn end_unrecorded(id: i64, error: &Error) {
+    log_error(
+        &format!("snowflake_bridge: cannot record the end of upload {id}; the worker starts anew"),
+        error,
+    );
+    end_if_dropped();
+    // SAFETY: ends this process in order.
+    unsafe { pg_sys::proc_exit(1) };
+}
+
+/// An execution's id in a log line: it came from a user, so it is kept short and on one line.
+pub(super) fn quoted(execution_id: &str) -> String {
+    format!("{:?}", execution_id.chars().take(100).collect::<String>())
+}
