@@ -61,8 +61,10 @@ impl Login {
     }
 
     /// What the client sends, and no server's words may bring back.
-    pub(super) fn secrets(self) -> &'static [&'static str] {
+    pub(super) fn secrets(self, answers: &Answers) -> &'static [&'static str] {
         match self {
+            // The OAuth client's secret is for the server that gives out tokens; with a token the next server is asked.
+            Self::OAuthClient if answers.mention("access_token") => &[],
             Self::Password | Self::OAuthClient => &[PASSWORD],
             Self::Passcode => &[PASSWORD, PASSCODE],
             Self::Token | Self::OAuthToken => &[TOKEN],
