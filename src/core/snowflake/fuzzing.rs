@@ -54,7 +54,7 @@ pub fn login_answer(input: &[u8]) {
             answers.expect_no_secret_in(&shown);
             world.expect_outcome(&answers, &[], statement.map(drop));
         }
-        Err(error) => world.expect_outcome(&answers, login.secrets(), Err(error)),
+        Err(error) => world.expect_outcome(&answers, login.secrets(&answers), Err(error)),
     }
 }
 
@@ -93,7 +93,7 @@ pub fn error_answer(input: &[u8]) {
     for login in [Login::Password, Login::OAuthClient] {
         let world = World::without_patience(&answers);
         let outcome = world.run(world.login(login)).map(drop);
-        world.expect_outcome(&answers, login.secrets(), outcome);
+        world.expect_outcome(&answers, login.secrets(&answers), outcome);
     }
     // A token that has been renewed is none any more.
     let renewed = answers.mention("sessionToken");
