@@ -18,11 +18,12 @@ need() { # need PACKAGE WHAT TEST...
     fi
 }
 has_libclang() { ldconfig -p | grep -q libclang || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*'; }
+has_headers() { [ -x "$regress_driver" ] && [ -e "$("$PG_CONFIG" --includedir-server)/postgres.h" ]; }
 has_python() { "$PYTHON" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'; }
 
 need "postgresql-$PG" "PostgreSQL $PG (initdb, postgres)" test -x "$bindir/postgres"
 need "postgresql-client-$PG" "psql" test -x "$bindir/psql"
-need "postgresql-server-dev-$PG" "the server's headers and pg_regress" test -x "$PG_CONFIG" -a -x "$regress_driver"
+need "postgresql-server-dev-$PG" "the server's headers and pg_regress" has_headers
 need build-essential "a C compiler and linker" command -v cc
 need pkg-config "pkg-config" command -v pkg-config
 need clang "clang, which reads the server's headers" command -v clang
