@@ -30,6 +30,7 @@ UNSAFE_ALLOWED = (
     "src/owner.rs",
     "src/sandbox.rs",
     "src/secrets.rs",
+    "src/timer.rs",
     "src/tx.rs",
     "src/source",
     "src/worker",

@@ -112,6 +112,7 @@ create table snowflake_bridge.uploads (
     attempt_count   integer not null default 0,
     crash_count     integer not null default 0,
     next_attempt_at timestamptz not null default now(),
+    cancel_requested boolean not null default false,
     config_id       uuid,
     target          text,
     manifest        jsonb,
@@ -148,6 +149,8 @@ comment on column snowflake_bridge.uploads.generation is 'Counts changes of the 
 comment on column snowflake_bridge.uploads.row_user_id is 'The user that the execution''s row names; loaded as USER_ID.';
 comment on column snowflake_bridge.uploads.attempt_count is 'Attempts begun. Counted and committed before the row is touched, so that a row that kills the process has spent one.';
 comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which the worker process died.';
+comment on column snowflake_bridge.uploads.cancel_requested is
+    'Somebody has called cancel_upload while a worker was at it: the worker stops, unless the rows are already being committed.';
 comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
 comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';
 comment on column snowflake_bridge.uploads.staged_claim is 'The claim that put every file into the stage, under its own directory; null if none has.';
@@ -160,6 +163,8 @@ comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake tran
 create unique index uploads_waiting on snowflake_bridge.uploads (watch_id, execution_id) where state = 'queued';
 create index uploads_due on snowflake_bridge.uploads (next_attempt_at, id) where state in ('queued', 'retry');
 create index uploads_in_flight on snowflake_bridge.uploads (id) where state in ('claimed', 'staged', 'copying');
+create index uploads_cancel on snowflake_bridge.uploads (id)
+    where cancel_requested and state in ('claimed', 'staged', 'copying');
 -- Uploads that want a table for themselves: usually none, and then nobody has to wait for one.
 create index uploads_alone on snowflake_bridge.uploads (id)
     where options ->> 'strategy' in ('upsert', 'replace') and state in ('queued', 'retry', 'claimed', 'staged', 'copying');

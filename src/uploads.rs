@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-pub use claim::{Claimed, claim, of_claim};
+pub use claim::{Claimed, cancel_requests, claim, of_claim};
 pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
 
 /// What to enter in the queue.
@@ -184,9 +184,12 @@ pub fn record_error(id: i64, next: NextState, error: &Error) -> Result<()> {
         other => other.to_string(),
     };
     run(
-        "update snowflake_bridge.uploads set state = $2, next_attempt_at = clock_timestamp() + make_interval(secs => $3), \
+        "update snowflake_bridge.uploads set state = $2, \
+             next_attempt_at = clock_timestamp() + case when cancel_requested then '0' else make_interval(secs => $3) end, \
              error_message = $4, error_hint = $5, error_code = $6, error_sqlstate = $7, query_id = $8, \
              completed_at = case when $2 = 'retry' then null else clock_timestamp() end, \
+             staged_claim = case when $2 = 'canceled' then null else staged_claim end, \
+             manifest = case when $2 = 'canceled' and watch_id is null then null else manifest end, \
              needs_mirror = true, mirror_after = clock_timestamp() where id = $1",
         &[
             id.into(),

@@ -46,19 +46,30 @@ fn cancel_upload(id: i64) -> Result<bool, ErrorReport> {
     Ok(cancel(id)?)
 }
 
-/// Of an upload whose rows their caller has read, the files go with it; it may have failed, since they are kept until then.
+/// At once where nobody is at it and nothing of it can be in Snowflake; otherwise by the worker, which alone can tell what
+/// became of a load that was begun. Of an upload whose rows their caller has read, the files go with it; it may have failed,
+/// since they are kept until then.
 fn cancel(id: i64) -> Result<bool> {
-    let canceled = change(
+    let changed = change(
         id,
-        "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), error_message = 'canceled on request', \
-             error_hint = null, needs_mirror = true, mirror_after = now() \
-         where u.id = $1 and (u.state in ('queued', 'retry', 'needs_credentials') \
+        "update snowflake_bridge.uploads u set \
+             cancel_requested = c.by_worker, \
+             state = case when c.by_worker then u.state else 'canceled' end, \
+             next_attempt_at = case when u.state = 'retry' then now() else u.next_attempt_at end, \
+             completed_at = case when c.by_worker then u.completed_at else now() end, \
+             error_message = case when c.by_worker then u.error_message else 'canceled on request' end, \
+             error_hint = case when c.by_worker then u.error_hint end, \
+             needs_mirror = u.watch_id is not null, mirror_after = now() \
+         from (select p.id, p.state in ('claimed', 'staged', 'copying') \
+                   or p.state = 'retry' and p.transaction_id is not null as by_worker \
+               from snowflake_bridge.uploads p where p.id = $1 for update) c \
+         where u.id = c.id and (u.state in ('queued', 'retry', 'needs_credentials', 'claimed', 'staged', 'copying') \
              or u.state = 'failed' and u.watch_id is null and u.manifest is not null) returning true",
     )?;
-    if canceled && let Some(upload_id) = sandbox::as_extension_owner(|| uploads::drop_files(id))? {
+    if changed && let Some(upload_id) = sandbox::as_extension_owner(|| uploads::drop_files(id))? {
         spooled::remove_at_commit(upload_id)?;
     }
-    Ok(canceled)
+    Ok(changed)
 }
 
 /// Whose upload it is: the watch's owner, or the user that the row names where a superuser allowed that.
@@ -167,7 +178,7 @@ fn retry(id: i64) -> Result<bool> {
     let changed = sandbox::as_extension_owner(|| {
         Spi::connect_mut(|client| {
             let changed = client.update(
-                "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, \
+                "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, cancel_requested = false, \
                      next_attempt_at = now(), completed_at = null, needs_mirror = true, mirror_after = now(), \
                      options = coalesce($2, u.options), \
                      staged_claim = case when coalesce($2, u.options) = u.options then u.staged_claim end \

@@ -30,6 +30,8 @@ pub struct Claimed {
     /// Account and user of the last attempt that read or staged.
     pub staged_for: Option<String>,
     pub transaction: Option<String>,
+    /// Somebody wants it to stop.
+    pub cancel_requested: bool,
 }
 
 /// Takes up to `limit` due uploads. The attempt is counted here, and committed before the row is touched. An execution
@@ -95,7 +97,7 @@ pub fn of_claim(id: i64, claim: i32) -> Result<Option<Claimed>> {
 
 /// The columns that [`claimed`] reads, of `uploads u`.
 const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
-    u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid";
+    u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, u.cancel_requested";
 
 fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
     let mut claimed = Vec::new();
@@ -123,7 +125,26 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
             staged_for: row.get(11)?,
             claim: row.get(12)?.ok_or_else(missing)?,
             transaction: row.get(10)?,
+            cancel_requested: row.get(16)?.unwrap_or(false),
         });
     }
     Ok(claimed)
+}
+
+/// Uploads in flight that somebody wants to stop.
+///
+/// # Errors
+/// If the statement fails.
+pub fn cancel_requests() -> Result<Vec<i64>> {
+    Spi::connect(|client| {
+        client
+            .select(
+                "select u.id from snowflake_bridge.uploads u \
+                 where u.cancel_requested and u.state in ('claimed', 'staged', 'copying')",
+                None,
+                &[],
+            )?
+            .map(|row| Ok(row.get::<i64>(1)?.unwrap_or_default()))
+            .collect()
+    })
 }

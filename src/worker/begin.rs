@@ -8,6 +8,7 @@ use bridge_core::ErrorKind;
 use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::PoolKey;
 use bridge_core::spool::Manifest;
+use bridge_core::upload;
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use uuid::Uuid;
@@ -39,6 +40,9 @@ pub enum Begun {
 /// # Errors
 /// Whatever makes this attempt impossible.
 pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Begun> {
+    if upload.cancel_requested && upload.transaction.is_none() {
+        return Err(upload::canceled().into());
+    }
     let attempt = Attempt::plan(upload)?;
     if let Some((manifest, claim)) = attempt.staged() {
         tx::transaction(|| uploads::record_config(upload.id, attempt.plan.config.id))?;
@@ -179,6 +183,7 @@ impl<'a> Attempt<'a> {
             replaces: plan.replaces,
             cluster_by: options.cluster_by(),
             evolve_schema: options.evolve_schema(),
+            is_canceled: upload.cancel_requested,
             comment: format!("Loaded by snowflake_bridge from {}", plan.relation),
         })
     }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::entry::end_if_dropped;
 use super::registry::{self, Live};
+use super::runner::Canceler;
 use super::verdict::next_state;
 use crate::error::{Error, log_error, log_message};
 use crate::uploads::{self, Claimed, NextState};
@@ -24,6 +25,8 @@ pub(super) struct InFlight {
     pub total_bytes: u64,
     pub rows: u64,
     pub stage: Stage,
+    /// Somebody wants it to stop.
+    pub is_canceled: bool,
 }
 
 /// Who is at an upload in flight.
@@ -31,7 +34,7 @@ pub(super) enum Stage {
     /// Nobody: every reader is busy.
     WaitsForReader,
     Reader,
-    Network,
+    Network(Option<Canceler>),
 }
 
 impl InFlight {

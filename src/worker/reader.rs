@@ -97,6 +97,17 @@ pub(super) fn ended() -> Vec<i64> {
     })
 }
 
+/// Tells the reader of an upload to end; it is among the [`ended`] once it has.
+pub(super) fn end(upload: i64) {
+    RUNNING.with_borrow(|running| {
+        // One that has not begun yet is told at the next look.
+        if let Some(Ok(pid)) = running.get(&upload).map(DynamicBackgroundWorker::pid) {
+            // SAFETY: a signal to a process of ours, which PostgreSQL says is running.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+        }
+    });
+}
+
 /// Ends every reader: nobody is left for whom they read.
 pub(super) fn end_all() {
     for (_, reader) in RUNNING.take() {

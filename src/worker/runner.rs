@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -42,6 +43,20 @@ pub struct Job {
     pub cluster_by: ClusterBy,
     pub evolve_schema: bool,
     pub comment: String,
+    /// Somebody has asked to stop before this attempt.
+    pub is_canceled: bool,
+}
+
+impl Job {
+    /// Where the files of this attempt are, or of the earlier one that staged them all.
+    fn stage_directory(&self) -> String {
+        format!(
+            "~/snowflake_bridge/{}/{}/{}/",
+            self.installation_id,
+            self.upload_id,
+            self.staged_claim.unwrap_or(self.claim)
+        )
+    }
 }
 
 /// What the network thread tells the main thread about an upload.
@@ -95,6 +110,8 @@ impl Reporter {
 struct WorkerLedger<'a> {
     id: i64,
     reporter: &'a Reporter,
+    /// From when on nobody can stop the upload any more.
+    is_committing: &'a AtomicBool,
 }
 
 #[async_trait]
@@ -111,6 +128,9 @@ impl Ledger for WorkerLedger<'_> {
     }
 
     fn progress(&self, phase: Phase, staged: u64) {
+        if phase == Phase::Committing {
+            self.is_committing.store(true, Ordering::Relaxed);
+        }
         // Lost only when the worker is shutting down, and then nobody is left to look.
         let _ = self.reporter.send(Event::Progress {
             id: self.id,
@@ -120,36 +140,79 @@ impl Ledger for WorkerLedger<'_> {
     }
 }
 
+/// Stops an upload on the network thread when it is told to; dropping it stops nothing.
+pub struct Canceler(oneshot::Sender<()>);
+
+impl Canceler {
+    /// Ends the upload, which aborts its statement in Snowflake, unless its rows are being committed. It then reports
+    /// how it ended, as always.
+    pub fn cancel(self) {
+        // Nobody listens any more if it has just ended.
+        let _ = self.0.send(());
+    }
+}
+
 /// Starts the upload on the network thread. It reports [`Event::Finished`], whatever happens, and then tidies up.
 ///
 /// # Errors
 /// If the network thread cannot be started.
-pub fn start(job: Job, pool: Arc<Pool>, reporter: Reporter) -> crate::error::Result<()> {
-    net::spawn(async move {
-        let id = job.id;
-        let mut target = None;
-        match net::guarded(run(&job, &pool, &reporter, &mut target)).await {
-            Ok(mut loaded) => {
-                let result = Ok(loaded.outcome);
-                if reporter
-                    .send(Event::Finished { id, target, result })
-                    .is_ok()
-                {
-                    // What stays in the stage costs storage, not correctness.
-                    let cleaned =
-                        net::guarded(upload::clean_up(&loaded.upload, &mut loaded.session)).await;
-                    // A session that is only dropped is closed, which would undo what a failed statement left open.
-                    if cleaned.is_ok() {
-                        loaded.session.release();
-                    }
+pub fn start(job: Job, pool: Arc<Pool>, reporter: Reporter) -> crate::error::Result<Canceler> {
+    let (canceler, canceled) = oneshot::channel();
+    net::spawn(carry(job, pool, reporter, canceled))?;
+    Ok(Canceler(canceler))
+}
+
+async fn carry(job: Job, pool: Arc<Pool>, reporter: Reporter, canceled: oneshot::Receiver<()>) {
+    let id = job.id;
+    let mut target = None;
+    let is_committing = AtomicBool::new(false);
+    let result = tokio::select! {
+        biased;
+        result = net::guarded(run(&job, &pool, &reporter, &is_committing, &mut target)) => result,
+        () = stop(canceled, &is_committing) => Err(upload::canceled()),
+    };
+    match result {
+        Ok(mut loaded) => {
+            let result = Ok(loaded.outcome);
+            if reporter
+                .send(Event::Finished { id, target, result })
+                .is_ok()
+            {
+                // What stays in the stage costs storage, not correctness.
+                let cleaned =
+                    net::guarded(upload::clean_up(&loaded.upload, &mut loaded.session)).await;
+                // A session that is only dropped is closed, which would undo what a failed statement left open.
+                if cleaned.is_ok() {
+                    loaded.session.release();
                 }
             }
-            Err(error) => {
-                let result = Err(error);
-                let _ = reporter.send(Event::Finished { id, target, result });
+        }
+        Err(error) => {
+            let is_canceled = error.kind() == ErrorKind::Canceled;
+            let result = Err(error);
+            let reported = reporter.send(Event::Finished { id, target, result });
+            if is_canceled && reported.is_ok() {
+                // As above.
+                let _ = net::guarded(remove_staged(&job, &pool)).await;
             }
         }
-    })?;
+    }
+}
+
+/// Ends when somebody asks to stop in time. Polled by the same thread as the upload, and after it: between the look at the
+/// flag and the end of the upload nothing can begin.
+async fn stop(canceled: oneshot::Receiver<()>, is_committing: &AtomicBool) {
+    if canceled.await.is_err() || is_committing.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn remove_staged(job: &Job, pool: &Pool) -> Result<()> {
+    let mut session = pool
+        .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
+        .await?;
+    upload::remove_staged(&job.stage_directory(), &mut session).await?;
+    session.release();
     Ok(())
 }
 
@@ -163,6 +226,7 @@ async fn run(
     job: &Job,
     pool: &Pool,
     reporter: &Reporter,
+    is_committing: &AtomicBool,
     target: &mut Option<String>,
 ) -> Result<Loaded> {
     let mut session = pool
@@ -174,12 +238,7 @@ async fn run(
         upload_id: job.upload_id,
         target: table,
         spool: job.spool.clone(),
-        stage_directory: format!(
-            "~/snowflake_bridge/{}/{}/{}/",
-            job.installation_id,
-            job.upload_id,
-            job.staged_claim.unwrap_or(job.claim)
-        ),
+        stage_directory: job.stage_directory(),
         manifest: job.manifest.clone(),
         is_staged: job.staged_claim.is_some(),
         transaction: job.transaction.clone(),
@@ -188,10 +247,12 @@ async fn run(
         cluster_by: job.cluster_by.clone(),
         evolve_schema: job.evolve_schema,
         comment: job.comment.clone(),
+        is_canceled: job.is_canceled,
     };
     let ledger = WorkerLedger {
         id: job.id,
         reporter,
+        is_committing,
     };
     let outcome = upload::run(&upload, &mut session, &ledger).await?;
     Ok(Loaded {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bridge_core::ErrorKind;
 use bridge_core::snowflake::Pool;
-use bridge_core::upload::Phase;
+use bridge_core::upload::{self, Phase};
 use pgrx::pg_sys;
 
 use super::begin::{self, Begun};
@@ -127,8 +127,33 @@ impl Service {
         }
     }
 
+    /// Stops what somebody wants to stop.
+    fn cancel(&mut self) -> Result<()> {
+        for id in tx::transaction(uploads::cancel_requests)? {
+            let Some(in_flight) = self.in_flight.get_mut(&id) else {
+                continue;
+            };
+            in_flight.is_canceled = true;
+            match &mut in_flight.stage {
+                Stage::WaitsForReader => {
+                    if let Some(in_flight) = self.in_flight.remove(&id) {
+                        in_flight.failed(&upload::canceled().into());
+                    }
+                }
+                Stage::Reader => reader::end(id),
+                Stage::Network(canceler) => {
+                    if let Some(canceler) = canceler.take() {
+                        canceler.cancel();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
     fn work(&mut self) -> Result<Option<Duration>> {
+        self.cancel()?;
         loop {
             let free = guc::max_concurrent_uploads().saturating_sub(self.in_flight.len());
             let share = guc::max_concurrent_uploads().div_ceil(2);
@@ -179,6 +204,7 @@ impl Service {
             total_bytes: 0,
             rows: 0,
             stage: Stage::WaitsForReader,
+            is_canceled: false,
         };
         match begin::begin(&in_flight.upload, &self.spool_root, begun) {
             Ok(Begun::Job(job)) => self.send(in_flight, *job),
@@ -197,8 +223,8 @@ impl Service {
         in_flight.total_bytes = job.manifest.bytes;
         in_flight.rows = job.manifest.rows;
         match runner::start(job, Arc::clone(&self.pool), self.reporter.clone()) {
-            Ok(()) => {
-                in_flight.stage = Stage::Network;
+            Ok(canceler) => {
+                in_flight.stage = Stage::Network(Some(canceler));
                 in_flight.show(Phase::Staging, 0);
                 self.in_flight.insert(in_flight.upload.id, in_flight);
             }
@@ -261,6 +287,11 @@ impl Service {
         // As for the configuration of an upload that begins.
         self.handle_events();
         let upload = &in_flight.upload;
+        let read = if in_flight.is_canceled {
+            Err(upload::canceled().into())
+        } else {
+            read
+        };
         let job =
             read.and_then(|read| begin::go_on(upload, &self.spool_root, Instant::now(), read));
         match job {

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::names::{ColumnCase, UPLOAD_ID};
 use crate::snowflake::sql::{self, TableName};
 use crate::snowflake::{QueryResult, Statement, Warehouse};
@@ -75,6 +75,8 @@ pub struct Upload {
     pub evolve_schema: bool,
     /// The comment on the table, if it is created.
     pub comment: String,
+    /// Somebody wants it to stop: nothing is begun any more, but what an earlier attempt may have loaded is found out.
+    pub is_canceled: bool,
 }
 
 impl Upload {
@@ -155,6 +157,9 @@ pub async fn run(
     {
         return settled_outcome(upload, warehouse).await;
     }
+    if upload.is_canceled {
+        return Err(canceled());
+    }
     if !upload.is_staged {
         stage(upload, warehouse, ledger).await?;
         ledger.staged().await?;
@@ -172,6 +177,12 @@ pub async fn run(
             result => return result,
         }
     }
+}
+
+/// What becomes of an upload that somebody has asked to stop.
+#[must_use]
+pub fn canceled() -> Error {
+    Error::new(ErrorKind::Canceled, "canceled on request")
 }
 
 /// "Invalid identifier": there is no such column.
@@ -196,14 +207,24 @@ pub async fn clean_up(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<
         let temporary = sql::temporary_table(&upload.target, upload.upload_id);
         execute(warehouse, sql::drop_table(&temporary)).await?;
     }
-    // With what earlier attempts left: theirs are the directories beside this one.
-    let directory = upload.stage_directory.trim_end_matches('/');
-    if let Some((of_all_attempts, _)) = directory.rsplit_once('/')
-        && !upload.manifest.files.is_empty()
-    {
-        execute(warehouse, sql::remove(&format!("{of_all_attempts}/"))).await?;
+    if upload.manifest.files.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    remove_staged(&upload.stage_directory, warehouse).await
+}
+
+/// Removes the staged files of an upload: those of this attempt's directory and those of earlier ones beside it.
+///
+/// # Errors
+/// What Snowflake answered.
+pub async fn remove_staged(stage_directory: &str, warehouse: &mut dyn Warehouse) -> Result<()> {
+    match stage_directory.trim_end_matches('/').rsplit_once('/') {
+        Some((of_all_attempts, _)) => {
+            execute(warehouse, sql::remove(&format!("{of_all_attempts}/"))).await?;
+            Ok(())
+        }
+        None => Ok(()),
+    }
 }
 
 async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledger) -> Result<()> {

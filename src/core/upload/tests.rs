@@ -52,6 +52,7 @@ pub(super) fn upload(files: usize) -> Upload {
         cluster_by: ClusterBy::Nothing,
         evolve_schema: true,
         comment: "test".to_owned(),
+        is_canceled: false,
     }
 }
 

@@ -188,6 +188,7 @@ fn upload(columns: &[(&str, ColumnType)]) -> Upload {
         cluster_by: ClusterBy::Nothing,
         evolve_schema: true,
         comment: String::new(),
+        is_canceled: false,
     }
 }
 

@@ -1,0 +1,146 @@
+"""`cancel_upload` in every state: what is not committed ends, in Snowflake too, and what is committed is said to be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness import wait
+from harness.bridge import TABLE, Bridge
+from harness.standin import User
+
+ROWS = [{"n": n} for n in range(20)]
+HELD = {"delay_ms": 8_000}
+
+
+def cancel(bridge: Bridge, execution_id: str = "run-1") -> Any:
+    """Asks for the end of an execution's upload."""
+    return bridge.call("cancel_upload", id=bridge.upload(execution_id)["id"])
+
+
+def canceled(bridge: Bridge, execution_id: str = "run-1") -> dict[str, Any]:
+    """The upload once it is canceled, well before what holds it lets go."""
+
+    def look() -> dict[str, Any] | None:
+        upload = bridge.upload(execution_id)
+        return upload if upload["state"] == "canceled" else None
+
+    upload = wait.until(look, "the upload is canceled", 5)
+    assert upload["error_message"] == "canceled on request"
+    assert bridge.failed(execution_id)["snowflake_error_message"] == "canceled on request"
+    return upload
+
+
+def tables(bridge: Bridge) -> list[str]:
+    """The tables of the target schema."""
+    query = "select name from snowflake_bridge.list_tables('ANALYTICS_DB', 'REPORTS')"
+    return [row["name"] for row in bridge.app.execute(query).fetchall()]
+
+
+@pytest.mark.parametrize(
+    ("held", "begins"),
+    [
+        ({"kind": "objectstore", "method": "PUT"}, {"kind": "objectstore"}),
+        ({"kind": "query", "sql": r"^\s*create .*table"}, {"sql": "create"}),
+        ({"kind": "query", "sql": r"^\s*copy into"}, {"sql": "copy into"}),
+    ],
+    ids=["staging", "preparing", "copying"],
+)
+def test_in_flight(bridge: Bridge, user: User, held: dict[str, str], begins: dict[str, str]) -> None:
+    bridge.standin.fault(held, HELD)
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-1", ROWS)
+    bridge.uploading(begins, mark)
+    assert cancel(bridge) is True
+    canceled(bridge)
+
+    def removed() -> bool:
+        return any((record["sql"] or "").upper().startswith("REMOVE") for record in bridge.standin.audit(mark))
+
+    wait.until(removed, "what was staged is removed")
+    if begins.get("sql"):
+        aborts = [record for record in bridge.standin.audit(mark) if record["path"] == "/queries/v1/abort-request"]
+        assert aborts, "the statement was aborted in Snowflake"
+    assert cancel(bridge) is False, "there is nothing left to cancel"
+    bridge.standin.clear_faults()
+    assert bridge.call("retry_upload", id=bridge.upload("run-1")["id"]) is True
+    wait.until(lambda: bridge.execution("run-1")["snowflake_status"] != "failed", "the row shows the new attempt")
+    bridge.completed("run-1")
+    assert bridge.row_count(user) == len(ROWS)
+
+
+def test_too_late(bridge: Bridge, user: User) -> None:
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, {"delay_ms": 1_000})
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"sql": "commit"}, mark)
+    assert cancel(bridge) is True
+    bridge.completed("run-1")
+    assert bridge.row_count(user) == len(ROWS)
+    assert cancel(bridge) is False
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_between_two_attempts_after_a_lost_commit(make_bridge: Any, is_committed: bool) -> None:
+    """Only Snowflake knows whether there is still something to cancel."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "20s", "snowflake_bridge.retry_max_delay": "30s"})
+    user = bridge.ready()
+    commit = {"lose_answer": True} if is_committed else {"status": 503}
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, commit, times=20)
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*describe transaction"}, {"status": 503}, times=20)
+    bridge.run("run-1", ROWS)
+    wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "the attempt has failed", 60)
+    bridge.standin.clear_faults()
+    assert cancel(bridge) is True
+    if is_committed:
+        bridge.completed("run-1", 15)
+        assert bridge.row_count(user) == len(ROWS)
+    else:
+        canceled_later = wait.until(
+            lambda: bridge.upload("run-1") if bridge.upload("run-1")["state"] == "canceled" else None, "it is canceled", 15
+        )
+        assert canceled_later["error_message"] == "canceled on request"
+        assert bridge.row_count(user) == 0
+
+
+def test_while_it_is_read(bridge: Bridge, user: User) -> None:
+    bridge.app.execute("create function slow(id text) returns int language sql as 'select 1 from pg_sleep(60)'")
+    bridge.watch(result_function="slow")
+    bridge.start_execution("run-1")
+    bridge.app.execute(f"update {TABLE} set status = 'completed'")
+    reader = "select pid from pg_stat_activity where backend_type = 'snowflake_bridge reader'"
+    wait.until(lambda: bridge.admin.execute(reader).fetchone(), "a reader runs")
+    assert cancel(bridge) is True
+    canceled(bridge)
+    assert bridge.admin.execute(reader).fetchone() is None
+    assert bridge.upload("run-1")["attempt_count"] == 1
+
+
+def test_before_it_begins(make_bridge: Any) -> None:
+    bridge = make_bridge({"snowflake_bridge.max_concurrent_uploads": "1"})
+    user = bridge.ready()
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 1_500})
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-0", ROWS)
+    bridge.uploading({"sql": "copy into"}, mark)
+    bridge.run("run-1", ROWS)
+    assert cancel(bridge) is True
+    assert bridge.upload("run-1")["state"] == "canceled"
+    bridge.completed("run-0")
+    assert bridge.upload("run-1")["attempt_count"] == 0
+    assert {row[0] for row in bridge.results(user, ["EXECUTION_ID"])} == {"run-0"}
+
+
+def test_a_query_gives_up_its_files(bridge: Bridge, user: User) -> None:
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, HELD)
+    mark = bridge.standin.audit_mark()
+    number = bridge.call("upload_query", query="select 1 as n", table_name="t")
+    bridge.uploading({"sql": "copy into"}, mark)
+    assert bridge.call("cancel_upload", id=number) is True
+    state = "select state, manifest from snowflake_bridge.uploads where id = %s"
+    wait.until(lambda: bridge.admin.execute(state, [number]).fetchone()["state"] == "canceled", "it is canceled", 5)
+    assert bridge.admin.execute(state, [number]).fetchone()["manifest"] is None
+    assert list((bridge.cluster.data / "snowflake_bridge_spool").rglob("*.parquet")) == []
+    assert bridge.call("retry_upload", id=number) is False, "its rows are gone"
+    assert "T" not in tables(bridge) or bridge.row_count(user, "T") == 0
