@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod api;
+mod client;
 mod configs;
 mod doctor;
 mod error;

@@ -5,24 +5,32 @@
 use std::future::Future;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::mpsc::{self, TryRecvError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use bridge_core::ErrorKind;
 use bridge_core::config::{AllowedHosts, Network};
+use bridge_core::snowflake::all_said;
 use futures::FutureExt;
 use once_cell::sync::OnceCell;
-use pgrx::{check_for_interrupts, pg_sys};
+use pgrx::{check_for_interrupts, pg_guard, pg_sys};
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
-use crate::guc;
+use crate::{client, guc};
 
+/// What a process that ends still gives the work it waited for, to abort its statement in Snowflake and to close its session.
+/// PostgreSQL has forgotten the process by then, so that nobody waits for it but the end of the server.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Longest time between two looks for an interrupt; a backend that looks less often holds up `DROP DATABASE` of others.
 const TICK: Duration = Duration::from_millis(100);
 
 static THREAD: OnceCell<Thread> = OnceCell::new();
+/// The work that the main thread waits for.
+static AWAITED: Mutex<Option<AbortHandle>> = Mutex::new(None);
+static AT_EXIT: Once = Once::new();
 
 struct Thread {
     runtime: Handle,
@@ -143,8 +151,8 @@ pub async fn guarded<T>(
         })
 }
 
-/// Runs `work` on the network thread and waits for it here, interruptibly: a cancel, a termination or a statement
-/// timeout ends the wait at once and the work with it.
+/// Runs `work` on the network thread and waits for it here, interruptibly: a cancel, a termination, a statement timeout or
+/// the loss of the client ends the wait at once and the work with it.
 ///
 /// # Errors
 /// What `work` returns.
@@ -152,29 +160,46 @@ pub fn wait<T: Send + 'static>(
     work: impl Future<Output = bridge_core::Result<T>> + Send + 'static,
 ) -> Result<T> {
     let thread = thread()?;
+    // SAFETY: a callback of this library, which stays loaded until the process has gone.
+    AT_EXIT.call_once(|| unsafe { pg_sys::on_proc_exit(Some(at_exit), pg_sys::Datum::from(0)) });
     let (sender, receiver) = mpsc::channel();
     let wake = Arc::clone(&thread.wake);
-    let task = AbortOnDrop(thread.runtime.spawn(async move {
+    let _awaited = Awaited::new(thread.runtime.spawn(async move {
         // The receiver is gone only if the wait was interrupted.
         let _ = sender.send(guarded(work).await);
         wake.signal();
     }));
-    loop {
-        match receiver.try_recv() {
-            Ok(result) => {
-                drop(task);
-                return Ok(result?);
-            }
-            Err(TryRecvError::Empty) => sleep(TICK),
-            Err(TryRecvError::Disconnected) => {
-                return Err(bridge_core::Error::new(
-                    ErrorKind::Internal,
-                    "the network thread ended",
-                )
-                .into());
+    client::watched(|| {
+        loop {
+            match receiver.try_recv() {
+                Ok(result) => return Ok(result?),
+                Err(TryRecvError::Empty) => sleep(TICK),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(bridge_core::Error::new(
+                        ErrorKind::Internal,
+                        "the network thread ended",
+                    )
+                    .into());
+                }
             }
         }
-    }
+    })
+}
+
+/// An ERROR unwinds the wait and ends its work by that. What ends the process unwinds nothing, and may come right after an
+/// ERROR.
+#[pg_guard]
+unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
+    let work = awaited().take();
+    finish_within(LAST_WORDS, async move {
+        if let Some(work) = work {
+            work.abort();
+            while !work.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        }
+        all_said().await;
+    });
 }
 
 /// Gives work on the network thread a last moment of a process that ends; nothing is interrupted meanwhile.
@@ -191,12 +216,26 @@ pub fn finish_within(limit: Duration, work: impl Future<Output = ()> + Send + 's
     let _ = receiver.recv_timeout(limit);
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+/// Aborts the work that is waited for when nobody waits any more.
+struct Awaited;
 
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
+impl Awaited {
+    fn new(work: tokio::task::JoinHandle<()>) -> Self {
+        *awaited() = Some(work.abort_handle());
+        Self
     }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if let Some(work) = awaited().take() {
+            work.abort();
+        }
+    }
+}
+
+fn awaited() -> MutexGuard<'static, Option<AbortHandle>> {
+    AWAITED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for this process's latch, for [`EventFd::signal`], or for `timeout`, and serves interrupts: at the latest

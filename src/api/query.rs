@@ -14,7 +14,7 @@ use crate::owner::Owner;
 use crate::source::{self, OutOfRange, QueryOptions, spooled};
 use crate::uploads::{self, Spooled};
 use crate::worker::registry::{self, Wake};
-use crate::{configs, guc, sandbox, watches};
+use crate::{client, configs, guc, sandbox, watches};
 
 // In its own words: the query is text, but its bytes are left as they are, which only UTF-8 could be a Rust string of.
 #[pg_extern(sql = "
@@ -157,23 +157,25 @@ fn queue(
     let execution_id = execution_id.map_or_else(|| upload_id.to_string(), str::to_owned);
     let on_out_of_range = options.on_out_of_range.unwrap_or_default();
     let directory = spooled::begin(upload_id)?;
-    let read = source::read_query(
-        query,
-        None,
-        &QueryOptions {
-            stamp: Stamp {
-                execution_id: execution_id.clone(),
-                user_id: Some(owner.user_id().to_owned()),
-                upload_id,
-                uploaded_at: Utc::now(),
+    let read = client::watched(|| {
+        source::read_query(
+            query,
+            None,
+            &QueryOptions {
+                stamp: Stamp {
+                    execution_id: execution_id.clone(),
+                    user_id: Some(owner.user_id().to_owned()),
+                    upload_id,
+                    uploaded_at: Utc::now(),
+                },
+                spool: &directory,
+                plan: options.plan(),
+                on_out_of_range,
+                files: SpoolOptions::new(guc::target_file_size()),
+                progress: &|_| {},
             },
-            spool: &directory,
-            plan: options.plan(),
-            on_out_of_range,
-            files: SpoolOptions::new(guc::target_file_size()),
-            progress: &|_| {},
-        },
-    )?;
+        )
+    })?;
     // Keys that the result lacks are told to whoever can mend the query, and not to the worker.
     options.strategy(&read.manifest, &execution_id)?;
     for (column, count) in &read.affected {

@@ -13,7 +13,7 @@ use crate::source::spooled;
 use crate::uploads::{self, NewUpload};
 use crate::watches::Watch;
 use crate::worker::registry::{self, Wake};
-use crate::{net, sandbox, tx};
+use crate::{client, net, sandbox, tx};
 
 /// Between two looks at an upload's state.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -33,7 +33,7 @@ fn wait_for_upload(
     id: i64,
     timeout: default!(Option<Interval>, "null"),
 ) -> Result<String, ErrorReport> {
-    Ok(wait(id, timeout)?)
+    Ok(client::watched(|| wait(id, timeout))?)
 }
 
 #[pg_extern(volatile, parallel_unsafe)]

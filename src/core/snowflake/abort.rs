@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::errors::{Defaults, NOT_EXECUTING, SESSION_EXPIRED};
+use super::farewell;
 use super::tokens::Tokens;
 use super::transport::{Call, Purpose, Transport};
 
@@ -54,9 +54,8 @@ impl AbortOnDrop {
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        // Without a runtime the process is ending, and the server notices by itself that the client is gone.
-        if let (Some(running), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(async move {
+        if let Some(running) = self.0.take() {
+            farewell::say(async move {
                 // Whoever dropped the statement learns nothing of it.
                 running.abort().await;
             });

@@ -9,6 +9,7 @@ mod auth;
 mod chunks;
 mod encryption;
 mod errors;
+mod farewell;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -39,6 +40,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
+pub use farewell::all_said;
 pub use key_pair::public_key_statement;
 pub use login::SessionInfo;
 pub use pool::{Pool, PoolKey, PooledSession};

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use uuid::Uuid;
 
+use super::farewell;
 use super::gate::Gate;
 use super::heartbeat::Heartbeat;
 use super::http::Http;
@@ -311,9 +312,8 @@ impl CloseOnDrop {
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        // Without a runtime the process is ending, and the server ends the session when it hears no more of it.
-        if let (Some(farewell), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(farewell);
+        if let Some(goodbye) = self.0.take() {
+            farewell::say(goodbye);
         }
     }
 }

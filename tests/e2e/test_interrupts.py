@@ -1,0 +1,238 @@
+"""Functions that wait end when they are told to: at Ctrl-C, a timeout, a termination and the loss of the client, wherever
+they are, and nobody else's DROP DATABASE waits for them."""
+
+from __future__ import annotations
+
+import select
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from harness import hostile, wait
+from harness.bridge import APPLICATION, DATABASE, Bridge
+from harness.hostile import Hostile
+
+# The promise is 200 ms, and `OVERSHOOTS` tells what it was; the rest is for a machine that is busy with other things.
+LIMIT = 3.0
+OVERSHOOTS: list[tuple[float, str]] = []
+EVENTS = ("cancel", "statement_timeout", "terminate", "lost client")
+STATEMENT_TIMEOUT = 1.0
+# A function of each kind: they differ in what they do before and after they wait.
+NETWORK = {
+    "test_connection": "select * from snowflake_bridge.test_connection('{name}')",
+    "list_tables": "select * from snowflake_bridge.list_tables(config => '{name}')",
+    "delete_uploaded": "select snowflake_bridge.delete_uploaded('1 day', 'T', config => '{name}')",
+    "create_config": "select snowflake_bridge.create_config(account_identifier => '{host}', username => 'U',"
+    " password => 'p', warehouse => 'W', database => 'D', schema => 'S', name => 'other')",
+    "update_config": "select snowflake_bridge.update_config(name => '{name}', schema => 'OTHER')",
+}
+
+
+class Caller:
+    """A client whose statement runs while the test goes on."""
+
+    def __init__(self, bridge: Bridge, sql: str) -> None:
+        self.bridge = bridge
+        self.connection = psycopg.connect(
+            host=str(bridge.cluster.sockets), dbname=DATABASE, user=APPLICATION, autocommit=True
+        )
+        self.connection.execute(f"set statement_timeout = '{60 * STATEMENT_TIMEOUT}s'")
+        self.pid = self.connection.info.backend_pid
+        self.sql = sql
+
+    def begin(self) -> None:
+        self.began = time.monotonic()
+        self.connection.pgconn.send_query(self.sql.encode())
+
+    def limit(self) -> None:
+        self.connection.execute(f"set statement_timeout = '{STATEMENT_TIMEOUT}s'")
+
+    def waits(self) -> bool:
+        sql = "select from pg_stat_activity where pid = %s and wait_event_type = 'Extension'"
+        return self.bridge.admin.execute(sql, [self.pid]).fetchone() is not None
+
+    def is_gone(self) -> bool:
+        return self.bridge.admin.execute("select from pg_stat_activity where pid = %s", [self.pid]).fetchone() is None
+
+    def answered(self, seconds: float) -> None:
+        pgconn = self.connection.pgconn
+        deadline = time.monotonic() + seconds
+        while pgconn.is_busy():
+            left = deadline - time.monotonic()
+            assert left > 0, f"no answer within {seconds:g} s: {self.sql}"
+            select.select([pgconn.socket], [], [], left)
+            try:
+                pgconn.consume_input()
+            except psycopg.OperationalError:
+                return  # terminated
+
+    def interrupted(self, event: str) -> float:
+        """Seconds from the event to the end."""
+        began = time.monotonic()
+        match event:
+            case "cancel":
+                self.bridge.admin.execute("select pg_cancel_backend(%s)", [self.pid])
+                self.answered(LIMIT)
+            case "statement_timeout":
+                began = self.began + STATEMENT_TIMEOUT
+                self.answered(STATEMENT_TIMEOUT + LIMIT)
+            case "terminate":
+                self.bridge.admin.execute("select pg_terminate_backend(%s)", [self.pid])
+                wait.until(self.is_gone, "the backend has ended", LIMIT, pause=0.002)
+            case "lost client":
+                self.connection.pgconn.finish()
+                wait.until(self.is_gone, "the backend has ended", LIMIT, pause=0.002)
+        return max(0.0, time.monotonic() - began)
+
+
+def overshoot(bridge: Bridge, sql: str, event: str, what: str, is_there: Callable[[Caller], bool]) -> None:
+    """Interrupts a statement once it `is_there`, and notes how long that took."""
+    caller = Caller(bridge, sql)
+    try:
+        if event == "statement_timeout":
+            caller.limit()
+        caller.begin()
+        wait.until(lambda: is_there(caller), f"{what} waits")
+        seconds = caller.interrupted(event)
+        OVERSHOOTS.append((seconds, f"{what}, {event}"))
+        assert seconds < LIMIT
+    finally:
+        caller.connection.close()
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[str, Hostile]]:
+    with hostile.servers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def shared(standin: Any, servers: dict[str, Hostile]) -> Iterator[Bridge]:
+    """One server for all of them: nothing here leaves anything behind. Its configurations have the names of the phases."""
+    bridge = Bridge(standin, hosts=[server.origin for server in servers.values()])
+    try:
+        bridge.ready()
+        for phase, server in servers.items():
+            secret = {"username": "U", "password": "p", "database": "D", "schema": "S", "warehouse": "W"}
+            bridge.call("create_config", name=phase, account_identifier=server.host, verify=False, **secret)
+        yield bridge
+    finally:
+        standin.clear_faults()
+        bridge.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def report(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The figure, in one line."""
+    yield
+    if OVERSHOOTS:
+        seconds, what = zip(*sorted(OVERSHOOTS), strict=True)
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print(
+                f"\ninterrupt overshoot: p50 {1000 * statistics.median(seconds):.0f} ms, max {1000 * seconds[-1]:.0f} ms"
+                f" ({what[-1]}), n = {len(seconds)}"
+            )
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("phase", hostile.PHASES)
+def test_on_the_network(shared: Bridge, servers: dict[str, Hostile], phase: str, event: str) -> None:
+    for name, sql in NETWORK.items():
+        server = servers[phase]
+        reached = server.reached
+        overshoot(
+            shared,
+            sql.format(name=phase, host=server.host),
+            event,
+            f"{name}, {phase}",
+            lambda caller: caller.waits() and (phase == "connect" or server.reached > reached),
+        )
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_statement_is_aborted_in_snowflake(shared: Bridge, event: str) -> None:
+    mark = shared.standin.audit_mark()
+    match = {"kind": "query", "sql": "SHOW"}
+    shared.standin.fault({"kind": "query", "sql": "^SHOW"}, {"delay_ms": 120_000})
+    overshoot(
+        shared,
+        "select * from snowflake_bridge.list_tables()",
+        event,
+        "list_tables, statement",
+        lambda _: shared.uploading(match, mark) is not None,
+    )
+    statement = shared.uploading(match, mark)["query"]["requestId"]
+
+    def is_said(kind: str, **fields: str) -> bool:
+        return any(
+            record["kind"] == kind and all(record.get(name) == value for name, value in fields.items())
+            for record in shared.standin.audit(mark)
+        )
+
+    wait.until(lambda: is_said("abort", aborts=statement), "the statement is aborted")
+    wait.until(lambda: is_said("session"), "the session is closed")
+    shared.standin.clear_faults()
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_while_waiting_for_an_upload(shared: Bridge, event: str) -> None:
+    mark = shared.standin.audit_mark()
+    shared.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 120_000})
+    shared.run(event, [{"a": 1}])
+    shared.uploading({"kind": "query", "sql": "COPY INTO"}, mark)
+    upload = shared.upload(event)["id"]
+    overshoot(
+        shared, f"select snowflake_bridge.wait_for_upload({upload})", event, "wait_for_upload", lambda c: c.waits()
+    )
+    shared.standin.clear_faults()
+    shared.completed(event)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize(
+    ("what", "query"),
+    [
+        ("its query", "select pg_sleep(100)"),
+        ("many rows", "select n, md5(n::text) from generate_series(1, 1000000000) n"),
+    ],
+    ids=["sleep", "rows"],
+)
+def test_while_a_query_is_read(shared: Bridge, event: str, what: str, query: str) -> None:
+    spool = shared.cluster.data / "snowflake_bridge_spool"
+    before = set(spool.glob("*/*"))
+    overshoot(
+        shared,
+        f"select snowflake_bridge.upload_query($${query}$$, 'never')",
+        event,
+        f"upload_query, {what}",
+        lambda _: set(spool.glob("*/*")) > before,
+    )
+    wait.until(lambda: set(spool.glob("*/*")) == before, "its files are gone")
+
+
+def test_nobody_elses_drop_database_waits(shared: Bridge, servers: dict[str, Hostile]) -> None:
+    statements = [NETWORK["list_tables"].format(name=phase) for phase in hostile.PHASES]
+    statements.append("select snowflake_bridge.upload_query('select n from generate_series(1, 1000000000) n', 'never')")
+    for sql in statements:
+        caller = Caller(shared, sql)
+        caller.begin()
+        with shared.cluster.connect() as server:
+            server.execute("create database bystander")
+            began = time.monotonic()
+            server.execute("drop database bystander")
+            assert time.monotonic() - began < LIMIT
+        caller.interrupted("terminate")
+        caller.connection.close()
+
+
+def test_a_connection_test_never_needs_the_whole_timeout(shared: Bridge) -> None:
+    settings = {"account_identifier": "hostile-headers.localhost", "username": "U", "password": "p"}
+    with shared.cluster.connect(DATABASE, APPLICATION) as caller:
+        caller.execute("set statement_timeout = '2s'")
+        row = caller.execute("select * from snowflake_bridge.test_connection(%s::jsonb)", [Jsonb(settings)]).fetchone()
+    assert row is not None and not row["success"] and "no answer" in row["message"]
