@@ -23,6 +23,9 @@ pub enum Error {
         message: String,
         hint: Option<String>,
     },
+    /// The worker's claim is not the upload's any more.
+    #[error("upload {upload} was taken over")]
+    TakenOver { upload: i64 },
     /// An ERROR that PostgreSQL raised and that was caught, with its transaction rolled back.
     #[error("{message}")]
     Server {
@@ -80,6 +83,7 @@ impl Error {
                 error.hint().map(str::to_owned),
             ),
             Self::Spi(_) => (PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, None),
+            Self::TakenOver { .. } => (PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, None),
             Self::User { sqlstate, hint, .. } | Self::Server { sqlstate, hint, .. } => {
                 (*sqlstate, hint.clone())
             }

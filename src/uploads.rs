@@ -2,6 +2,7 @@
 //! its rights (the worker has them); each transition is one statement in the caller's transaction.
 
 mod claim;
+mod record;
 mod spooled;
 mod turns;
 
@@ -15,7 +16,11 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-pub use claim::{Claimed, cancel_requests, claim, of_claim};
+pub use claim::{Claim, Claimed, claim, of_claim, to_stop};
+pub use record::{
+    NextState, record_completed, record_config, record_copying, record_error, record_read,
+    record_staged,
+};
 pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
 
 /// What to enter in the queue.
@@ -63,147 +68,6 @@ pub fn next_due() -> Result<Option<Duration>> {
              (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror)) - clock_timestamp())::float8",
     )?;
     Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))))
-}
-
-/// Records what was read, and by whose configuration it travels. The files are still on local disk only. How many values
-/// were out of range is known of what the worker read; what a caller read was counted then.
-///
-/// # Errors
-/// If the statement fails.
-pub fn record_read(
-    id: i64,
-    config_id: Uuid,
-    destination: &str,
-    manifest: &Manifest,
-    out_of_range: Option<u64>,
-) -> Result<()> {
-    run(
-        "update snowflake_bridge.uploads set config_id = $2, manifest = $3, staged_claim = null, staged_for = $4, \
-             out_of_range_count = coalesce($5, out_of_range_count), transaction_id = case when staged_for = $4 then transaction_id end where id = $1",
-        &[
-            id.into(),
-            to_pg_uuid(config_id).into(),
-            manifest_json(manifest)?.into(),
-            destination.into(),
-            out_of_range
-                .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
-                .into(),
-        ],
-    )
-}
-
-/// Records the configuration of an attempt that reads nothing, because an earlier one has staged the files.
-///
-/// # Errors
-/// If the statement fails.
-pub fn record_config(id: i64, config_id: Uuid) -> Result<()> {
-    run(
-        "update snowflake_bridge.uploads set config_id = $2 where id = $1",
-        &[id.into(), to_pg_uuid(config_id).into()],
-    )
-}
-
-/// Every file is in Snowflake's stage; later attempts load these and put nothing again.
-///
-/// # Errors
-/// If the statement fails.
-pub fn record_staged(id: i64) -> Result<()> {
-    run(
-        "update snowflake_bridge.uploads set state = 'staged', staged_claim = claim_count where id = $1",
-        &[id.into()],
-    )
-}
-
-/// The rows are about to be loaded in this Snowflake transaction.
-///
-/// # Errors
-/// If the statement fails.
-pub fn record_copying(id: i64, transaction: &str) -> Result<()> {
-    run(
-        "update snowflake_bridge.uploads set state = 'copying', transaction_id = $2 where id = $1",
-        &[id.into(), transaction.into()],
-    )
-}
-
-/// The rows are in the table, counted.
-///
-/// # Errors
-/// If the statement fails.
-pub fn record_completed(
-    id: i64,
-    target: &str,
-    rows: u64,
-    bytes: u64,
-    query_id: Option<&str>,
-) -> Result<()> {
-    run(
-        "update snowflake_bridge.uploads set state = 'completed', target = $2, row_count = $3, byte_count = $4, \
-             query_id = $5, error_message = null, error_hint = null, error_code = null, error_sqlstate = null, \
-             completed_at = clock_timestamp(), needs_mirror = true, mirror_after = clock_timestamp() where id = $1",
-        &[
-            id.into(),
-            target.into(),
-            i64::try_from(rows).unwrap_or(i64::MAX).into(),
-            i64::try_from(bytes).unwrap_or(i64::MAX).into(),
-            query_id.into(),
-        ],
-    )
-}
-
-/// What becomes of an upload after an attempt that did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextState {
-    Retry(Duration),
-    Failed,
-    Canceled,
-    NeedsCredentials,
-}
-
-/// The attempt ended with an error.
-///
-/// # Errors
-/// If the statement fails.
-pub fn record_error(id: i64, next: NextState, error: &Error) -> Result<()> {
-    let (state, delay) = match next {
-        NextState::Retry(delay) => ("retry", delay),
-        NextState::Failed => ("failed", Duration::ZERO),
-        NextState::Canceled => ("canceled", Duration::ZERO),
-        NextState::NeedsCredentials => ("needs_credentials", Duration::ZERO),
-    };
-    let (sqlstate, mut hint) = error.sqlstate_and_hint();
-    if next == NextState::NeedsCredentials {
-        let cure = "Correct the configuration with snowflake_bridge.update_config; the upload then goes on by itself.";
-        hint = Some(hint.map_or_else(|| cure.to_owned(), |hint| format!("{hint} {cure}")));
-    }
-    let (code, remote_sqlstate, query_id) = match error {
-        Error::Core(core) => (core.code(), core.sqlstate(), core.query_id()),
-        _ => (None, None, None),
-    };
-    let message = match error {
-        Error::Core(core) => core.message().to_owned(),
-        other => other.to_string(),
-    };
-    run(
-        "update snowflake_bridge.uploads set state = $2, \
-             next_attempt_at = clock_timestamp() + case when cancel_requested then '0' else make_interval(secs => $3) end, \
-             error_message = $4, error_hint = $5, error_code = $6, error_sqlstate = $7, query_id = $8, \
-             completed_at = case when $2 = 'retry' then null else clock_timestamp() end, \
-             staged_claim = case when $2 = 'canceled' then null else staged_claim end, \
-             manifest = case when $2 = 'canceled' and watch_id is null then null else manifest end, \
-             needs_mirror = true, mirror_after = clock_timestamp() where id = $1",
-        &[
-            id.into(),
-            state.into(),
-            delay.as_secs_f64().into(),
-            message.into(),
-            hint.into(),
-            code.into(),
-            remote_sqlstate
-                .map_or_else(|| unpack_sqlstate(sqlstate), str::to_owned)
-                .into(),
-            query_id.into(),
-        ],
-    )
 }
 
 /// Uploads whose rows a load of this one replaces: earlier ones of the same execution that may have loaded something.
@@ -282,10 +146,6 @@ fn manifest_json(manifest: &Manifest) -> Result<JsonB> {
         bridge_core::Error::new(kind, "cannot write the manifest").with_source(error)
     })?;
     Ok(JsonB(json))
-}
-
-fn run(query: &str, args: &[DatumWithOid<'_>]) -> Result<()> {
-    Ok(Spi::run_with_args(query, args)?)
 }
 
 fn one<T: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<T> {

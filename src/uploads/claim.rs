@@ -10,6 +10,13 @@ use super::{from_pg_uuid, turns};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
 
+/// One taking of an upload by a worker. Whoever takes it again gets another number, and nobody else's counts any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Claim {
+    pub upload: i64,
+    pub number: i32,
+}
+
 /// An upload that this worker has taken.
 #[derive(Debug, Clone)]
 pub struct Claimed {
@@ -23,7 +30,7 @@ pub struct Claimed {
     pub options: serde_json::Value,
     pub attempt: i32,
     pub manifest: Option<Manifest>,
-    /// Counts every time a worker took the upload.
+    /// The number of this claim.
     pub claim: i32,
     /// The claim that staged all files, if one did.
     pub staged_claim: Option<i32>,
@@ -32,6 +39,16 @@ pub struct Claimed {
     pub transaction: Option<String>,
     /// Somebody wants it to stop.
     pub cancel_requested: bool,
+}
+
+impl Claimed {
+    /// Under which the worker records what comes of it.
+    pub fn as_claim(&self) -> Claim {
+        Claim {
+            upload: self.id,
+            number: self.claim,
+        }
+    }
 }
 
 /// Takes up to `limit` due uploads. The attempt is counted here, and committed before the row is touched. An execution
@@ -81,7 +98,7 @@ pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
 ///
 /// # Errors
 /// If the statement fails.
-pub fn of_claim(id: i64, claim: i32) -> Result<Option<Claimed>> {
+pub fn of_claim(claim: Claim) -> Result<Option<Claimed>> {
     Spi::connect(|client| {
         let rows = client.select(
             &format!(
@@ -89,7 +106,7 @@ pub fn of_claim(id: i64, claim: i32) -> Result<Option<Claimed>> {
                  where u.id = $1 and u.claim_count = $2 and u.state = 'claimed'"
             ),
             Some(1),
-            &[id.into(), claim.into()],
+            &[claim.upload.into(), claim.number.into()],
         )?;
         Ok(claimed(rows)?.pop())
     })
@@ -131,20 +148,30 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
     Ok(claimed)
 }
 
-/// Uploads in flight that somebody wants to stop.
+/// Which of these claims have to stop: somebody wants that, or has taken the upload over.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn cancel_requests() -> Result<Vec<i64>> {
+pub fn to_stop(claims: &[Claim]) -> Result<Vec<Claim>> {
+    let (uploads, numbers): (Vec<i64>, Vec<i32>) = claims
+        .iter()
+        .map(|claim| (claim.upload, claim.number))
+        .unzip();
     Spi::connect(|client| {
-        client
-            .select(
-                "select u.id from snowflake_bridge.uploads u \
-                 where u.cancel_requested and u.state in ('claimed', 'staged', 'copying')",
-                None,
-                &[],
-            )?
-            .map(|row| Ok(row.get::<i64>(1)?.unwrap_or_default()))
-            .collect()
+        let rows = client.select(
+            "select c.upload, c.number from unnest($1, $2) as c (upload, number) \
+             left join snowflake_bridge.uploads u on u.id = c.upload and u.claim_count = c.number \
+                 and u.state in ('claimed', 'staged', 'copying') \
+             where u.id is null or u.cancel_requested",
+            None,
+            &[uploads.into(), numbers.into()],
+        )?;
+        let mut stopped = Vec::new();
+        for row in rows {
+            if let (Some(upload), Some(number)) = (row.get(1)?, row.get(2)?) {
+                stopped.push(Claim { upload, number });
+            }
+        }
+        Ok(stopped)
     })
 }

@@ -45,7 +45,7 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
     }
     let attempt = Attempt::plan(upload)?;
     if let Some((manifest, claim)) = attempt.staged() {
-        tx::transaction(|| uploads::record_config(upload.id, attempt.plan.config.id))?;
+        tx::transaction(|| uploads::record_config(upload.as_claim(), attempt.plan.config.id))?;
         let job = attempt.into_job(spool_root, read_at, manifest, Some(claim))?;
         return Ok(Begun::Job(Box::new(job)));
     }
@@ -97,7 +97,7 @@ impl<'a> Attempt<'a> {
         let config = &plan.config;
         if !config.is_active {
             // By this, update_config finds the upload again.
-            tx::transaction(|| uploads::record_config(upload.id, config.id))?;
+            tx::transaction(|| uploads::record_config(upload.as_claim(), config.id))?;
             return Err(bridge_core::Error::new(
                 ErrorKind::Credentials,
                 format!(
@@ -138,7 +138,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<Job> {
         tx::transaction(|| {
             uploads::record_read(
-                self.upload.id,
+                self.upload.as_claim(),
                 self.plan.config.id,
                 &self.destination,
                 &manifest,
@@ -164,10 +164,9 @@ impl<'a> Attempt<'a> {
             ..
         } = self;
         Ok(Job {
-            id: upload.id,
+            claim: upload.as_claim(),
             upload_id: upload.upload_id,
             installation_id: plan.installation_id,
-            claim: upload.claim,
             pool_key: PoolKey::new(plan.config.id, plan.config.version),
             settings: plan.settings,
             read_at,

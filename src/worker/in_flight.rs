@@ -12,7 +12,7 @@ use super::entry::end_if_dropped;
 use super::registry::{self, Live};
 use super::runner::Canceler;
 use super::verdict::next_state;
-use crate::error::{Error, log_error, log_message};
+use crate::error::{Error, Result, log_error, log_message};
 use crate::uploads::{self, Claimed, NextState};
 use crate::{configs, tx};
 
@@ -50,32 +50,32 @@ impl InFlight {
         });
     }
 
-    /// Its rows are in the table.
-    pub(super) fn completed(self, target: &str, outcome: &Outcome) {
+    /// Its rows are in the table. Returns whether that was recorded.
+    pub(super) fn completed(self, target: &str, outcome: &Outcome) -> bool {
         let id = self.upload.id;
         let recorded = tx::transaction(|| {
             uploads::record_completed(
-                id,
+                self.upload.as_claim(),
                 target,
                 outcome.rows,
                 outcome.bytes,
                 outcome.query_id.as_deref(),
             )
         });
-        self.forget(recorded.is_ok());
-        match recorded {
-            Ok(()) => log_message(&format!(
+        if self.end(recorded, true) {
+            log_message(&format!(
                 "snowflake_bridge: upload {id} of execution {} completed: {} rows into {target} in {:.3} s",
                 quoted(&self.upload.execution_id),
                 outcome.rows,
                 self.begun.elapsed().as_secs_f64()
-            )),
-            Err(error) => end_unrecorded(id, &error),
+            ));
+            return true;
         }
+        false
     }
 
-    /// This attempt has ended without.
-    pub(super) fn failed(self, error: &Error) {
+    /// This attempt has ended without. Returns whether that was recorded.
+    pub(super) fn failed(self, error: &Error) -> bool {
         let id = self.upload.id;
         let mut next = next_state(error, self.upload.attempt);
         if next == NextState::NeedsCredentials
@@ -91,8 +91,11 @@ impl InFlight {
                 ),
             }
         }
-        let recorded = tx::transaction(|| uploads::record_error(id, next, error));
-        self.forget(next == NextState::Canceled);
+        let recorded =
+            tx::transaction(|| uploads::record_error(self.upload.as_claim(), next, error));
+        if !self.end(recorded, next == NextState::Canceled) {
+            return false;
+        }
         let execution = quoted(&self.upload.execution_id);
         match next {
             NextState::Retry(delay) => pgrx::warning!(
@@ -105,23 +108,38 @@ impl InFlight {
                 error,
             ),
         }
-        if let Err(error) = recorded {
-            end_unrecorded(id, &error);
-        }
+        true
     }
 
     /// The files of an attempt go with it. Those that a caller left stay until the upload `is_over`: nobody can read their
-    /// rows again.
-    fn forget(&self, is_over: bool) {
-        registry::end_progress(self.upload.id);
-        if is_over || self.upload.watch_id.is_some() {
-            bridge_core::spool::remove(&self.spool);
+    /// rows again. Returns whether the end was recorded; if not, all but this claim's own files are somebody else's.
+    fn end(&self, recorded: Result<()>, is_over: bool) -> bool {
+        let Claimed {
+            id, claim, attempt, ..
+        } = self.upload;
+        registry::end_progress(id);
+        match recorded {
+            Ok(()) => {
+                if is_over || self.upload.watch_id.is_some() {
+                    bridge_core::spool::remove(&self.spool);
+                }
+                true
+            }
+            Err(Error::TakenOver { .. }) => {
+                bridge_core::spool::remove(&self.spool.join(claim.to_string()));
+                pgrx::warning!(
+                    "snowflake_bridge: upload {id} of execution {} was taken over while this worker was at it; nothing of its attempt {attempt} is recorded",
+                    quoted(&self.upload.execution_id)
+                );
+                false
+            }
+            Err(error) => end_unrecorded(id, &error),
         }
     }
 }
 
 /// The end of an upload could not be written down. The next worker finds it in flight and asks Snowflake what came of it.
-fn end_unrecorded(id: i64, error: &Error) {
+fn end_unrecorded(id: i64, error: &Error) -> ! {
     log_error(
         &format!("snowflake_bridge: cannot record the end of upload {id}; the worker starts anew"),
         error,

@@ -26,15 +26,15 @@ use super::registry::{self, Live};
 use super::{entry, signals};
 use crate::error::{Error, Result, log_error};
 use crate::source::spooled;
-use crate::uploads::{self, Claimed};
+use crate::uploads::{self, Claim, Claimed};
 use crate::{guc, tx};
 
 /// Between two looks of others at how many rows were read.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 thread_local! {
-    /// The readers that this worker has started, by upload.
-    static RUNNING: RefCell<HashMap<i64, DynamicBackgroundWorker>> = RefCell::new(HashMap::new());
+    /// The readers that this worker has started.
+    static RUNNING: RefCell<HashMap<Claim, DynamicBackgroundWorker>> = RefCell::new(HashMap::new());
 }
 
 /// Whether another reader may be started.
@@ -55,8 +55,7 @@ pub(super) fn start(upload: &Claimed) -> bool {
     let task = Task {
         database: database.to_u32(),
         user: user.to_u32(),
-        upload: upload.id,
-        claim: upload.claim,
+        claim: upload.as_claim(),
     };
     let started = BackgroundWorkerBuilder::new(&format!("snowflake_bridge reader: {}", upload.id))
         .set_type("snowflake_bridge reader")
@@ -70,17 +69,17 @@ pub(super) fn start(upload: &Claimed) -> bool {
         .load_dynamic();
     match started {
         Ok(handle) => {
-            RUNNING.with_borrow_mut(|running| running.insert(upload.id, handle));
+            RUNNING.with_borrow_mut(|running| running.insert(upload.as_claim(), handle));
             true
         }
         Err(_) => false,
     }
 }
 
-/// The uploads whose readers have ended since this was asked the last time.
-pub(super) fn ended() -> Vec<i64> {
+/// The claims whose readers have ended since this was asked the last time.
+pub(super) fn ended() -> Vec<Claim> {
     RUNNING.with_borrow_mut(|running| {
-        let ended: Vec<i64> = running
+        let ended: Vec<Claim> = running
             .iter()
             .filter(|(_, reader)| {
                 matches!(
@@ -88,20 +87,20 @@ pub(super) fn ended() -> Vec<i64> {
                     Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied)
                 )
             })
-            .map(|(id, _)| *id)
+            .map(|(claim, _)| *claim)
             .collect();
-        for id in &ended {
-            running.remove(id);
+        for claim in &ended {
+            running.remove(claim);
         }
         ended
     })
 }
 
-/// Tells the reader of an upload to end; it is among the [`ended`] once it has.
-pub(super) fn end(upload: i64) {
+/// Tells the reader of a claim to end; it is among the [`ended`] once it has.
+pub(super) fn end(claim: Claim) {
     RUNNING.with_borrow(|running| {
         // One that has not begun yet is told at the next look.
-        if let Some(Ok(pid)) = running.get(&upload).map(DynamicBackgroundWorker::pid) {
+        if let Some(Ok(pid)) = running.get(&claim).map(DynamicBackgroundWorker::pid) {
             // SAFETY: a signal to a process of ours, which PostgreSQL says is running.
             unsafe { libc::kill(pid, libc::SIGTERM) };
         }
@@ -166,8 +165,7 @@ fn report_file(upload: &Claimed, spool_root: &Path) -> PathBuf {
 struct Task {
     database: u32,
     user: u32,
-    upload: i64,
-    claim: i32,
+    claim: Claim,
 }
 
 impl std::fmt::Display for Task {
@@ -175,10 +173,9 @@ impl std::fmt::Display for Task {
         let Self {
             database,
             user,
-            upload,
-            claim,
+            claim: Claim { upload, number },
         } = self;
-        write!(f, "{database} {user} {upload} {claim}")
+        write!(f, "{database} {user} {upload} {number}")
     }
 }
 
@@ -194,8 +191,10 @@ impl FromStr for Task {
         Ok(Self {
             database: number(words.next())?,
             user: number(words.next())?,
-            upload: number(words.next())?,
-            claim: number(words.next())?,
+            claim: Claim {
+                upload: number(words.next())?,
+                number: number(words.next())?,
+            },
         })
     }
 }
@@ -231,7 +230,7 @@ impl From<Result<Read>> for Report {
                 message: Error::Spi(error).to_string(),
                 hint: None,
             },
-            Err(error @ (Error::User { .. } | Error::Server { .. })) => {
+            Err(error @ (Error::User { .. } | Error::Server { .. } | Error::TakenOver { .. })) => {
                 let (sqlstate, hint) = error.sqlstate_and_hint();
                 Self::Server {
                     sqlstate: sqlstate as i32,
@@ -266,7 +265,7 @@ pub extern "C-unwind" fn snowflake_bridge_reader_main(_argument: pg_sys::Datum) 
 fn work(task: Task) -> Result<()> {
     entry::settle_session("snowflake_bridge reader")?;
     let spool_root = spooled::root()?;
-    let Some(upload) = tx::transaction(|| uploads::of_claim(task.upload, task.claim))? else {
+    let Some(upload) = tx::transaction(|| uploads::of_claim(task.claim))? else {
         // Canceled, or taken anew by another worker.
         return Ok(());
     };

@@ -18,13 +18,13 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::net::{self, EventFd};
+use crate::uploads::Claim;
 
 /// Everything the network thread needs for one upload, in plain values.
 pub struct Job {
-    pub id: i64,
+    pub claim: Claim,
     pub upload_id: Uuid,
     pub installation_id: Uuid,
-    pub claim: i32,
     pub pool_key: PoolKey,
     pub settings: ConnectionSettings,
     /// When the settings were read.
@@ -54,7 +54,7 @@ impl Job {
             "~/snowflake_bridge/{}/{}/{}/",
             self.installation_id,
             self.upload_id,
-            self.staged_claim.unwrap_or(self.claim)
+            self.staged_claim.unwrap_or(self.claim.number)
         )
     }
 }
@@ -62,18 +62,24 @@ impl Job {
 /// What the network thread tells the main thread about an upload.
 pub enum Event {
     /// Shown to whoever asks; may be lost.
-    Progress { id: i64, phase: Phase, staged: u64 },
+    Progress {
+        claim: Claim,
+        phase: Phase,
+        staged: u64,
+    },
     /// Must be durable before the answer is sent; the upload waits for it.
     Record {
-        id: i64,
+        claim: Claim,
         entry: Entry,
         answer: oneshot::Sender<Result<()>>,
     },
-    /// The last word on this attempt.
+    /// The last word on this attempt. Sent back is that it was recorded: then what the attempt left is this worker's to
+    /// tidy up.
     Finished {
-        id: i64,
+        claim: Claim,
         target: Option<String>,
         result: Result<Outcome>,
+        recorded: oneshot::Sender<()>,
     },
 }
 
@@ -98,17 +104,33 @@ impl Reporter {
         Ok(())
     }
 
-    async fn record(&self, id: i64, entry: Entry) -> Result<()> {
+    async fn record(&self, claim: Claim, entry: Entry) -> Result<()> {
         let (answer, answered) = oneshot::channel();
-        self.send(Event::Record { id, entry, answer })?;
+        self.send(Event::Record {
+            claim,
+            entry,
+            answer,
+        })?;
         answered
             .await
             .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?
     }
+
+    /// Returns whether it was recorded: not if another claim has taken the upload over, whose files are in the stage.
+    async fn finish(&self, claim: Claim, target: Option<String>, result: Result<Outcome>) -> bool {
+        let (recorded, is_recorded) = oneshot::channel();
+        let event = Event::Finished {
+            claim,
+            target,
+            result,
+            recorded,
+        };
+        self.send(event).is_ok() && is_recorded.await.is_ok()
+    }
 }
 
 struct WorkerLedger<'a> {
-    id: i64,
+    claim: Claim,
     reporter: &'a Reporter,
     /// From when on nobody can stop the upload any more.
     is_committing: &'a AtomicBool,
@@ -117,13 +139,13 @@ struct WorkerLedger<'a> {
 #[async_trait]
 impl Ledger for WorkerLedger<'_> {
     async fn staged(&self) -> Result<()> {
-        self.reporter.record(self.id, Entry::Staged).await
+        self.reporter.record(self.claim, Entry::Staged).await
     }
 
     async fn copying(&self, transaction: &str) -> Result<()> {
         let transaction = transaction.to_owned();
         self.reporter
-            .record(self.id, Entry::Copying { transaction })
+            .record(self.claim, Entry::Copying { transaction })
             .await
     }
 
@@ -133,7 +155,7 @@ impl Ledger for WorkerLedger<'_> {
         }
         // Lost only when the worker is shutting down, and then nobody is left to look.
         let _ = self.reporter.send(Event::Progress {
-            id: self.id,
+            claim: self.claim,
             phase,
             staged,
         });
@@ -163,7 +185,7 @@ pub fn start(job: Job, pool: Arc<Pool>, reporter: Reporter) -> crate::error::Res
 }
 
 async fn carry(job: Job, pool: Arc<Pool>, reporter: Reporter, canceled: oneshot::Receiver<()>) {
-    let id = job.id;
+    let claim = job.claim;
     let mut target = None;
     let is_committing = AtomicBool::new(false);
     let result = tokio::select! {
@@ -173,11 +195,7 @@ async fn carry(job: Job, pool: Arc<Pool>, reporter: Reporter, canceled: oneshot:
     };
     match result {
         Ok(mut loaded) => {
-            let result = Ok(loaded.outcome);
-            if reporter
-                .send(Event::Finished { id, target, result })
-                .is_ok()
-            {
+            if reporter.finish(claim, target, Ok(loaded.outcome)).await {
                 // What stays in the stage costs storage, not correctness.
                 let cleaned =
                     net::guarded(upload::clean_up(&loaded.upload, &mut loaded.session)).await;
@@ -189,9 +207,7 @@ async fn carry(job: Job, pool: Arc<Pool>, reporter: Reporter, canceled: oneshot:
         }
         Err(error) => {
             let is_canceled = error.kind() == ErrorKind::Canceled;
-            let result = Err(error);
-            let reported = reporter.send(Event::Finished { id, target, result });
-            if is_canceled && reported.is_ok() {
+            if reporter.finish(claim, target, Err(error)).await && is_canceled {
                 // As above.
                 let _ = net::guarded(remove_staged(&job, &pool)).await;
             }
@@ -250,7 +266,7 @@ async fn run(
         is_canceled: job.is_canceled,
     };
     let ledger = WorkerLedger {
-        id: job.id,
+        claim: job.claim,
         reporter,
         is_committing,
     };

@@ -22,7 +22,7 @@ use super::{mirror, reader, signals};
 use crate::error::{Result, log_error, log_message};
 use crate::owner::Owner;
 use crate::source::spooled;
-use crate::uploads::{self, Claimed};
+use crate::uploads::{self, Claim, Claimed};
 use crate::{guc, net, tx};
 
 pub(super) struct Service {
@@ -30,7 +30,7 @@ pub(super) struct Service {
     pool: Arc<Pool>,
     reporter: Reporter,
     events: Receiver<Event>,
-    in_flight: HashMap<i64, InFlight>,
+    in_flight: HashMap<Claim, InFlight>,
 }
 
 /// The pool of this process, for its end.
@@ -127,20 +127,24 @@ impl Service {
         }
     }
 
-    /// Stops what somebody wants to stop.
-    fn cancel(&mut self) -> Result<()> {
-        for id in tx::transaction(uploads::cancel_requests)? {
-            let Some(in_flight) = self.in_flight.get_mut(&id) else {
+    /// Stops what somebody wants to stop, or has taken over.
+    fn stop(&mut self) -> Result<()> {
+        let claims: Vec<Claim> = self.in_flight.keys().copied().collect();
+        if claims.is_empty() {
+            return Ok(());
+        }
+        for claim in tx::transaction(|| uploads::to_stop(&claims))? {
+            let Some(in_flight) = self.in_flight.get_mut(&claim) else {
                 continue;
             };
             in_flight.is_canceled = true;
             match &mut in_flight.stage {
                 Stage::WaitsForReader => {
-                    if let Some(in_flight) = self.in_flight.remove(&id) {
+                    if let Some(in_flight) = self.in_flight.remove(&claim) {
                         in_flight.failed(&upload::canceled().into());
                     }
                 }
-                Stage::Reader => reader::end(id),
+                Stage::Reader => reader::end(claim),
                 Stage::Network(canceler) => {
                     if let Some(canceler) = canceler.take() {
                         canceler.cancel();
@@ -153,7 +157,7 @@ impl Service {
 
     /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
     fn work(&mut self) -> Result<Option<Duration>> {
-        self.cancel()?;
+        self.stop()?;
         loop {
             let free = guc::max_concurrent_uploads().saturating_sub(self.in_flight.len());
             let share = guc::max_concurrent_uploads().div_ceil(2);
@@ -185,7 +189,7 @@ impl Service {
     }
 
     fn begin(&mut self, upload: Claimed) {
-        let id = upload.id;
+        let (id, claim) = (upload.id, upload.as_claim());
         registry::report_running(&format!("snowflake_bridge: upload {id}"));
         log_message(&format!(
             "snowflake_bridge: upload {id} of execution {} started, attempt {}",
@@ -210,10 +214,12 @@ impl Service {
             Ok(Begun::Job(job)) => self.send(in_flight, *job),
             Ok(Begun::ForReader) => {
                 in_flight.show(Phase::Reading, 0);
-                self.in_flight.insert(id, in_flight);
+                self.in_flight.insert(claim, in_flight);
                 self.start_readers();
             }
-            Err(error) => in_flight.failed(&error),
+            Err(error) => {
+                in_flight.failed(&error);
+            }
         }
     }
 
@@ -226,9 +232,12 @@ impl Service {
             Ok(canceler) => {
                 in_flight.stage = Stage::Network(Some(canceler));
                 in_flight.show(Phase::Staging, 0);
-                self.in_flight.insert(in_flight.upload.id, in_flight);
+                self.in_flight
+                    .insert(in_flight.upload.as_claim(), in_flight);
             }
-            Err(error) => in_flight.failed(&error),
+            Err(error) => {
+                in_flight.failed(&error);
+            }
         }
     }
 
@@ -250,29 +259,30 @@ impl Service {
                     let upload = &in_flight.upload;
                     (being_read.contains(&upload.owner), upload.id)
                 })
-                .map(|in_flight| in_flight.upload.id);
-            let Some(in_flight) = next.and_then(|id| self.in_flight.get_mut(&id)) else {
+                .map(|in_flight| in_flight.upload.as_claim());
+            let Some(in_flight) = next.and_then(|claim| self.in_flight.get_mut(&claim)) else {
                 return;
             };
             if reader::start(&in_flight.upload) {
                 in_flight.stage = Stage::Reader;
                 continue;
             }
-            let id = in_flight.upload.id;
+            let claim = in_flight.upload.as_claim();
             log_message(&format!(
-                "snowflake_bridge: no free background worker slot for reading upload {id}, which the worker now does itself; raise max_worker_processes"
+                "snowflake_bridge: no free background worker slot for reading upload {}, which the worker now does itself; raise max_worker_processes",
+                claim.upload
             ));
             let read = reading::read_all(&in_flight.upload, &self.spool_root, &|_| {});
-            self.has_read(id, read);
+            self.has_read(claim, read);
         }
     }
 
     fn handle_readers(&mut self) {
         let ended = reader::ended();
-        for id in &ended {
-            if let Some(in_flight) = self.in_flight.get(id) {
+        for claim in &ended {
+            if let Some(in_flight) = self.in_flight.get(claim) {
                 let read = reader::result(&in_flight.upload, &self.spool_root);
-                self.has_read(*id, read);
+                self.has_read(*claim, read);
             }
         }
         if !ended.is_empty() {
@@ -280,8 +290,8 @@ impl Service {
         }
     }
 
-    fn has_read(&mut self, id: i64, read: Result<Read>) {
-        let Some(in_flight) = self.in_flight.remove(&id) else {
+    fn has_read(&mut self, claim: Claim, read: Result<Read>) {
+        let Some(in_flight) = self.in_flight.remove(&claim) else {
             return;
         };
         // As for the configuration of an upload that begins.
@@ -296,22 +306,34 @@ impl Service {
             read.and_then(|read| begin::go_on(upload, &self.spool_root, Instant::now(), read));
         match job {
             Ok(job) => self.send(in_flight, job),
-            Err(error) => in_flight.failed(&error),
+            Err(error) => {
+                in_flight.failed(&error);
+            }
         }
     }
 
     fn handle_events(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             match event {
-                Event::Progress { id, phase, staged } => {
-                    if let Some(in_flight) = self.in_flight.get(&id) {
+                Event::Progress {
+                    claim,
+                    phase,
+                    staged,
+                } => {
+                    if let Some(in_flight) = self.in_flight.get(&claim) {
                         in_flight.show(phase, staged);
                     }
                 }
-                Event::Record { id, entry, answer } => {
+                Event::Record {
+                    claim,
+                    entry,
+                    answer,
+                } => {
                     let recorded = tx::transaction(|| match &entry {
-                        Entry::Staged => uploads::record_staged(id),
-                        Entry::Copying { transaction } => uploads::record_copying(id, transaction),
+                        Entry::Staged => uploads::record_staged(claim),
+                        Entry::Copying { transaction } => {
+                            uploads::record_copying(claim, transaction)
+                        }
                     });
                     // If the upload is gone, nobody waits for the answer.
                     let _ = answer.send(recorded.map_err(|error| {
@@ -321,15 +343,24 @@ impl Service {
                         )
                     }));
                 }
-                Event::Finished { id, target, result } => {
-                    let Some(in_flight) = self.in_flight.remove(&id) else {
+                Event::Finished {
+                    claim,
+                    target,
+                    result,
+                    recorded,
+                } => {
+                    let Some(in_flight) = self.in_flight.remove(&claim) else {
                         continue;
                     };
-                    match result {
+                    let is_recorded = match result {
                         Ok(outcome) => {
                             in_flight.completed(target.as_deref().unwrap_or_default(), &outcome)
                         }
                         Err(error) => in_flight.failed(&error.into()),
+                    };
+                    if is_recorded {
+                        // Nobody listens where nothing is left to tidy up.
+                        let _ = recorded.send(());
                     }
                 }
             }

@@ -13,7 +13,8 @@ pub(super) fn next_state(error: &Error, attempt: i32) -> NextState {
     let (kind, retry_after) = match error {
         Error::Core(error) => (error.kind(), error.retry_after()),
         // Our own or the application's tables could not be read: a lock, a full disk, a deadlock. Or the row is bad.
-        Error::Spi(_) => (ErrorKind::Transient, None),
+        // What was taken over is somebody else's to judge.
+        Error::Spi(_) | Error::TakenOver { .. } => (ErrorKind::Transient, None),
         Error::Server { sqlstate, .. } if is_passing(*sqlstate) => (ErrorKind::Transient, None),
         Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
     };

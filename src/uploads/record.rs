@@ -1,0 +1,177 @@
+//! What a worker writes down about an upload that it has claimed. Each statement names the claim, and changes nothing if
+//! that is not the upload's any more: somebody else has taken the upload over, and only they know how it stands.
+
+use std::time::Duration;
+
+use bridge_core::spool::Manifest;
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+use uuid::Uuid;
+
+use super::{Claim, manifest_json, to_pg_uuid, unpack_sqlstate};
+use crate::error::{Error, Result};
+
+/// Records what was read, and by whose configuration it travels. The files are still on local disk only. How many values
+/// were out of range is known of what the worker read; what a caller read was counted then.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_read(
+    claim: Claim,
+    config_id: Uuid,
+    destination: &str,
+    manifest: &Manifest,
+    out_of_range: Option<u64>,
+) -> Result<()> {
+    record(
+        claim,
+        "config_id = $3, manifest = $4, staged_claim = null, staged_for = $5, \
+             out_of_range_count = coalesce($6, out_of_range_count), \
+             transaction_id = case when staged_for = $5 then transaction_id end",
+        [
+            to_pg_uuid(config_id).into(),
+            manifest_json(manifest)?.into(),
+            destination.into(),
+            out_of_range
+                .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
+                .into(),
+        ],
+    )
+}
+
+/// Records the configuration of an attempt that reads nothing, because an earlier one has staged the files.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_config(claim: Claim, config_id: Uuid) -> Result<()> {
+    record(claim, "config_id = $3", [to_pg_uuid(config_id).into()])
+}
+
+/// Every file is in Snowflake's stage; later attempts load these and put nothing again.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_staged(claim: Claim) -> Result<()> {
+    record(claim, "state = 'staged', staged_claim = claim_count", [])
+}
+
+/// The rows are about to be loaded in this Snowflake transaction.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_copying(claim: Claim, transaction: &str) -> Result<()> {
+    record(
+        claim,
+        "state = 'copying', transaction_id = $3",
+        [transaction.into()],
+    )
+}
+
+/// The rows are in the table, counted.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_completed(
+    claim: Claim,
+    target: &str,
+    rows: u64,
+    bytes: u64,
+    query_id: Option<&str>,
+) -> Result<()> {
+    record(
+        claim,
+        "state = 'completed', target = $3, row_count = $4, byte_count = $5, query_id = $6, \
+             error_message = null, error_hint = null, error_code = null, error_sqlstate = null, \
+             completed_at = clock_timestamp(), needs_mirror = true, mirror_after = clock_timestamp()",
+        [
+            target.into(),
+            i64::try_from(rows).unwrap_or(i64::MAX).into(),
+            i64::try_from(bytes).unwrap_or(i64::MAX).into(),
+            query_id.into(),
+        ],
+    )
+}
+
+/// What becomes of an upload after an attempt that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextState {
+    Retry(Duration),
+    Failed,
+    Canceled,
+    NeedsCredentials,
+}
+
+/// The attempt ended with an error.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_error(claim: Claim, next: NextState, error: &Error) -> Result<()> {
+    let (state, delay) = match next {
+        NextState::Retry(delay) => ("retry", delay),
+        NextState::Failed => ("failed", Duration::ZERO),
+        NextState::Canceled => ("canceled", Duration::ZERO),
+        NextState::NeedsCredentials => ("needs_credentials", Duration::ZERO),
+    };
+    let (sqlstate, mut hint) = error.sqlstate_and_hint();
+    if next == NextState::NeedsCredentials {
+        let cure = "Correct the configuration with snowflake_bridge.update_config; the upload then goes on by itself.";
+        hint = Some(hint.map_or_else(|| cure.to_owned(), |hint| format!("{hint} {cure}")));
+    }
+    let (code, remote_sqlstate, query_id) = match error {
+        Error::Core(core) => (core.code(), core.sqlstate(), core.query_id()),
+        _ => (None, None, None),
+    };
+    let message = match error {
+        Error::Core(core) => core.message().to_owned(),
+        other => other.to_string(),
+    };
+    record(
+        claim,
+        "state = $3, \
+             next_attempt_at = clock_timestamp() + case when cancel_requested then '0' else make_interval(secs => $4) end, \
+             error_message = $5, error_hint = $6, error_code = $7, error_sqlstate = $8, query_id = $9, \
+             completed_at = case when $3 = 'retry' then null else clock_timestamp() end, \
+             staged_claim = case when $3 = 'canceled' then null else staged_claim end, \
+             manifest = case when $3 = 'canceled' and watch_id is null then null else manifest end, \
+             needs_mirror = true, mirror_after = clock_timestamp()",
+        [
+            state.into(),
+            delay.as_secs_f64().into(),
+            message.into(),
+            hint.into(),
+            code.into(),
+            remote_sqlstate
+                .map_or_else(|| unpack_sqlstate(sqlstate), str::to_owned)
+                .into(),
+            query_id.into(),
+        ],
+    )
+}
+
+/// Assigns to the columns of a claimed upload; `$3` is the first of `values`.
+fn record<'a>(
+    claim: Claim,
+    assignments: &str,
+    values: impl IntoIterator<Item = DatumWithOid<'a>>,
+) -> Result<()> {
+    let mut arguments = vec![claim.upload.into(), claim.number.into()];
+    arguments.extend(values);
+    let is_ours = Spi::connect_mut(|client| {
+        let recorded = client.update(
+            &format!(
+                "update snowflake_bridge.uploads set {assignments} \
+                 where id = $1 and claim_count = $2 and state in ('claimed', 'staged', 'copying') returning id"
+            ),
+            None,
+            &arguments,
+        )?;
+        Ok::<_, Error>(!recorded.is_empty())
+    })?;
+    if is_ours {
+        Ok(())
+    } else {
+        Err(Error::TakenOver {
+            upload: claim.upload,
+        })
+    }
+}
