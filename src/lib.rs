@@ -6,6 +6,7 @@ mod client;
 mod configs;
 mod doctor;
 mod error;
+mod failpoint;
 mod guc;
 mod keys;
 mod net;

@@ -14,7 +14,7 @@ use crate::owner::Owner;
 use crate::source::{self, OutOfRange, QueryOptions, spooled};
 use crate::uploads::{self, Spooled};
 use crate::worker::registry::{self, Wake};
-use crate::{client, configs, guc, sandbox, watches};
+use crate::{client, configs, failpoint, guc, sandbox, watches};
 
 // In its own words: the query is text, but its bytes are left as they are, which only UTF-8 could be a Rust string of.
 #[pg_extern(sql = "
@@ -185,6 +185,7 @@ fn queue(
         };
         notice!("column \"{column}\": {count} values that Snowflake cannot hold {fate}");
     }
+    failpoint::reach("query-read");
     let id = sandbox::as_extension_owner(|| {
         uploads::enqueue_spooled(&Spooled {
             upload_id,

@@ -21,6 +21,7 @@ pub mod crypto;
 pub mod decimal;
 pub mod error;
 pub mod evolve;
+pub mod failpoint;
 pub mod json;
 pub mod keyring;
 pub mod names;

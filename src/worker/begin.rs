@@ -8,7 +8,7 @@ use bridge_core::ErrorKind;
 use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::PoolKey;
 use bridge_core::spool::Manifest;
-use bridge_core::upload;
+use bridge_core::{failpoint, upload};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use uuid::Uuid;
@@ -43,6 +43,7 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
     if upload.cancel_requested && upload.transaction.is_none() {
         return Err(upload::canceled().into());
     }
+    failpoint::reach("claimed")?;
     let attempt = Attempt::plan(upload)?;
     if let Some((manifest, claim)) = attempt.staged() {
         tx::transaction(|| uploads::record_config(upload.as_claim(), attempt.plan.config.id))?;
@@ -136,6 +137,7 @@ impl<'a> Attempt<'a> {
         manifest: Manifest,
         out_of_range: Option<u64>,
     ) -> Result<Job> {
+        failpoint::reach("read")?;
         tx::transaction(|| {
             uploads::record_read(
                 self.upload.as_claim(),
@@ -145,6 +147,7 @@ impl<'a> Attempt<'a> {
                 out_of_range,
             )
         })?;
+        failpoint::reach("read-recorded")?;
         self.into_job(spool_root, read_at, manifest, None)
     }
 

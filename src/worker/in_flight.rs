@@ -14,7 +14,7 @@ use super::runner::Canceler;
 use super::verdict::next_state;
 use crate::error::{Error, Result, log_error, log_message};
 use crate::uploads::{self, Claimed, NextState};
-use crate::{configs, tx};
+use crate::{configs, failpoint, tx};
 
 /// An upload that was claimed.
 pub(super) struct InFlight {
@@ -54,6 +54,7 @@ impl InFlight {
     pub(super) fn completed(self, target: &str, outcome: &Outcome) -> bool {
         let id = self.upload.id;
         let recorded = tx::transaction(|| {
+            failpoint::reach("completing");
             uploads::record_completed(
                 self.upload.as_claim(),
                 target,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result, log_error};
 use crate::watches::Watch;
-use crate::{sandbox, tx};
+use crate::{failpoint, sandbox, tx};
 
 /// Rows per round, so that a long backlog does not keep the worker from anything else.
 const BATCH: i64 = 64;
@@ -44,7 +44,9 @@ pub fn run() -> Result<bool> {
     let is_full = pending.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
     for mirror in &pending {
         let written = tx::transaction(|| {
+            failpoint::reach("mirroring");
             let written = write(mirror)?;
+            failpoint::reach("mirrored");
             if matches!(written, Written::Done) {
                 finish(mirror)?;
             }

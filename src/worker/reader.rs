@@ -285,6 +285,7 @@ fn work(task: Task) -> Result<()> {
             });
         }
     });
+    bridge_core::failpoint::reach("reader-done")?;
     leave(&report_file(&upload, &spool_root), &Report::from(read)).map_err(|error| {
         CoreError::new(ErrorKind::Transient, "cannot write to the spool directory")
             .with_source(error)

@@ -14,7 +14,7 @@ use crate::source::{self, ReadOptions, spooled};
 use crate::timer::{Limited, limited};
 use crate::uploads::Claimed;
 use crate::watches::Watch;
-use crate::{guc, tx};
+use crate::{failpoint, guc, tx};
 
 /// The worker itself reads for no longer than this: everybody else's uploads wait meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -117,6 +117,7 @@ fn read(
     spooled::make_private(spool.parent().unwrap_or(&spool))?;
     let result = tx::transaction(|| {
         read_only()?;
+        failpoint::reach("reading");
         source::read(
             watch,
             &ReadOptions {

@@ -23,7 +23,7 @@ use crate::error::{Result, log_error, log_message};
 use crate::owner::Owner;
 use crate::source::spooled;
 use crate::uploads::{self, Claim, Claimed};
-use crate::{guc, net, tx};
+use crate::{failpoint, guc, net, tx};
 
 pub(super) struct Service {
     spool_root: PathBuf,
@@ -58,6 +58,7 @@ pub(super) fn close_sessions() {
 impl Service {
     pub(super) fn start(left_cleanly: bool) -> Result<Self> {
         let recovered = tx::transaction(|| {
+            failpoint::reach("recovering");
             uploads::recover(left_cleanly, guc::max_crashes(), guc::crash_retry_delay())
         })?;
         for (id, died) in recovered {
@@ -165,7 +166,11 @@ impl Service {
                 break;
             }
             // One at a time: reading takes the main thread, and what was claimed should not wait for it.
-            let Some(upload) = tx::transaction(|| uploads::claim(1, share))?.pop() else {
+            let Some(upload) = tx::transaction(|| {
+                failpoint::reach("claiming");
+                uploads::claim(1, share)
+            })?
+            .pop() else {
                 break;
             };
             self.begin(upload);
@@ -329,10 +334,13 @@ impl Service {
                     entry,
                     answer,
                 } => {
-                    let recorded = tx::transaction(|| match &entry {
-                        Entry::Staged => uploads::record_staged(claim),
-                        Entry::Copying { transaction } => {
-                            uploads::record_copying(claim, transaction)
+                    let recorded = tx::transaction(|| {
+                        failpoint::reach("recording");
+                        match &entry {
+                            Entry::Staged => uploads::record_staged(claim),
+                            Entry::Copying { transaction } => {
+                                uploads::record_copying(claim, transaction)
+                            }
                         }
                     });
                     // If the upload is gone, nobody waits for the answer.

@@ -11,6 +11,7 @@ use super::transaction::commit;
 use super::verify::{counted, verify_copy, verify_count};
 use super::{Ledger, MAX_FILES_PER_COPY, Outcome, Phase, Upload, execute, outcome};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::names::{EXECUTION_ID, TIME_WINDOW_END, TIME_WINDOW_START, UPLOAD_ID, USER_ID};
 use crate::snowflake::Warehouse;
 use crate::snowflake::sql::{self, TableName};
@@ -61,7 +62,7 @@ pub(super) async fn load(
                 return Ok(outcome(upload, None));
             }
             let mut clear = Vec::new();
-            if !remove.is_empty() {
+            if !remove.is_empty() && !cfg!(feature = "mutant_no_delete") {
                 let column = target.name_of(UPLOAD_ID);
                 clear.push(sql::delete_uploads(&upload.target, column, &remove));
             }
@@ -161,7 +162,9 @@ impl<'a> Loader<'a> {
                 ),
             )
         })?;
+        failpoint::reach("temporary-made")?;
         self.copy(&temporary, &columns, true).await?;
+        failpoint::reach("temporary-loaded")?;
         let work = match &self.upload.strategy {
             Strategy::Upsert(Match::Keys(_)) => {
                 let distinct =
@@ -203,7 +206,9 @@ impl<'a> Loader<'a> {
             Ok((transaction, Some(done))) => {
                 self.ledger
                     .progress(Phase::Committing, self.upload.manifest.bytes);
+                failpoint::reach("loaded")?;
                 commit(self.warehouse, &transaction).await?;
+                failpoint::reach("committed")?;
                 Ok(Some(Outcome {
                     rows: done.rows,
                     ..outcome(self.upload, done.query_id)
@@ -231,6 +236,7 @@ impl<'a> Loader<'a> {
             )
         })?;
         self.ledger.copying(&transaction).await?;
+        failpoint::reach("intent-recorded")?;
         self.ledger
             .progress(Phase::Copying, self.upload.manifest.bytes);
         let done = match work {

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::names::{ColumnCase, UPLOAD_ID};
 use crate::snowflake::sql::{self, TableName};
 use crate::snowflake::{QueryResult, Statement, Warehouse};
@@ -162,13 +163,16 @@ pub async fn run(
     }
     if !upload.is_staged {
         stage(upload, warehouse, ledger).await?;
+        failpoint::reach("put-done")?;
         ledger.staged().await?;
+        failpoint::reach("staged")?;
     }
     ledger.progress(Phase::Preparing, upload.manifest.bytes);
     let mut is_repeated = upload.transaction.is_some();
     let mut loads = 0;
     loop {
         let target = table::prepare(warehouse, upload).await?;
+        failpoint::reach("prepared")?;
         loads += 1;
         match load::load(upload, &target, warehouse, ledger, is_repeated).await {
             Err(error) if error.code() == Some(INVALID_IDENTIFIER) && loads < MAX_LOADS => {
@@ -203,6 +207,7 @@ async fn settled_outcome(upload: &Upload, warehouse: &mut dyn Warehouse) -> Resu
 /// # Errors
 /// What Snowflake answered.
 pub async fn clean_up(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<()> {
+    failpoint::reach("clean-up")?;
     if upload.uses_temporary_table() {
         let temporary = sql::temporary_table(&upload.target, upload.upload_id);
         execute(warehouse, sql::drop_table(&temporary)).await?;
@@ -233,14 +238,9 @@ async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledg
     for file in &upload.manifest.files {
         let before = done;
         let report = |sent: u64| ledger.progress(Phase::Staging, before + sent);
-        warehouse
-            .put(
-                &upload.spool.join(&file.name),
-                &upload.stage_directory,
-                &file.name,
-                &report,
-            )
-            .await?;
+        let local = upload.spool.join(&file.name);
+        let put = warehouse.put(&local, &upload.stage_directory, &file.name, &report);
+        failpoint::during("put", put).await?;
         done += file.bytes;
     }
     Ok(())
@@ -255,7 +255,8 @@ fn outcome(upload: &Upload, query_id: Option<String>) -> Outcome {
 }
 
 async fn execute(warehouse: &mut dyn Warehouse, text: String) -> Result<QueryResult> {
-    warehouse.execute(&Statement::new(text)).await
+    let statement = Statement::new(text);
+    failpoint::during(statement.text(), warehouse.execute(&statement)).await
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::rebuild::{self, Rebuild};
 use super::{Upload, execute};
 use crate::error::{Error, ErrorKind, Result};
 use crate::evolve::{ExistingType, Fit, copy_expression_into};
+use crate::failpoint;
 use crate::names::shown;
 use crate::snowflake::Warehouse;
 use crate::snowflake::sql::{self, CopyColumn, TableName};
@@ -118,6 +119,7 @@ pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> R
         for step in steps {
             let Err(error) = execute(warehouse, step.statement.clone()).await else {
                 was_created |= step.statement.starts_with("CREATE");
+                failpoint::reach("table-changed")?;
                 continue;
             };
             if error.kind().is_retryable() {

@@ -2,6 +2,7 @@
 
 use super::execute;
 use crate::error::{Error, ErrorKind, Result};
+use crate::failpoint;
 use crate::snowflake::{Warehouse, sql};
 
 /// How often a transaction that Snowflake still calls running is aborted and looked at again before the attempt gives up.
@@ -32,6 +33,7 @@ pub(super) enum Settled {
 /// What became of a transaction whose end we did not see. One that is still running belongs to a session that nobody
 /// holds any more: it is aborted, and looked at again, since its COMMIT may have been on the way.
 pub(super) async fn settle(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<Settled> {
+    failpoint::reach("settling")?;
     for _ in 0..MAX_ABORTS {
         let described = execute(warehouse, sql::describe_transaction(transaction)?).await?;
         match described

@@ -23,7 +23,7 @@ pub(super) fn verify_copy(copied: &QueryResult, files: usize, rows: u64) -> Resu
             )
         })?;
     }
-    if loaded == files && loaded_rows == rows {
+    if loaded == files && loaded_rows == rows || cfg!(feature = "mutant_no_verify") {
         return Ok(());
     }
     Err(Error::new(
@@ -55,7 +55,7 @@ pub(super) fn verify_count(
     what: &str,
 ) -> Result<()> {
     let count = counted(answer)?;
-    if count == wanted {
+    if count == wanted || cfg!(feature = "mutant_no_verify") {
         return Ok(());
     }
     Err(Error::new(
