@@ -42,11 +42,13 @@ comment on function snowflake_bridge.wait_for_upload(bigint, interval) is
 comment on function snowflake_bridge.retry_upload(bigint) is
     'API: public. Queues an upload that has failed again; false if it had not, or if its rows went when it was canceled.';
 comment on function snowflake_bridge.cancel_upload(bigint) is
-    'API: public. Takes an upload that waits out of the queue; false if it did not wait. A failed upload of a query lets go of its files.';
+    'API: public. Ends an upload, also one under way unless its rows are being committed; false if it has ended. A failed upload of a query lets go of its files.';
 comment on function snowflake_bridge.upload_progress() is
     'API: public. The caller''s unfinished uploads, live.';
+comment on function snowflake_bridge.upload_stats() is
+    'API: public. The caller''s uploads in the history, in numbers for each user and target table.';
 comment on function snowflake_bridge.worker_status() is
-    'API: public. The worker of this database, and how many uploads are in which state.';
+    'API: public. The worker of this database, how many uploads are in which state, and what the last error was.';
 comment on function snowflake_bridge.notify_launcher() is
     'API: private. Called by the install script, so that a worker starts when CREATE EXTENSION commits.';
 comment on function snowflake_bridge.check() is

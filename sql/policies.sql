@@ -15,5 +15,7 @@ create policy own_rows on snowflake_bridge.uploads for select
 -- Nobody is granted anything on these; row level security without a policy is the second lock on the door.
 alter table snowflake_bridge.installation enable row level security;
 alter table snowflake_bridge.installation force row level security;
+alter table snowflake_bridge.cancellations enable row level security;
+alter table snowflake_bridge.cancellations force row level security;
 alter table snowflake_bridge.watches enable row level security;
 alter table snowflake_bridge.watches force row level security;

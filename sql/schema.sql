@@ -112,7 +112,6 @@ create table snowflake_bridge.uploads (
     attempt_count   integer not null default 0,
     crash_count     integer not null default 0,
     next_attempt_at timestamptz not null default now(),
-    cancel_requested boolean not null default false,
     config_id       uuid,
     target          text,
     manifest        jsonb,
@@ -130,6 +129,7 @@ create table snowflake_bridge.uploads (
     needs_mirror    boolean not null default true,
     mirror_error    text,
     mirror_after    timestamptz not null default now(),
+    clean_up_after  timestamptz,
     created_at      timestamptz not null default now(),
     claimed_at      timestamptz,
     completed_at    timestamptz,
@@ -149,30 +149,38 @@ comment on column snowflake_bridge.uploads.generation is 'Counts changes of the 
 comment on column snowflake_bridge.uploads.row_user_id is 'The user that the execution''s row names; loaded as USER_ID.';
 comment on column snowflake_bridge.uploads.attempt_count is 'Attempts begun. Counted and committed before the row is touched, so that a row that kills the process has spent one.';
 comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which the worker process died.';
-comment on column snowflake_bridge.uploads.cancel_requested is
-    'Somebody has called cancel_upload while a worker was at it: the worker stops, unless the rows are already being committed.';
 comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
 comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';
 comment on column snowflake_bridge.uploads.staged_claim is 'The claim that put every file into the stage, under its own directory; null if none has.';
 comment on column snowflake_bridge.uploads.staged_for is 'Account and user whose stage that is (id and version of the configuration where only an OAuth token names the user): with another, everything begins anew.';
 comment on column snowflake_bridge.uploads.watch_id is 'Null for upload_query and upload_table, whose rows were read by their caller and wait in the spool.';
 comment on column snowflake_bridge.uploads.out_of_range_count is 'Values that Snowflake cannot hold and that were loaded as NULL or text, as on_out_of_range says.';
+comment on column snowflake_bridge.uploads.clean_up_after is
+    'Files of this upload may lie in the stage: once it has ended, they are removed from then on. Null when they have been.';
 comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.
 create unique index uploads_waiting on snowflake_bridge.uploads (watch_id, execution_id) where state = 'queued';
 create index uploads_due on snowflake_bridge.uploads (next_attempt_at, id) where state in ('queued', 'retry');
 create index uploads_in_flight on snowflake_bridge.uploads (id) where state in ('claimed', 'staged', 'copying');
-create index uploads_cancel on snowflake_bridge.uploads (id)
-    where cancel_requested and state in ('claimed', 'staged', 'copying');
 -- Uploads that want a table for themselves: usually none, and then nobody has to wait for one.
 create index uploads_alone on snowflake_bridge.uploads (id)
     where options ->> 'strategy' in ('upsert', 'replace') and state in ('queued', 'retry', 'claimed', 'staged', 'copying');
 create index uploads_mirror on snowflake_bridge.uploads (mirror_after) where needs_mirror;
+create index uploads_clean_up on snowflake_bridge.uploads (clean_up_after)
+    where clean_up_after is not null and state in ('completed', 'failed', 'canceled');
 create index uploads_execution on snowflake_bridge.uploads (watch_id, execution_id, id);
+
+create table snowflake_bridge.cancellations (
+    upload       bigint not null primary key,
+    requested_at timestamptz not null default now()
+);
+comment on table snowflake_bridge.cancellations is
+    'API: private. Uploads that somebody has asked to stop while a worker was at them: it stops, unless the rows are already being committed. Not a column of uploads, so that nobody''s open transaction holds a row that the worker has to write.';
 
 select pg_extension_config_dump('snowflake_bridge.snowflake_configurations', '');
 select pg_extension_config_dump('snowflake_bridge.watches', '');
 select pg_extension_config_dump('snowflake_bridge.watches_id_seq', '');
 select pg_extension_config_dump('snowflake_bridge.uploads', '');
 select pg_extension_config_dump('snowflake_bridge.uploads_id_seq', '');
+select pg_extension_config_dump('snowflake_bridge.cancellations', '');

@@ -1,5 +1,7 @@
 //! What an installation needs to work, looked at one by one.
 
+mod uploads;
+
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::source::spooled;
 use crate::{guc, keys, net};
 
 /// One thing that was looked at.
@@ -18,7 +21,8 @@ pub struct Finding {
     pub hint: Option<String>,
 }
 
-/// Every finding, good or bad. Expects the rights of the extension's owner; paths are shown to superusers only.
+/// Every finding, good or bad. Expects the rights of the extension's owner; paths and relations are shown to superusers
+/// only.
 ///
 /// # Errors
 /// If the catalog cannot be read.
@@ -30,9 +34,14 @@ pub fn examine(show_paths: bool) -> Result<Vec<Finding>> {
         worker_slots()?,
         key_file(show_paths),
         spool_directory(show_paths)?,
+        spool_space(),
         clock()?,
         network(show_paths),
         statement_logging()?,
+        uploads::watches(show_paths)?,
+        uploads::mirrors()?,
+        uploads::credentials()?,
+        uploads::queue()?,
     ])
 }
 
@@ -192,6 +201,31 @@ fn spool_directory(show_paths: bool) -> Result<Finding> {
             "It must belong to the server's user with mode 0700; see snowflake_bridge.spool_directory.",
         ),
     })
+}
+
+/// What all uploads at once may take, one file each; a result of several files is refused by a full disk and tried again.
+fn spool_space() -> Finding {
+    let wanted = guc::target_file_size()
+        .saturating_mul(u64::try_from(guc::max_concurrent_uploads()).unwrap_or(u64::MAX));
+    let megabytes = |bytes: u64| bytes >> 20;
+    match spooled::free_bytes() {
+        Ok(free) => finding(
+            "spool_space",
+            free >= wanted,
+            format!("{} MB free", megabytes(free)),
+            format!(
+                "At least {} MB should be: one file for each upload at once. Make room, set snowflake_bridge.spool_directory to \
+                 another disk, or cancel failed uploads of queries, whose files are kept.",
+                megabytes(wanted)
+            ),
+        ),
+        Err(error) => finding(
+            "spool_space",
+            false,
+            format!("cannot be told: {error}"),
+            "See spool_directory.",
+        ),
+    }
 }
 
 /// Nothing but writing tells whether one may: file systems can be full, read-only, or have rules of their own.

@@ -19,6 +19,8 @@ static MAX_CONCURRENT_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(8);
 static MAX_READER_PROCESSES: GucSetting<i32> = GucSetting::<i32>::new(2);
 /// While a snapshot is held, VACUUM removes nothing that was deleted since, in the whole database.
 static SNAPSHOT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600);
+/// An UPDATE by key takes a few milliseconds; everybody else's uploads wait while somebody's trigger runs.
+static MIRROR_TIMEOUT_MS: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 static SPOOL_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 /// Snowflake recommends load files of 100 to 250 MB compressed.
 static TARGET_FILE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(128);
@@ -34,6 +36,8 @@ static CONNECT_TIMEOUT_MS: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static STALL_TIMEOUT_MS: GucSetting<i32> = GucSetting::<i32>::new(90_000);
 /// An hour: far above any load of one result, far below Snowflake's own two days.
 static STATEMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_600);
+/// A month of history answers most questions, and a million uploads of it are about a gigabyte.
+static UPLOADS_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(2_592_000);
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_PRIVATE_ENDPOINTS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -77,7 +81,7 @@ pub fn register() {
         GucRegistry::define_string_guc(name, short, long, setting, context, flags);
     }
 
-    let ints: [(_, _, _, _, _, _, _); 13] = [
+    let ints: [(_, _, _, _, _, _, _); 15] = [
         (
             c"snowflake_bridge.poll_interval",
             c"Longest time between two looks at the queue.",
@@ -113,6 +117,15 @@ pub fn register() {
             86_400,
             reload(),
             seconds,
+        ),
+        (
+            c"snowflake_bridge.mirror_timeout",
+            c"Limit for writing a status to an application's row, with the triggers that the application put there.",
+            &MIRROR_TIMEOUT_MS,
+            10,
+            60_000,
+            reload(),
+            ms,
         ),
         (
             c"snowflake_bridge.target_file_size",
@@ -185,6 +198,15 @@ pub fn register() {
             3_600_000,
             reload(),
             ms,
+        ),
+        (
+            c"snowflake_bridge.uploads_retention",
+            c"Age at which an upload that has ended is deleted from the history. 0 or -1 keeps all.",
+            &UPLOADS_RETENTION,
+            -1,
+            i32::MAX,
+            reload(),
+            seconds,
         ),
         (
             c"snowflake_bridge.statement_timeout",
@@ -276,6 +298,10 @@ pub fn snapshot_timeout() -> Duration {
     secs(&SNAPSHOT_TIMEOUT)
 }
 
+pub fn mirror_timeout() -> Duration {
+    millis(&MIRROR_TIMEOUT_MS)
+}
+
 /// The configured spool directory; `None` means the default inside the data directory.
 pub fn spool_directory() -> Option<PathBuf> {
     text(&SPOOL_DIRECTORY).map(PathBuf::from)
@@ -316,6 +342,11 @@ pub fn stall_timeout() -> Duration {
 
 pub fn statement_timeout() -> Duration {
     secs(&STATEMENT_TIMEOUT)
+}
+
+/// `None`: the history is kept for ever.
+pub fn uploads_retention() -> Option<Duration> {
+    (UPLOADS_RETENTION.get() > 0).then(|| secs(&UPLOADS_RETENTION))
 }
 
 pub fn allowed_hosts() -> String {

@@ -34,6 +34,15 @@ extension_sql_file!(
     name = "policies",
     requires = [api::identity::caller]
 );
+extension_sql_file!(
+    "../sql/views.sql",
+    name = "views",
+    requires = [
+        api::observe::upload_progress,
+        api::stats::upload_stats,
+        api::observe::worker_status
+    ]
+);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Runs when the library is loaded: in the postmaster where it is preloaded, otherwise in a backend on first use.

@@ -1,7 +1,10 @@
 //! The queue and state machine of uploads: every statement that moves a row of `uploads` is here. The caller has raised
 //! its rights (the worker has them); each transition is one statement in the caller's transaction.
 
+mod cancel;
 mod claim;
+mod history;
+mod leftovers;
 mod record;
 mod spooled;
 mod turns;
@@ -16,7 +19,10 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-pub use claim::{Claim, Claimed, claim, of_claim, to_stop};
+pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
+pub use claim::{Claim, Claimed, claim, of_claim};
+pub use history::forget_old;
+pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
 pub use record::{
     NextState, record_completed, record_config, record_copying, record_error, record_read,
     record_staged,
@@ -57,17 +63,29 @@ pub fn enqueue(new: &NewUpload<'_>) -> Result<i64> {
     )
 }
 
-/// When the next upload is due, counted from now; `None` if none waits.
+/// What there is to be done next.
+pub struct Outlook {
+    /// When the next upload or mirror is due, counted from now; `None` if none waits.
+    pub due: Option<Duration>,
+    /// Somebody wants to stop an upload.
+    pub has_cancellations: bool,
+}
+
+/// Looks at what there is to be done next.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn next_due() -> Result<Option<Duration>> {
-    let seconds: Option<f64> = Spi::get_one(
+pub fn outlook() -> Result<Outlook> {
+    let (seconds, has_cancellations): (Option<f64>, Option<bool>) = Spi::get_two(
         "select extract(epoch from least( \
              (select min(next_attempt_at) from snowflake_bridge.uploads where state in ('queued', 'retry')), \
-             (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror)) - clock_timestamp())::float8",
+             (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror)) - clock_timestamp())::float8, \
+             exists (select from snowflake_bridge.cancellations)",
     )?;
-    Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))))
+    Ok(Outlook {
+        due: seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))),
+        has_cancellations: has_cancellations == Some(true),
+    })
 }
 
 /// Uploads whose rows a load of this one replaces: earlier ones of the same execution that may have loaded something.
@@ -146,6 +164,10 @@ fn manifest_json(manifest: &Manifest) -> Result<JsonB> {
         bridge_core::Error::new(kind, "cannot write the manifest").with_source(error)
     })?;
     Ok(JsonB(json))
+}
+
+fn run(query: &str, args: &[DatumWithOid<'_>]) -> Result<()> {
+    Ok(Spi::run_with_args(query, args)?)
 }
 
 fn one<T: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<T> {

@@ -32,6 +32,11 @@ pub struct Columns {
     pub user_id: Option<String>,
 }
 
+/// The triggers of a watched relation: the one before and the one after the change of a row.
+pub fn trigger_names() -> [&'static str; 2] {
+    ["snowflake_bridge_pending", "snowflake_bridge_upload"]
+}
+
 const SELECT: &str = "select w.id, w.relation::pg_catalog.oid, w.user_id, w.owner_oid, w.act_for_users, w.finished, \
     w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column, w.is_active, \
     w.result_function, w.result_relation::pg_catalog.oid from snowflake_bridge.watches w";

@@ -11,6 +11,7 @@ mod identity;
 mod observe;
 mod query;
 mod retention;
+mod stats;
 mod trigger;
 mod upload;
 mod watch;

@@ -8,8 +8,8 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::error::Result;
-use crate::sandbox;
 use crate::worker::registry::{self, Live, Wake};
+use crate::{keys, sandbox};
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn upload_progress() -> Result<
@@ -128,6 +128,11 @@ fn worker_status() -> Result<
             name!(completed, i64),
             name!(mirrors_pending, i64),
             name!(oldest_waiting, Option<TimestampWithTimeZone>),
+            name!(last_error_sqlstate, Option<String>),
+            name!(key_usable, bool),
+            name!(readers, i64),
+            name!(memory_bytes, Option<i64>),
+            name!(version, String),
             name!(hint, Option<String>),
         ),
     >,
@@ -149,6 +154,11 @@ type Status = (
     i64,
     i64,
     Option<TimestampWithTimeZone>,
+    Option<String>,
+    bool,
+    i64,
+    Option<i64>,
+    String,
     Option<String>,
 );
 
@@ -172,7 +182,11 @@ fn status() -> Result<Status> {
                      count(*) filter (where state = 'completed'), \
                      count(*) filter (where needs_mirror), \
                      min(created_at) filter (where state in ('queued', 'retry')), \
-                     $1::timestamptz \
+                     $1::timestamptz, \
+                     (select e.error_sqlstate from snowflake_bridge.uploads e \
+                      where e.error_sqlstate is not null and e.state <> 'canceled' order by e.claimed_at desc nulls last limit 1), \
+                     (select count(*) from pg_catalog.pg_stat_activity a \
+                      where a.datname = current_database() and a.backend_type = 'snowflake_bridge reader') \
                  from snowflake_bridge.uploads",
                 Some(1),
                 &[worker
@@ -194,10 +208,25 @@ fn status() -> Result<Status> {
                 count(7)?,
                 count(8)?,
                 row.get(9)?,
+                row.get(11)?,
+                matches!(keys::find(), Ok(Some(_))),
+                count(12)?,
+                worker.and_then(|worker| private_memory(worker.pid)),
+                env!("CARGO_PKG_VERSION").to_owned(),
                 hint,
             ))
         })
     })
+}
+
+/// Bytes that a process has for itself, which leaves out the server's shared memory; where the operating system tells.
+fn private_memory(pid: i32) -> Option<i64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kilobytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1_024)
 }
 
 /// Called by the install script: a database that has just got the extension gets a worker when this commits.

@@ -50,26 +50,19 @@ fn cancel_upload(id: i64) -> Result<bool, ErrorReport> {
 /// became of a load that was begun. Of an upload whose rows their caller has read, the files go with it; it may have failed,
 /// since they are kept until then.
 fn cancel(id: i64) -> Result<bool> {
-    let changed = change(
-        id,
-        "update snowflake_bridge.uploads u set \
-             cancel_requested = c.by_worker, \
-             state = case when c.by_worker then u.state else 'canceled' end, \
-             next_attempt_at = case when u.state = 'retry' then now() else u.next_attempt_at end, \
-             completed_at = case when c.by_worker then u.completed_at else now() end, \
-             error_message = case when c.by_worker then u.error_message else 'canceled on request' end, \
-             error_hint = case when c.by_worker then u.error_hint end, \
-             needs_mirror = u.watch_id is not null, mirror_after = now() \
-         from (select p.id, p.state in ('claimed', 'staged', 'copying') \
-                   or p.state = 'retry' and p.transaction_id is not null as by_worker \
-               from snowflake_bridge.uploads p where p.id = $1 for update) c \
-         where u.id = c.id and (u.state in ('queued', 'retry', 'needs_credentials', 'claimed', 'staged', 'copying') \
-             or u.state = 'failed' and u.watch_id is null and u.manifest is not null) returning true",
-    )?;
-    if changed && let Some(upload_id) = sandbox::as_extension_owner(|| uploads::drop_files(id))? {
+    sandbox::require_unrestricted()?;
+    require_visible(id)?;
+    let (is_canceled, files) = sandbox::as_extension_owner(|| {
+        if uploads::cancel_waiting(id)? {
+            return Ok((true, uploads::drop_files(id)?));
+        }
+        Ok((uploads::request_cancel(id)?, None))
+    })?;
+    if let Some(upload_id) = files {
         spooled::remove_at_commit(upload_id)?;
     }
-    Ok(changed)
+    registry::wake_at_commit(Wake::Worker);
+    Ok(is_canceled)
 }
 
 /// Whose upload it is: the watch's owner, or the user that the row names where a superuser allowed that.
@@ -176,9 +169,10 @@ fn retry(id: i64) -> Result<bool> {
     };
     let options = row.map(|(_, options)| JsonB(options));
     let changed = sandbox::as_extension_owner(|| {
+        uploads::forget_cancel(id)?;
         Spi::connect_mut(|client| {
             let changed = client.update(
-                "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, cancel_requested = false, \
+                "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, \
                      next_attempt_at = now(), completed_at = null, needs_mirror = true, mirror_after = now(), \
                      options = coalesce($2, u.options), \
                      staged_claim = case when coalesce($2, u.options) = u.options then u.staged_claim end \
@@ -206,17 +200,6 @@ pub fn resolve_watch(relation: Option<&str>) -> Result<Watch> {
         Error::missing(format!("relation \"{relation}\" is not watched"))
             .hint("Call snowflake_bridge.watch first.")
     })
-}
-
-/// Runs a statement on one upload, if the caller may see it.
-fn change(id: i64, statement: &str) -> Result<bool> {
-    sandbox::require_unrestricted()?;
-    require_visible(id)?;
-    let changed = sandbox::as_extension_owner(|| {
-        Spi::connect_mut(|client| Ok(client.update(statement, None, &[id.into()])?.len()))
-    })?;
-    registry::wake_at_commit(Wake::Worker);
-    Ok(changed > 0)
 }
 
 /// The same error for what is not there and for what is somebody else's.

@@ -7,7 +7,7 @@ use pgrx::{default, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser, role_name};
-use crate::watches::{Columns, ResultSource, Watch, column_type, qualified_name};
+use crate::watches::{Columns, ResultSource, Watch, column_type, qualified_name, trigger_names};
 use crate::worker::registry::{self, Wake};
 use crate::{sandbox, source};
 
@@ -199,7 +199,7 @@ fn stop(relation: &str) -> Result<bool> {
     let Some(watch) = sandbox::as_extension_owner(|| Watch::of_relation(oid))? else {
         return Ok(false);
     };
-    for trigger in ["snowflake_bridge_pending", "snowflake_bridge_upload"] {
+    for trigger in trigger_names() {
         Spi::run(&format!("drop trigger if exists {trigger} on {name}"))?;
     }
     sandbox::as_extension_owner(|| {
@@ -379,10 +379,11 @@ fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
         quoted(&columns.status),
         statuses.join(", ")
     );
-    for (trigger, moment, function) in [
-        ("snowflake_bridge_pending", "before", "mark_pending"),
-        ("snowflake_bridge_upload", "after", "enqueue"),
-    ] {
+    let triggers = trigger_names();
+    for (trigger, (moment, function)) in triggers
+        .into_iter()
+        .zip([("before", "mark_pending"), ("after", "enqueue")])
+    {
         Spi::run(&format!(
             "create or replace trigger {trigger} {moment} insert or update of {of} on {name} for each row when ({when}) \
              execute function snowflake_bridge.{function}('{id}')"

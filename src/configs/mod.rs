@@ -89,24 +89,45 @@ pub fn require_keys() -> Result<()> {
     keys::load_or_create().map(drop)
 }
 
-/// An owner's configurations by name, or the one of that name.
-///
-/// # Errors
-/// If the query fails.
-pub fn list(owner: &Owner, name: Option<&str>) -> Result<Vec<StoredConfig>> {
-    const LIST: &str = "
+/// What [`StoredConfig::from_row`] reads.
+const SELECT: &str = "
         select c.id, c.owner_kind, c.user_id, c.owner_oid, c.name, c.account_identifier, c.warehouse, c.database,
                c.schema, c.role, c.username, c.auth_method, c.oauth_client_id, c.oauth_token_url, c.oauth_scope,
                c.is_active, c.version, c.last_tested_at, c.last_test_error, c.created_at, c.updated_at,
                c.password_encrypted, c.private_key_encrypted, c.private_key_passphrase_encrypted, c.token_encrypted,
                c.oauth_token_encrypted, c.oauth_client_secret_encrypted
-          from snowflake_bridge.snowflake_configurations c
-         where c.owner_kind = $1 and c.user_id = $2 and c.owner_oid = $3 and ($4 is null or c.name = $4)
-         order by c.name";
+          from snowflake_bridge.snowflake_configurations c";
+
+/// The configuration with this id, whosever it is.
+///
+/// # Errors
+/// If the query fails.
+pub fn by_id(id: Uuid) -> Result<Option<StoredConfig>> {
     Spi::connect(|client| {
         client
             .select(
-                LIST,
+                &format!("{SELECT} where c.id = $1"),
+                Some(1),
+                &[pgrx::Uuid::from_bytes(*id.as_bytes()).into()],
+            )?
+            .next()
+            .map(|row| StoredConfig::from_row(&row))
+            .transpose()
+    })
+}
+
+/// An owner's configurations by name, or the one of that name.
+///
+/// # Errors
+/// If the query fails.
+pub fn list(owner: &Owner, name: Option<&str>) -> Result<Vec<StoredConfig>> {
+    Spi::connect(|client| {
+        client
+            .select(
+                &format!(
+                    "{SELECT} where c.owner_kind = $1 and c.user_id = $2 and c.owner_oid = $3 and ($4 is null or c.name = $4) \
+                     order by c.name"
+                ),
                 None,
                 &[
                     owner.kind().into(),

@@ -4,7 +4,9 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
+use std::ffi::CString;
 use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +40,27 @@ pub fn root() -> Result<PathBuf> {
         }
     }
     Ok(directory)
+}
+
+/// What the server's user may still write where the spool is, or where it will be made.
+///
+/// # Errors
+/// What the file system says.
+pub fn free_bytes() -> std::io::Result<u64> {
+    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from("snowflake_bridge_spool"));
+    let nearest = root
+        .ancestors()
+        .find(|directory| directory.is_dir())
+        .unwrap_or(Path::new("."));
+    let path = CString::new(nearest.as_os_str().as_bytes())?;
+    // SAFETY: a system call that fills a structure of plain numbers, which is read only if it did.
+    unsafe {
+        let mut found = std::mem::zeroed::<libc::statvfs>();
+        if libc::statvfs(path.as_ptr(), &raw mut found) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
 }
 
 /// Makes a directory for the server's user alone, unless it is there.

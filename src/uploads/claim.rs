@@ -114,7 +114,8 @@ pub fn of_claim(claim: Claim) -> Result<Option<Claimed>> {
 
 /// The columns that [`claimed`] reads, of `uploads u`.
 const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
-    u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, u.cancel_requested";
+    u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, \
+    exists (select from snowflake_bridge.cancellations c where c.upload = u.id)";
 
 fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
     let mut claimed = Vec::new();
@@ -146,32 +147,4 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
         });
     }
     Ok(claimed)
-}
-
-/// Which of these claims have to stop: somebody wants that, or has taken the upload over.
-///
-/// # Errors
-/// If the statement fails.
-pub fn to_stop(claims: &[Claim]) -> Result<Vec<Claim>> {
-    let (uploads, numbers): (Vec<i64>, Vec<i32>) = claims
-        .iter()
-        .map(|claim| (claim.upload, claim.number))
-        .unzip();
-    Spi::connect(|client| {
-        let rows = client.select(
-            "select c.upload, c.number from unnest($1, $2) as c (upload, number) \
-             left join snowflake_bridge.uploads u on u.id = c.upload and u.claim_count = c.number \
-                 and u.state in ('claimed', 'staged', 'copying') \
-             where u.id is null or u.cancel_requested",
-            None,
-            &[uploads.into(), numbers.into()],
-        )?;
-        let mut stopped = Vec::new();
-        for row in rows {
-            if let (Some(upload), Some(number)) = (row.get(1)?, row.get(2)?) {
-                stopped.push(Claim { upload, number });
-            }
-        }
-        Ok(stopped)
-    })
 }

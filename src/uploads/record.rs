@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use bridge_core::spool::Manifest;
+use bridge_core::upload;
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-use super::{Claim, manifest_json, to_pg_uuid, unpack_sqlstate};
+use super::{Claim, leftovers, manifest_json, to_pg_uuid, unpack_sqlstate};
 use crate::error::{Error, Result};
 
 /// Records what was read, and by whose configuration it travels. The files are still on local disk only. How many values
@@ -27,7 +28,8 @@ pub fn record_read(
         claim,
         "config_id = $3, manifest = $4, staged_claim = null, staged_for = $5, \
              out_of_range_count = coalesce($6, out_of_range_count), \
-             transaction_id = case when staged_for = $5 then transaction_id end",
+             transaction_id = case when staged_for = $5 then transaction_id end, \
+             clean_up_after = case when $7 then clock_timestamp() else clean_up_after end",
         [
             to_pg_uuid(config_id).into(),
             manifest_json(manifest)?.into(),
@@ -35,6 +37,7 @@ pub fn record_read(
             out_of_range
                 .map(|count| i64::try_from(count).unwrap_or(i64::MAX))
                 .into(),
+            (!manifest.files.is_empty()).into(),
         ],
     )
 }
@@ -82,12 +85,14 @@ pub fn record_completed(
         claim,
         "state = 'completed', target = $3, row_count = $4, byte_count = $5, query_id = $6, \
              error_message = null, error_hint = null, error_code = null, error_sqlstate = null, \
-             completed_at = clock_timestamp(), needs_mirror = true, mirror_after = clock_timestamp()",
+             completed_at = clock_timestamp(), clean_up_after = clock_timestamp() + case when clean_up_after is not null then $7::interval end, \
+             needs_mirror = true, mirror_after = clock_timestamp()",
         [
             target.into(),
             i64::try_from(rows).unwrap_or(i64::MAX).into(),
             i64::try_from(bytes).unwrap_or(i64::MAX).into(),
             query_id.into(),
+            leftovers::BEING_REMOVED.into(),
         ],
     )
 }
@@ -101,7 +106,8 @@ pub enum NextState {
     NeedsCredentials,
 }
 
-/// The attempt ended with an error.
+/// The attempt ended with an error. One that only lost a lock is not counted: how long somebody keeps a lock says nothing
+/// about the upload.
 ///
 /// # Errors
 /// [`Error::TakenOver`], or if the statement fails.
@@ -121,6 +127,8 @@ pub fn record_error(claim: Claim, next: NextState, error: &Error) -> Result<()> 
         Error::Core(core) => (core.code(), core.sqlstate(), core.query_id()),
         _ => (None, None, None),
     };
+    let is_stage_incomplete =
+        matches!(error, Error::Core(core) if upload::is_stage_incomplete(core));
     let message = match error {
         Error::Core(core) => core.message().to_owned(),
         other => other.to_string(),
@@ -128,11 +136,14 @@ pub fn record_error(claim: Claim, next: NextState, error: &Error) -> Result<()> 
     record(
         claim,
         "state = $3, \
-             next_attempt_at = clock_timestamp() + case when cancel_requested then '0' else make_interval(secs => $4) end, \
+             next_attempt_at = clock_timestamp() + make_interval(secs => $4), \
+             attempt_count = attempt_count - ($3 = 'retry' and $8 in ('55P03', '40P01'))::integer, \
              error_message = $5, error_hint = $6, error_code = $7, error_sqlstate = $8, query_id = $9, \
              completed_at = case when $3 = 'retry' then null else clock_timestamp() end, \
-             staged_claim = case when $3 = 'canceled' then null else staged_claim end, \
+             staged_claim = case when $3 = 'canceled' or $10 then null else staged_claim end, \
              manifest = case when $3 = 'canceled' and watch_id is null then null else manifest end, \
+             clean_up_after = clock_timestamp() + case when clean_up_after is not null then \
+                 case when $3 = 'canceled' then $11::interval else $12::interval end end, \
              needs_mirror = true, mirror_after = clock_timestamp()",
         [
             state.into(),
@@ -144,6 +155,9 @@ pub fn record_error(claim: Claim, next: NextState, error: &Error) -> Result<()> 
                 .map_or_else(|| unpack_sqlstate(sqlstate), str::to_owned)
                 .into(),
             query_id.into(),
+            is_stage_incomplete.into(),
+            leftovers::BEING_REMOVED.into(),
+            leftovers::KEPT_FOR_RETRY.into(),
         ],
     )
 }

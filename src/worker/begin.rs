@@ -45,6 +45,10 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
     }
     failpoint::reach("claimed")?;
     let attempt = Attempt::plan(upload)?;
+    if upload.cancel_requested && !attempt.is_same_destination() {
+        // The transaction is another user's, and nothing is to be read any more.
+        return Err(upload::canceled().into());
+    }
     if let Some((manifest, claim)) = attempt.staged() {
         tx::transaction(|| uploads::record_config(upload.as_claim(), attempt.plan.config.id))?;
         let job = attempt.into_job(spool_root, read_at, manifest, Some(claim))?;
@@ -186,6 +190,7 @@ impl<'a> Attempt<'a> {
             cluster_by: options.cluster_by(),
             evolve_schema: options.evolve_schema(),
             is_canceled: upload.cancel_requested,
+            is_sweeping: false,
             comment: format!("Loaded by snowflake_bridge from {}", plan.relation),
         })
     }

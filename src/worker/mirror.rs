@@ -1,13 +1,17 @@
 //! The mirror: an upload's state on the application's own row. Written as the watch's owner in the sandbox, one row at
 //! a time, never waiting for a lock the application holds; what fails is tried again, and never disturbs the upload.
 
-use pgrx::prelude::*;
-use pgrx::spi::quote_identifier;
 use std::time::Duration;
 
+use bridge_core::{Error as CoreError, ErrorKind};
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
+
+use super::registry;
 use crate::error::{Error, Result, log_error};
+use crate::timer::{Limited, limited};
 use crate::watches::Watch;
-use crate::{failpoint, sandbox, tx};
+use crate::{failpoint, guc, sandbox, tx};
 
 /// Rows per round, so that a long backlog does not keep the worker from anything else.
 const BATCH: i64 = 64;
@@ -42,16 +46,43 @@ enum Written {
 pub fn run() -> Result<bool> {
     let pending = tx::transaction(pending)?;
     let is_full = pending.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
+    let limit = guc::mirror_timeout();
+    let mut endless = Vec::new();
     for mirror in &pending {
-        let written = tx::transaction(|| {
-            failpoint::reach("mirroring");
-            let written = write(mirror)?;
-            failpoint::reach("mirrored");
-            if matches!(written, Written::Done) {
-                finish(mirror)?;
-            }
-            Ok(written)
+        if endless.contains(&mirror.watch_id) {
+            continue;
+        }
+        registry::report_running(&format!(
+            "snowflake_bridge: status of upload {}",
+            mirror.upload
+        ));
+        let written = limited(limit, || {
+            tx::transaction(|| {
+                failpoint::reach("mirroring");
+                let written = write(mirror)?;
+                failpoint::reach("mirrored");
+                if matches!(written, Written::Done) {
+                    finish(mirror)?;
+                }
+                Ok(written)
+            })
         });
+        let written = match written {
+            Limited::InTime(written) => written,
+            Limited::TooLong => {
+                let error = took_too_long(limit);
+                log_error(
+                    &format!(
+                        "snowflake_bridge: cannot write the status of upload {} to its row; that of others in its table waits too",
+                        mirror.upload
+                    ),
+                    &error,
+                );
+                tx::transaction(|| postpone_table(mirror.watch_id, &error))?;
+                endless.push(mirror.watch_id);
+                continue;
+            }
+        };
         match written {
             Ok(Written::Done) => {}
             Ok(Written::Locked)
@@ -72,6 +103,18 @@ pub fn run() -> Result<bool> {
         }
     }
     Ok(is_full)
+}
+
+fn took_too_long(limit: Duration) -> Error {
+    CoreError::new(
+        ErrorKind::Configuration,
+        format!(
+            "writing the status to the row took longer than snowflake_bridge.mirror_timeout, {} ms",
+            limit.as_millis()
+        ),
+    )
+    .with_hint("Make the triggers and policies of the table faster, or raise the setting.")
+    .into()
 }
 
 fn pending() -> Result<Vec<Mirror>> {
@@ -169,20 +212,37 @@ fn write(mirror: &Mirror) -> Result<Written> {
     })
 }
 
+/// Neither this nor [`postpone`] waits for a transaction that has the upload's row: it changes the row, and the mirror is
+/// brought up to date again afterwards.
 fn finish(mirror: &Mirror) -> Result<()> {
     Ok(Spi::run_with_args(
-        "update snowflake_bridge.uploads set needs_mirror = false, mirror_error = null where id = $1 and xmin::text = $2",
+        "update snowflake_bridge.uploads set needs_mirror = false, mirror_error = null \
+         where id = (select id from snowflake_bridge.uploads where id = $1 and xmin::text = $2 for no key update skip locked)",
         &[mirror.upload.into(), mirror.row_version.as_str().into()],
     )?)
 }
 
 fn postpone(upload: i64, delay: Duration, error: Option<&Error>) -> Result<()> {
     Ok(Spi::run_with_args(
-        "update snowflake_bridge.uploads set mirror_after = clock_timestamp() + make_interval(secs => $2), mirror_error = $3 where id = $1",
+        "update snowflake_bridge.uploads set mirror_after = clock_timestamp() + make_interval(secs => $2), mirror_error = $3 \
+         where id = (select id from snowflake_bridge.uploads where id = $1 for no key update skip locked)",
         &[
             upload.into(),
             delay.as_secs_f64().into(),
             error.map(ToString::to_string).into(),
+        ],
+    )?)
+}
+
+/// What makes one row of a table slow makes all of them slow, and everybody else would wait for each.
+fn postpone_table(watch_id: Option<i64>, error: &Error) -> Result<()> {
+    Ok(Spi::run_with_args(
+        "update snowflake_bridge.uploads set mirror_after = clock_timestamp() + make_interval(secs => $2), mirror_error = $3 \
+         where id in (select id from snowflake_bridge.uploads where watch_id = $1 and needs_mirror for no key update skip locked)",
+        &[
+            watch_id.into(),
+            FAILED_DELAY.as_secs_f64().into(),
+            error.to_string().into(),
         ],
     )?)
 }

@@ -2,8 +2,11 @@
 //! readers for results that take long to read.
 
 mod begin;
+mod cleaning;
 mod entry;
+mod events;
 mod in_flight;
+mod janitor;
 mod launcher;
 mod mirror;
 mod reader;

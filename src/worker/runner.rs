@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
@@ -12,11 +11,12 @@ use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::sql::TableName;
 use bridge_core::snowflake::{Pool, PoolKey, PooledSession, SessionInfo};
 use bridge_core::spool::Manifest;
-use bridge_core::upload::{self, ClusterBy, Ledger, Outcome, Phase, Strategy, Upload};
+use bridge_core::upload::{self, ClusterBy, Ledger, Outcome, Phase, Strategy, Upload, leftovers};
 use bridge_core::{Error, ErrorKind, Result};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use super::cleaning;
 use crate::net::{self, EventFd};
 use crate::uploads::Claim;
 
@@ -45,15 +45,16 @@ pub struct Job {
     pub comment: String,
     /// Somebody has asked to stop before this attempt.
     pub is_canceled: bool,
+    /// Once it is loaded, the whole stage is looked through.
+    pub is_sweeping: bool,
 }
 
 impl Job {
     /// Where the files of this attempt are, or of the earlier one that staged them all.
     fn stage_directory(&self) -> String {
         format!(
-            "~/snowflake_bridge/{}/{}/{}/",
-            self.installation_id,
-            self.upload_id,
+            "{}{}/",
+            leftovers::directory(self.installation_id, self.upload_id),
             self.staged_claim.unwrap_or(self.claim.number)
         )
     }
@@ -81,6 +82,17 @@ pub enum Event {
         result: Result<Outcome>,
         recorded: oneshot::Sender<()>,
     },
+    /// The files of an upload that has ended are gone from the stage.
+    Cleaned { id: i64 },
+    /// No more files are removed for now.
+    CleaningEnded { config: PoolKey, result: Result<()> },
+    /// Nobody has looked through the stage after all.
+    NotSwept { config: Uuid },
+    /// Directories of uploads that lie in a stage, and whether they are old; the answer is which may go.
+    FoundInStage {
+        found: Vec<(Uuid, bool)>,
+        answer: oneshot::Sender<Vec<Uuid>>,
+    },
 }
 
 pub enum Entry {
@@ -96,7 +108,11 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    fn send(&self, event: Event) -> Result<()> {
+    /// Tells the main thread.
+    ///
+    /// # Errors
+    /// `Canceled` if it is ending.
+    pub(super) fn send(&self, event: Event) -> Result<()> {
         self.events
             .send(event)
             .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?;
@@ -132,8 +148,8 @@ impl Reporter {
 struct WorkerLedger<'a> {
     claim: Claim,
     reporter: &'a Reporter,
-    /// From when on nobody can stop the upload any more.
-    is_committing: &'a AtomicBool,
+    /// Whether it is open what becomes of the rows: nobody can stop the upload then.
+    is_undecided: &'a watch::Sender<bool>,
 }
 
 #[async_trait]
@@ -150,9 +166,7 @@ impl Ledger for WorkerLedger<'_> {
     }
 
     fn progress(&self, phase: Phase, staged: u64) {
-        if phase == Phase::Committing {
-            self.is_committing.store(true, Ordering::Relaxed);
-        }
+        self.is_undecided.send_replace(phase == Phase::Committing);
         // Lost only when the worker is shutting down, and then nobody is left to look.
         let _ = self.reporter.send(Event::Progress {
             claim: self.claim,
@@ -166,8 +180,8 @@ impl Ledger for WorkerLedger<'_> {
 pub struct Canceler(oneshot::Sender<()>);
 
 impl Canceler {
-    /// Ends the upload, which aborts its statement in Snowflake, unless its rows are being committed. It then reports
-    /// how it ended, as always.
+    /// Ends the upload, which aborts its statement in Snowflake, unless its rows are being committed; where an earlier
+    /// attempt may have committed them, as soon as it is known that it has not. It then reports how it ended, as always.
     pub fn cancel(self) {
         // Nobody listens any more if it has just ended.
         let _ = self.0.send(());
@@ -187,20 +201,27 @@ pub fn start(job: Job, pool: Arc<Pool>, reporter: Reporter) -> crate::error::Res
 async fn carry(job: Job, pool: Arc<Pool>, reporter: Reporter, canceled: oneshot::Receiver<()>) {
     let claim = job.claim;
     let mut target = None;
-    let is_committing = AtomicBool::new(false);
+    let (undecided, is_undecided) = watch::channel(job.transaction.is_some());
+    let mut has_swept = false;
     let result = tokio::select! {
         biased;
-        result = net::guarded(run(&job, &pool, &reporter, &is_committing, &mut target)) => result,
-        () = stop(canceled, &is_committing) => Err(upload::canceled()),
+        result = net::guarded(run(&job, &pool, &reporter, &undecided, &mut target)) => result,
+        () = stop(canceled, is_undecided) => Err(upload::canceled()),
     };
     match result {
         Ok(mut loaded) => {
             if reporter.finish(claim, target, Ok(loaded.outcome)).await {
                 // What stays in the stage costs storage, not correctness.
-                let cleaned =
-                    net::guarded(upload::clean_up(&loaded.upload, &mut loaded.session)).await;
+                let cleaned = net::guarded(tidy_up(
+                    &job,
+                    &loaded.upload,
+                    &mut loaded.session,
+                    &reporter,
+                ))
+                .await;
                 // A session that is only dropped is closed, which would undo what a failed statement left open.
                 if cleaned.is_ok() {
+                    has_swept = job.is_sweeping;
                     loaded.session.release();
                 }
             }
@@ -209,27 +230,49 @@ async fn carry(job: Job, pool: Arc<Pool>, reporter: Reporter, canceled: oneshot:
             let is_canceled = error.kind() == ErrorKind::Canceled;
             if reporter.finish(claim, target, Err(error)).await && is_canceled {
                 // As above.
-                let _ = net::guarded(remove_staged(&job, &pool)).await;
+                let _ = net::guarded(remove_staged(&job, &pool, &reporter)).await;
             }
         }
+    }
+    if job.is_sweeping && !has_swept {
+        let config = job.pool_key.config;
+        // As above.
+        let _ = reporter.send(Event::NotSwept { config });
     }
 }
 
 /// Ends when somebody asks to stop in time. Polled by the same thread as the upload, and after it: between the look at the
 /// flag and the end of the upload nothing can begin.
-async fn stop(canceled: oneshot::Receiver<()>, is_committing: &AtomicBool) {
-    if canceled.await.is_err() || is_committing.load(Ordering::Relaxed) {
+async fn stop(canceled: oneshot::Receiver<()>, mut is_undecided: watch::Receiver<bool>) {
+    if canceled.await.is_err() || is_undecided.wait_for(|undecided| !undecided).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-async fn remove_staged(job: &Job, pool: &Pool) -> Result<()> {
+async fn tidy_up(
+    job: &Job,
+    upload: &Upload,
+    session: &mut PooledSession,
+    reporter: &Reporter,
+) -> Result<()> {
+    upload::clean_up(upload, session).await?;
+    let id = job.claim.upload;
+    reporter.send(Event::Cleaned { id })?;
+    if job.is_sweeping {
+        cleaning::sweep(job.installation_id, session, reporter).await?;
+    }
+    Ok(())
+}
+
+async fn remove_staged(job: &Job, pool: &Pool, reporter: &Reporter) -> Result<()> {
     let mut session = pool
         .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
         .await?;
-    upload::remove_staged(&job.stage_directory(), &mut session).await?;
+    let directory = leftovers::directory(job.installation_id, job.upload_id);
+    leftovers::remove(&directory, &mut session).await?;
     session.release();
-    Ok(())
+    let id = job.claim.upload;
+    reporter.send(Event::Cleaned { id })
 }
 
 struct Loaded {
@@ -242,7 +285,7 @@ async fn run(
     job: &Job,
     pool: &Pool,
     reporter: &Reporter,
-    is_committing: &AtomicBool,
+    is_undecided: &watch::Sender<bool>,
     target: &mut Option<String>,
 ) -> Result<Loaded> {
     let mut session = pool
@@ -268,7 +311,7 @@ async fn run(
     let ledger = WorkerLedger {
         claim: job.claim,
         reporter,
-        is_committing,
+        is_undecided,
     };
     let outcome = upload::run(&upload, &mut session, &ledger).await?;
     Ok(Loaded {

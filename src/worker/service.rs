@@ -7,7 +7,6 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use bridge_core::ErrorKind;
 use bridge_core::snowflake::Pool;
 use bridge_core::upload::{self, Phase};
 use pgrx::pg_sys;
@@ -15,9 +14,10 @@ use pgrx::pg_sys;
 use super::begin::{self, Begun};
 use super::entry::end_if_dropped;
 use super::in_flight::{InFlight, Stage, quoted};
+use super::janitor::Janitor;
 use super::reading::{self, Read};
 use super::registry;
-use super::runner::{self, Entry, Event, Job, Reporter};
+use super::runner::{self, Event, Job, Reporter};
 use super::{mirror, reader, signals};
 use crate::error::{Result, log_error, log_message};
 use crate::owner::Owner;
@@ -29,13 +29,14 @@ pub(super) struct Service {
     spool_root: PathBuf,
     pool: Arc<Pool>,
     reporter: Reporter,
-    events: Receiver<Event>,
-    in_flight: HashMap<Claim, InFlight>,
+    pub(super) events: Receiver<Event>,
+    pub(super) in_flight: HashMap<Claim, InFlight>,
+    pub(super) janitor: Janitor,
 }
 
 /// The pool of this process, for its end.
 static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
-/// Between two looks at the queue while something is due that has to wait for another upload.
+/// Between two looks at the queue while something is due that has to wait for another upload, or is to be stopped.
 const WAITING_DELAY: Duration = Duration::from_millis(250);
 /// A shutdown may take two seconds in all; a session that is not closed ends by itself later.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -73,7 +74,6 @@ impl Service {
             ));
         }
         let spool_root = spooled::root()?;
-        spooled::sweep(&spool_root, || tx::transaction(uploads::with_files))?;
         let (sender, events) = mpsc::channel();
         let pool = Arc::new(Pool::new(net::limits()?)?);
         remember(&pool);
@@ -86,6 +86,7 @@ impl Service {
             },
             events,
             in_flight: HashMap::new(),
+            janitor: Janitor::new(),
         })
     }
 
@@ -93,6 +94,7 @@ impl Service {
         loop {
             if signals::reload_if_asked() {
                 self.reload();
+                self.janitor.begin_anew();
             }
             self.handle_events();
             self.handle_readers();
@@ -101,11 +103,13 @@ impl Service {
                 end_if_dropped();
                 None
             });
+            self.janitor
+                .work(&self.spool_root, &self.pool, &self.reporter);
             let timeout = more
                 .unwrap_or_else(guc::poll_interval)
                 .min(guc::poll_interval());
             if !timeout.is_zero() {
-                report_idle();
+                report_idle(self.in_flight.len());
                 net::sleep(timeout);
             }
         }
@@ -138,6 +142,10 @@ impl Service {
             let Some(in_flight) = self.in_flight.get_mut(&claim) else {
                 continue;
             };
+            // One that was canceled before it began is only finding out what it must not leave open.
+            if in_flight.upload.cancel_requested {
+                continue;
+            }
             in_flight.is_canceled = true;
             match &mut in_flight.stage {
                 Stage::WaitsForReader => {
@@ -178,10 +186,13 @@ impl Service {
         if mirror::run()? {
             return Ok(Some(Duration::ZERO));
         }
-        let due = tx::transaction(uploads::next_due)?;
+        let outlook = tx::transaction(uploads::outlook)?;
+        if outlook.has_cancellations {
+            tx::transaction(uploads::settle_cancellations)?;
+        }
         // While every slot is taken, what is due starts when one becomes free, and that is an event.
         let is_full = self.in_flight.len() >= guc::max_concurrent_uploads();
-        Ok(due.map(|due| {
+        let due = outlook.due.map(|due| {
             if is_full {
                 due.max(Duration::from_secs(1))
             } else if due.is_zero() {
@@ -190,7 +201,10 @@ impl Service {
             } else {
                 due.max(Duration::from_millis(5))
             }
-        }))
+        });
+        // What waited for another attempt may be due now, and a reader that had not begun is told again.
+        let again = outlook.has_cancellations.then_some(WAITING_DELAY);
+        Ok(due.into_iter().chain(again).min())
     }
 
     fn begin(&mut self, upload: Claimed) {
@@ -229,7 +243,8 @@ impl Service {
     }
 
     /// Hands an upload to the network thread.
-    fn send(&mut self, mut in_flight: InFlight, job: Job) {
+    fn send(&mut self, mut in_flight: InFlight, mut job: Job) {
+        job.is_sweeping = self.janitor.begin_sweep(job.pool_key.config);
         in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
         in_flight.total_bytes = job.manifest.bytes;
         in_flight.rows = job.manifest.rows;
@@ -316,67 +331,11 @@ impl Service {
             }
         }
     }
-
-    fn handle_events(&mut self) {
-        while let Ok(event) = self.events.try_recv() {
-            match event {
-                Event::Progress {
-                    claim,
-                    phase,
-                    staged,
-                } => {
-                    if let Some(in_flight) = self.in_flight.get(&claim) {
-                        in_flight.show(phase, staged);
-                    }
-                }
-                Event::Record {
-                    claim,
-                    entry,
-                    answer,
-                } => {
-                    let recorded = tx::transaction(|| {
-                        failpoint::reach("recording");
-                        match &entry {
-                            Entry::Staged => uploads::record_staged(claim),
-                            Entry::Copying { transaction } => {
-                                uploads::record_copying(claim, transaction)
-                            }
-                        }
-                    });
-                    // If the upload is gone, nobody waits for the answer.
-                    let _ = answer.send(recorded.map_err(|error| {
-                        bridge_core::Error::new(
-                            ErrorKind::Transient,
-                            format!("cannot record the upload's state: {error}"),
-                        )
-                    }));
-                }
-                Event::Finished {
-                    claim,
-                    target,
-                    result,
-                    recorded,
-                } => {
-                    let Some(in_flight) = self.in_flight.remove(&claim) else {
-                        continue;
-                    };
-                    let is_recorded = match result {
-                        Ok(outcome) => {
-                            in_flight.completed(target.as_deref().unwrap_or_default(), &outcome)
-                        }
-                        Err(error) => in_flight.failed(&error.into()),
-                    };
-                    if is_recorded {
-                        // Nobody listens where nothing is left to tidy up.
-                        let _ = recorded.send(());
-                    }
-                }
-            }
-        }
-    }
 }
 
-fn report_idle() {
+/// The text stays while the process is idle.
+fn report_idle(in_flight: usize) {
+    registry::report_running(&format!("snowflake_bridge: {in_flight} uploads under way"));
     // SAFETY: no text is given.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()) };
 }

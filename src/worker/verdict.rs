@@ -15,6 +15,10 @@ pub(super) fn next_state(error: &Error, attempt: i32) -> NextState {
         // Our own or the application's tables could not be read: a lock, a full disk, a deadlock. Or the row is bad.
         // What was taken over is somebody else's to judge.
         Error::Spi(_) | Error::TakenOver { .. } => (ErrorKind::Transient, None),
+        // Not counted as an attempt, see `record_error`.
+        Error::Server { sqlstate, .. } if is_lock_conflict(*sqlstate) => {
+            return NextState::Retry(guc::retry_base_delay());
+        }
         Error::Server { sqlstate, .. } if is_passing(*sqlstate) => (ErrorKind::Transient, None),
         Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
     };
@@ -34,6 +38,13 @@ pub(super) fn next_state(error: &Error, attempt: i32) -> NextState {
         ErrorKind::Canceled => NextState::Canceled,
         _ => NextState::Failed,
     }
+}
+
+fn is_lock_conflict(sqlstate: PgSqlErrorCode) -> bool {
+    matches!(
+        sqlstate,
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+    )
 }
 
 /// Classes 40 (conflict), 53 (resources), 55 (locks), 57 (operator), 58 (system): not the row's fault.

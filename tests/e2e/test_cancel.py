@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness import wait
-from harness.bridge import TABLE, Bridge
+from harness.bridge import RESULTS, TABLE, Bridge
 from harness.standin import User
 
 ROWS = [{"n": n} for n in range(20)]
@@ -19,14 +19,14 @@ def cancel(bridge: Bridge, execution_id: str = "run-1") -> Any:
     return bridge.call("cancel_upload", id=bridge.upload(execution_id)["id"])
 
 
-def canceled(bridge: Bridge, execution_id: str = "run-1") -> dict[str, Any]:
+def canceled(bridge: Bridge, execution_id: str = "run-1", seconds: float = 5.0) -> dict[str, Any]:
     """The upload once it is canceled, well before what holds it lets go."""
 
     def look() -> dict[str, Any] | None:
         upload = bridge.upload(execution_id)
         return upload if upload["state"] == "canceled" else None
 
-    upload = wait.until(look, "the upload is canceled", 5)
+    upload = wait.until(look, "the upload is canceled", seconds)
     assert upload["error_message"] == "canceled on request"
     assert bridge.failed(execution_id)["snowflake_error_message"] == "canceled on request"
     return upload
@@ -104,6 +104,30 @@ def test_between_two_attempts_after_a_lost_commit(make_bridge: Any, is_committed
         assert bridge.row_count(user) == 0
 
 
+def test_while_it_is_found_out_whether_it_was_committed(bridge: Bridge, user: User) -> None:
+    """Until that is known, nobody may say that the upload is canceled."""
+    held = {"sql": "describe transaction"}
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, {"lose_answer": True}, times=20)
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*describe transaction"}, {"black_hole": True}, times=20)
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-1", ROWS)
+    bridge.uploading(held, mark)
+    mark = bridge.standin.audit_mark()
+    bridge.cluster.restart()
+    bridge.connect()
+    bridge.uploading(held, mark)
+    assert cancel(bridge) is True
+    # By then the worker has been through its loop, more than once.
+    bridge.run("bad", ROWS, snowflake_options={"strategie": "append"})
+    bridge.failed("bad")
+    bridge.run("bad-2", ROWS, snowflake_options={"strategie": "append"})
+    bridge.failed("bad-2")
+    assert bridge.upload("run-1")["state"] != "canceled"
+    bridge.standin.clear_faults()
+    bridge.completed("run-1")
+    assert bridge.row_count(user) == len(ROWS)
+
+
 def test_while_it_is_read(bridge: Bridge, user: User) -> None:
     bridge.app.execute("create function slow(id text) returns int language sql as 'select 1 from pg_sleep(60)'")
     bridge.watch(result_function="slow")
@@ -115,6 +139,50 @@ def test_while_it_is_read(bridge: Bridge, user: User) -> None:
     canceled(bridge)
     assert bridge.admin.execute(reader).fetchone() is None
     assert bridge.upload("run-1")["attempt_count"] == 1
+
+
+def test_an_open_transaction_holds_up_nobody(bridge: Bridge, user: User) -> None:
+    """Whoever asks for the end and does not commit keeps no row that the worker has to write."""
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, HELD)
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"sql": "copy into"}, mark)
+    worker = bridge.worker()
+    other = bridge.cluster.connect("shop", "app")
+    with other.transaction():
+        assert bridge.call("cancel_upload", connection=other, id=bridge.upload("run-1")["id"]) is True
+        bridge.standin.clear_faults()
+        bridge.completed("run-1")
+        bridge.run("run-2", ROWS)
+        bridge.completed("run-2")
+    assert bridge.worker() == worker
+    requests = "select from snowflake_bridge.cancellations"
+    wait.until(lambda: not bridge.admin.execute(requests).fetchall(), "a request that came late is forgotten")
+    assert bridge.upload("run-1")["state"] == "completed"
+
+
+@pytest.mark.parametrize("is_staged", [False, True])
+def test_while_the_worker_is_down(make_bridge: Any, is_staged: bool) -> None:
+    bridge = make_bridge({"snowflake_bridge.databases": "shop"})
+    user = bridge.ready()
+    held = {"kind": "query", "sql": r"^\s*copy into"} if is_staged else {"kind": "objectstore", "method": "PUT"}
+    bridge.standin.fault(held, HELD)
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"sql": "copy into"} if is_staged else {"kind": "objectstore"}, mark)
+    bridge.cluster.settings["snowflake_bridge.databases"] = "postgres"
+    bridge.cluster.restart()
+    bridge.connect()
+    assert bridge.upload("run-1")["state"] in ("claimed", "copying")
+    assert cancel(bridge) is True
+    bridge.standin.clear_faults()
+    mark = bridge.standin.audit_mark()
+    bridge.cluster.settings["snowflake_bridge.databases"] = "shop"
+    bridge.cluster.restart()
+    bridge.connect()
+    canceled(bridge, seconds=30)
+    assert bridge.account.statements("copy into", mark) == []
+    assert RESULTS not in tables(bridge) or bridge.row_count(user) == 0
 
 
 def test_before_it_begins(make_bridge: Any) -> None:

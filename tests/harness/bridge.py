@@ -64,6 +64,10 @@ class Bridge:
         self.admin = self.cluster.connect(DATABASE)
         self.app = self.cluster.connect(DATABASE, APPLICATION)
 
+    def reload(self) -> None:
+        """Has the server read its settings again; the worker then also does at once what it does now and then."""
+        self.admin.execute("select pg_reload_conf()")
+
     def close(self) -> None:
         """Ends the server and removes what it left."""
         self.cluster.close()

@@ -16,6 +16,8 @@ pub(crate) const SESSION_EXPIRED: &str = "390112";
 pub(crate) const IN_PROGRESS: [&str; 2] = ["333333", "333334"];
 /// The key pair is not the user's.
 pub(crate) const KEY_PAIR_REFUSED: &str = "390144";
+/// COPY names a file that is not in the stage.
+pub(crate) const STAGED_FILE_MISSING: &str = "091016";
 /// The statement that should be aborted does not run: it is over, or has not begun.
 pub(crate) const NOT_EXECUTING: &str = "000605";
 
@@ -244,6 +246,7 @@ fn meaning(code: &str) -> Option<Meaning> {
         "002003" | "002043" => (Configuration, "", "The object does not exist, or {role} has no privilege on it: correct the name, or grant the privilege."),
         "003001" => (Configuration, "permission denied", "Grant the missing privilege on the object to {role}."),
         "002023" => (Data, "a column of the table has another type than the result", "Use another table, or change the column's type."),
+        STAGED_FILE_MISSING => (Transient, "a file is not in the stage any more", ""),
         "100035" | "100040" | "100038" => (Data, "a value cannot be converted to the type of its column", ""),
         "100039" | "100046" => (Data, "a number is too large for its column", "Widen the column, or load the number as text with numeric => 'varchar'."),
         "100069" => (Data, "a value is not valid JSON", ""),

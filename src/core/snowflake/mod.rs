@@ -40,6 +40,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
+pub(crate) use errors::STAGED_FILE_MISSING;
 pub use farewell::all_said;
 pub use key_pair::public_key_statement;
 pub use login::SessionInfo;

@@ -7,6 +7,7 @@
 
 mod assignment;
 mod clustering;
+pub mod leftovers;
 mod load;
 mod rebuild;
 mod strategy;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::names::{ColumnCase, UPLOAD_ID};
+use crate::snowflake::STAGED_FILE_MISSING;
 use crate::snowflake::sql::{self, TableName};
 use crate::snowflake::{QueryResult, Statement, Warehouse};
 use crate::spool::Manifest;
@@ -192,6 +194,12 @@ pub fn canceled() -> Error {
 /// "Invalid identifier": there is no such column.
 const INVALID_IDENTIFIER: &str = "000904";
 
+/// Whether an attempt failed because somebody has removed files that were staged: the next one must stage them again.
+#[must_use]
+pub fn is_stage_incomplete(error: &Error) -> bool {
+    error.code() == Some(STAGED_FILE_MISSING)
+}
+
 /// What an earlier attempt loaded, whose end it did not see itself.
 async fn settled_outcome(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<Outcome> {
     let mut outcome = outcome(upload, None);
@@ -215,18 +223,13 @@ pub async fn clean_up(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<
     if upload.manifest.files.is_empty() {
         return Ok(());
     }
-    remove_staged(&upload.stage_directory, warehouse).await
-}
-
-/// Removes the staged files of an upload: those of this attempt's directory and those of earlier ones beside it.
-///
-/// # Errors
-/// What Snowflake answered.
-pub async fn remove_staged(stage_directory: &str, warehouse: &mut dyn Warehouse) -> Result<()> {
-    match stage_directory.trim_end_matches('/').rsplit_once('/') {
+    match upload
+        .stage_directory
+        .trim_end_matches('/')
+        .rsplit_once('/')
+    {
         Some((of_all_attempts, _)) => {
-            execute(warehouse, sql::remove(&format!("{of_all_attempts}/"))).await?;
-            Ok(())
+            leftovers::remove(&format!("{of_all_attempts}/"), warehouse).await
         }
         None => Ok(()),
     }

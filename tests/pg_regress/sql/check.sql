@@ -13,4 +13,34 @@ select item, ok, hint from snowflake_bridge.check();
 set log_statement = 'all';
 set log_min_duration_statement = 0;
 select ok, detail, hint from snowflake_bridge.check() where item = 'statement_logging';
-drop extension snowflake_bridge;
+reset log_statement;
+reset log_min_duration_statement;
+
+-- What was done to watched relations. Their names are for superusers.
+create role check_app login;
+grant create on schema public to check_app;
+select snowflake_bridge.grant_usage('check_app');
+set role check_app;
+select snowflake_bridge.watch('public.check_runs', create_if_missing => true);
+select snowflake_bridge.watch('public.check_more', create_if_missing => true);
+select ok, detail from snowflake_bridge.check() where item = 'watches';
+alter table check_runs disable trigger snowflake_bridge_upload;
+alter table check_more drop column snowflake_error_message;
+select ok, detail, hint from snowflake_bridge.check() where item = 'watches';
+reset role;
+select ok, detail from snowflake_bridge.check() where item = 'watches';
+drop table check_more;
+alter table check_runs owner to current_user;
+select ok, detail from snowflake_bridge.check() where item = 'watches';
+
+-- Uploads that somebody should look after.
+insert into snowflake_bridge.uploads (execution_id, user_id, owner_kind, state, needs_mirror, mirror_error)
+values ('1', 'u', 'jwt', 'needs_credentials', false, null), ('2', 'u', 'jwt', 'completed', true, 'no'), ('3', 'u', 'jwt', 'queued', false, null);
+select item, ok, detail from snowflake_bridge.check() where item in ('mirrors', 'credentials', 'queue');
+update snowflake_bridge.uploads set next_attempt_at = now() - interval '11 minutes' where state = 'queued';
+select ok, detail, hint from snowflake_bridge.check() where item = 'queue';
+
+drop extension snowflake_bridge cascade;
+drop table check_runs;
+revoke create on schema public from check_app;
+drop role check_app;

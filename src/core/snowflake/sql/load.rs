@@ -147,6 +147,12 @@ pub fn remove(directory: &str) -> String {
     format!("REMOVE {}", stage_path(directory))
 }
 
+/// Lists everything in a directory of the user's stage; needs no warehouse.
+#[must_use]
+pub fn list(directory: &str) -> String {
+    format!("LIST {}", stage_path(directory))
+}
+
 /// Asks for the means to put a file into a directory of the user's stage. The path of the file on this machine is not
 /// told: the server only echoes it.
 ///
@@ -228,6 +234,7 @@ mod tests {
                 format!("SELECT COUNT(*) FROM {quoted} WHERE \"UPLOAD_ID\" = '{first}'"),
             ),
             (remove("~/a/1/"), "REMOVE '@~/a/1/'".to_owned()),
+            (list("~/a/"), "LIST '@~/a/'".to_owned()),
             (
                 show_tables(Some("D"), Some("s")).unwrap(),
                 "SHOW TABLES IN SCHEMA \"D\".\"s\"".to_owned(),

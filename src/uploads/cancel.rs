@@ -1,0 +1,106 @@
+//! Stopping uploads. One that waits is canceled where it stands; for one that a worker is at, a request is left beside the
+//! queue: whoever asks may keep the transaction open, and a lock on the upload's own row would hold up the worker, and
+//! with it everybody else.
+
+use pgrx::prelude::*;
+
+use super::Claim;
+use crate::error::Result;
+
+/// States in which a worker is at an upload, or in which only Snowflake can tell what became of it.
+const BY_WORKER: &str = "(u.state in ('claimed', 'staged', 'copying') or u.state = 'retry' and u.transaction_id is not null)";
+
+/// Cancels an upload that nobody is at and of which nothing can be in Snowflake's table. One that failed but still has its
+/// caller's files counts as one that waits. Returns whether it was one.
+///
+/// # Errors
+/// If the statement fails.
+pub fn cancel_waiting(id: i64) -> Result<bool> {
+    changes(
+        "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), \
+             error_message = 'canceled on request', error_hint = null, staged_claim = null, \
+             clean_up_after = case when u.clean_up_after is not null then now() end, \
+             needs_mirror = u.watch_id is not null, mirror_after = now() \
+         where u.id = $1 and (u.state in ('queued', 'needs_credentials') \
+             or u.state = 'retry' and u.transaction_id is null \
+             or u.state = 'failed' and u.watch_id is null and u.manifest is not null) returning true",
+        id,
+    )
+}
+
+/// Asks the worker to stop an upload. Returns whether there is something to stop; asking again changes nothing.
+///
+/// # Errors
+/// If the statement fails.
+pub fn request_cancel(id: i64) -> Result<bool> {
+    changes(
+        &format!(
+            "with wanted as (select u.id from snowflake_bridge.uploads u where u.id = $1 and {BY_WORKER}), \
+             entered as (insert into snowflake_bridge.cancellations (upload) select w.id from wanted w \
+                 on conflict do nothing) \
+             select w.id from wanted w"
+        ),
+        id,
+    )
+}
+
+/// Takes back what was asked of an earlier attempt.
+///
+/// # Errors
+/// If the statement fails.
+pub fn forget_cancel(id: i64) -> Result<()> {
+    super::run(
+        "delete from snowflake_bridge.cancellations where upload = $1",
+        &[id.into()],
+    )
+}
+
+/// Makes uploads due at once that wait for another attempt and are to be stopped, and forgets what was asked of an upload
+/// that has ended by itself.
+///
+/// # Errors
+/// If a statement fails.
+pub fn settle_cancellations() -> Result<()> {
+    Spi::run(
+        "update snowflake_bridge.uploads set next_attempt_at = clock_timestamp() \
+         where id in (select u.id from snowflake_bridge.uploads u join snowflake_bridge.cancellations c on c.upload = u.id \
+             where u.state = 'retry' and u.next_attempt_at > clock_timestamp() for no key update of u skip locked)",
+    )?;
+    Ok(Spi::run(
+        "delete from snowflake_bridge.cancellations c where not exists ( \
+             select from snowflake_bridge.uploads u \
+             where u.id = c.upload and u.state in ('claimed', 'staged', 'copying', 'retry'))",
+    )?)
+}
+
+/// Which of these claims have to stop: somebody wants that, or has taken the upload over.
+///
+/// # Errors
+/// If the statement fails.
+pub fn to_stop(claims: &[Claim]) -> Result<Vec<Claim>> {
+    let (uploads, numbers): (Vec<i64>, Vec<i32>) = claims
+        .iter()
+        .map(|claim| (claim.upload, claim.number))
+        .unzip();
+    Spi::connect(|client| {
+        let rows = client.select(
+            "select c.upload, c.number from unnest($1, $2) as c (upload, number) \
+             left join snowflake_bridge.uploads u on u.id = c.upload and u.claim_count = c.number \
+                 and u.state in ('claimed', 'staged', 'copying') \
+             where u.id is null or exists (select from snowflake_bridge.cancellations r where r.upload = c.upload)",
+            None,
+            &[uploads.into(), numbers.into()],
+        )?;
+        let mut stopped = Vec::new();
+        for row in rows {
+            if let (Some(upload), Some(number)) = (row.get(1)?, row.get(2)?) {
+                stopped.push(Claim { upload, number });
+            }
+        }
+        Ok(stopped)
+    })
+}
+
+fn changes(statement: &str, id: i64) -> Result<bool> {
+    Spi::connect_mut(|client| Ok(!client.update(statement, Some(1), &[id.into()])?.is_empty()))
+}

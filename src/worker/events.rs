@@ -1,0 +1,85 @@
+//! What the network thread tells, as the main thread takes it: progress, what must be recorded, and ends.
+
+use bridge_core::ErrorKind;
+
+use super::runner::{Entry, Event};
+use super::service::Service;
+use crate::error::log_error;
+use crate::{failpoint, tx, uploads};
+
+impl Service {
+    /// Takes note of everything that the network thread has told since the last time.
+    pub(super) fn handle_events(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Progress {
+                    claim,
+                    phase,
+                    staged,
+                } => {
+                    if let Some(in_flight) = self.in_flight.get(&claim) {
+                        in_flight.show(phase, staged);
+                    }
+                }
+                Event::Record {
+                    claim,
+                    entry,
+                    answer,
+                } => {
+                    let recorded = tx::transaction(|| {
+                        failpoint::reach("recording");
+                        match &entry {
+                            Entry::Staged => uploads::record_staged(claim),
+                            Entry::Copying { transaction } => {
+                                uploads::record_copying(claim, transaction)
+                            }
+                        }
+                    });
+                    // If the upload is gone, nobody waits for the answer.
+                    let _ = answer.send(recorded.map_err(|error| {
+                        bridge_core::Error::new(
+                            ErrorKind::Transient,
+                            format!("cannot record the upload's state: {error}"),
+                        )
+                    }));
+                }
+                Event::Finished {
+                    claim,
+                    target,
+                    result,
+                    recorded,
+                } => {
+                    let Some(in_flight) = self.in_flight.remove(&claim) else {
+                        continue;
+                    };
+                    let is_recorded = match result {
+                        Ok(outcome) => {
+                            in_flight.completed(target.as_deref().unwrap_or_default(), &outcome)
+                        }
+                        Err(error) => in_flight.failed(&error.into()),
+                    };
+                    if is_recorded {
+                        // Nobody listens where nothing is left to tidy up.
+                        let _ = recorded.send(());
+                    }
+                }
+                Event::Cleaned { id } => {
+                    if let Err(error) = tx::transaction(|| uploads::cleaned(&[id])) {
+                        log_error("snowflake_bridge: cannot record a tidy stage", &error);
+                    }
+                }
+                Event::CleaningEnded { config, result } => self.janitor.has_cleaned(config, result),
+                Event::NotSwept { config } => self.janitor.has_not_swept(config),
+                Event::FoundInStage { found, answer } => {
+                    match tx::transaction(|| uploads::are_removable(&found)) {
+                        // If the session is gone, nobody waits for the answer.
+                        Ok(removable) => drop(answer.send(removable)),
+                        Err(error) => {
+                            log_error("snowflake_bridge: cannot look through a stage", &error)
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
