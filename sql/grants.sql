@@ -59,8 +59,12 @@ comment on function snowflake_bridge.grant_usage(text) is
     'API: superuser. Lets a role use the extension: call its public functions, and read its own configurations and uploads.';
 comment on function snowflake_bridge.revoke_usage(text) is
     'API: superuser. Takes back what grant_usage gave.';
-comment on function snowflake_bridge.generate_key_file() is
-    'API: superuser. Makes the file that snowflake_bridge.key_file names, with a new key, and returns its path.';
+comment on function snowflake_bridge.generate_key_file(boolean) is
+    'API: superuser. Makes the file that snowflake_bridge.key_file names, with a new key, and returns its path. With replace_lost also where secrets exist that only a lost file decrypts: each then has to be brought again.';
+comment on function snowflake_bridge.encryption_keys() is
+    'API: superuser. The keys of the key file, and those that are missing there, with the number of stored secrets that each encrypts. A key without secrets is needed for old backups only.';
+comment on procedure snowflake_bridge.rotate_encryption_key() is
+    'API: superuser. Adds a new key to the key file and encrypts all secrets anew with it, each configuration in a transaction of its own; goes on with a rotation that was interrupted. Older keys stay, to decrypt.';
 
 -- PUBLIC may execute new functions by default, and default privileges may give anything to anybody: on Supabase they give
 -- the role of anonymous visitors all privileges on what an extension makes.
@@ -79,7 +83,7 @@ begin
               from pg_class c
              where c.relnamespace = 'snowflake_bridge'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'S')
             union all
-            select 'function', p.oid::regprocedure::text, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
+            select 'routine', p.oid::regprocedure::text, p.proowner, coalesce(p.proacl, acldefault('f', p.proowner))
               from pg_proc p
              where p.pronamespace = 'snowflake_bridge'::regnamespace
         )

@@ -3,14 +3,22 @@
 //! Keys are read when they are needed and forgotten afterwards, so that no process carries them that has no use for
 //! them. The functions here read settings and tables with the rights of the caller, which must have been raised.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bridge_core::keyring::Keyring;
+use bridge_core::{ErrorKind, crypto};
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::guc;
 
+/// The id of an installation's first key.
+const FIRST_ID: u32 = 1;
+/// How often, and after which pause, a key file that another session changes is looked at again.
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const HOW_TO_SET: &str = "Set snowflake_bridge.key_file in postgresql.conf to a path outside the data directory, for example \
      '/etc/snowflake_bridge/keys', reload, and run snowflake_bridge.generate_key_file() as a superuser.";
 
@@ -46,18 +54,34 @@ pub fn load_or_create() -> Result<Keyring> {
         return Ok(keys);
     }
     let path = path()?;
-    create_at(&path).or_else(|error| match path.try_exists() {
-        // Another session was quicker.
-        Ok(true) => load(),
-        _ => Err(error),
-    })
+    Ok(Keyring::create(&path, &forbidden()?, FIRST_ID)?)
 }
 
-/// Makes the file and tells where it is.
+/// Adds a new key, which encrypts from now on, unless another than `old_id` already does.
+///
+/// # Errors
+/// As [`load`], or if the file cannot be changed.
+pub fn add(old_id: u32) -> Result<Keyring> {
+    let (path, forbidden) = (path()?, forbidden()?);
+    // Another session that adds one is done within milliseconds.
+    for _ in 0..LOCK_TRIES {
+        match Keyring::add_key(&path, &forbidden, old_id) {
+            Err(error) if error.kind() == ErrorKind::Transient => {
+                std::thread::sleep(LOCK_PAUSE);
+                pgrx::check_for_interrupts!();
+            }
+            added => return Ok(added?),
+        }
+    }
+    Ok(Keyring::add_key(&path, &forbidden, old_id)?)
+}
+
+/// Makes the file and tells where it is. With `replace_lost` also where secrets exist that only a lost one decrypts; the new
+/// key then has an id that none of them names, so that the lost keys can still be added, should they be found.
 ///
 /// # Errors
 /// If it exists, if secrets exist that were encrypted with a lost one, or if it cannot be made.
-pub fn create() -> Result<PathBuf> {
+pub fn create(replace_lost: bool) -> Result<PathBuf> {
     let path = path()?;
     if path.try_exists().unwrap_or(true) {
         return Err(Error::user(
@@ -66,11 +90,65 @@ pub fn create() -> Result<PathBuf> {
         )
         .hint("Nothing is left to do: stored secrets are encrypted with it."));
     }
-    if anything_is_encrypted()? {
-        return Err(lost(&path));
-    }
-    create_at(&path)?;
+    let first_id = match anything_is_encrypted()? {
+        false => FIRST_ID,
+        true if replace_lost => unused_id()?,
+        true => return Err(lost(&path)),
+    };
+    Keyring::create(&path, &forbidden()?, first_id)?;
     Ok(path)
+}
+
+/// What a key is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum KeyState {
+    /// It encrypts.
+    Active,
+    /// It decrypts what was encrypted with it before.
+    Decrypt,
+    /// The key file lacks it, or has another key of that id.
+    Missing,
+}
+
+impl KeyState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Decrypt => "decrypt",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// How many stored secrets there are for each key: those of the key file, and those that secrets name.
+///
+/// # Errors
+/// As [`find`].
+pub fn uses() -> Result<BTreeMap<(u32, KeyState), i64>> {
+    let Some(keyring) = find()? else {
+        return Ok(BTreeMap::new());
+    };
+    let active = keyring.active().ok().map(bridge_core::keyring::Key::id);
+    let state = |id| match active == Some(id) {
+        true => KeyState::Active,
+        false => KeyState::Decrypt,
+    };
+    let mut uses: BTreeMap<_, _> = (keyring
+        .keys()
+        .iter()
+        .map(|key| ((key.id(), state(key.id())), 0)))
+    .collect();
+    for secret in secrets()? {
+        let used = match crypto::key(&keyring, &secret) {
+            Ok(key) => (key.id(), state(key.id())),
+            Err(_) => (
+                crypto::key_id(&secret).unwrap_or_default(),
+                KeyState::Missing,
+            ),
+        };
+        *uses.entry(used).or_default() += 1;
+    }
+    Ok(uses)
 }
 
 fn lost(path: &Path) -> Error {
@@ -81,11 +159,20 @@ fn lost(path: &Path) -> Error {
             path.display()
         ),
     )
-    .hint("Restore the file from its backup. If it is lost, delete the configurations and create them again.")
+    .hint("Restore the file from its safe copy. If there is none, run snowflake_bridge.generate_key_file(replace_lost => true) as a \
+           superuser; each secret must then be brought again with snowflake_bridge.update_config().")
 }
 
-fn create_at(path: &Path) -> Result<Keyring> {
-    Ok(Keyring::create(path, &forbidden()?)?)
+/// One more than that of every key that a stored secret names.
+fn unused_id() -> Result<u32> {
+    let used = secrets()?
+        .iter()
+        .filter_map(|secret| crypto::key_id(secret))
+        .max();
+    used.unwrap_or_default().checked_add(1).ok_or_else(|| {
+        Error::invalid("no id is left for another key")
+            .hint("Delete the configurations and create them again.")
+    })
 }
 
 fn path() -> Result<PathBuf> {
@@ -115,6 +202,23 @@ fn forbidden() -> Result<Vec<PathBuf>> {
             );
         }
         Ok(places)
+    })
+}
+
+/// Every secret that is stored, encrypted.
+fn secrets() -> Result<Vec<Vec<u8>>> {
+    const SECRETS: &str = "
+        select s.secret
+          from snowflake_bridge.snowflake_configurations c,
+               pg_catalog.unnest(array[c.password_encrypted, c.private_key_encrypted, c.private_key_passphrase_encrypted,
+                                       c.token_encrypted, c.oauth_token_encrypted, c.oauth_client_secret_encrypted]) s (secret)
+         where s.secret is not null";
+    Spi::connect(|client| {
+        client
+            .select(SECRETS, None, &[])?
+            .filter_map(|row| row.get::<Vec<u8>>(1).transpose())
+            .map(|secret| Ok(secret?))
+            .collect()
     })
 }
 

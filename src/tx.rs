@@ -43,6 +43,65 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     outcome
 }
 
+/// What a procedure does in transactions of its own, one after the other.
+pub struct OwnTransactions(());
+
+impl OwnTransactions {
+    /// Begins, in a procedure that was called with this `fcinfo`.
+    ///
+    /// # Errors
+    /// `25001` within a transaction block or a function, where nothing can be committed.
+    pub fn begin(fcinfo: pg_sys::FunctionCallInfo) -> Result<Self> {
+        // SAFETY: PostgreSQL passes a valid `fcinfo`, and to a procedure a CallContext as its context; its tag is looked at
+        // first.
+        let is_atomic = unsafe {
+            let context = (*fcinfo).context;
+            context.is_null()
+                || (*context).type_ != pg_sys::NodeTag::T_CallContext
+                || (*context.cast::<pg_sys::CallContext>()).atomic
+        };
+        if is_atomic {
+            return Err(Error::user(
+                PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+                "this procedure commits as it goes, and cannot run within a transaction",
+            )
+            .hint("Call it by itself: no BEGIN before it, and no function around it."));
+        }
+        // SAFETY: inside a transaction on the main thread. Only the outermost SPI connection may commit; it ends with the
+        // call, or by a rollback.
+        pgrx::spi::Spi::check_status(unsafe {
+            pg_sys::SPI_connect_ext(pg_sys::SPI_OPT_NONATOMIC as i32)
+        })?;
+        Ok(Self(()))
+    }
+
+    /// Runs `work` on a fresh snapshot, and commits.
+    ///
+    /// # Errors
+    /// What `work` returns. It must then end the call, which rolls back what `work` did and nothing before.
+    pub fn run<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        // SAFETY: between `begin` and `drop`, so SPI is connected. The snapshot is popped before the commit, and by the
+        // rollback where an ERROR comes first.
+        unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+        let outcome = work()?;
+        // SAFETY: as above.
+        unsafe {
+            pg_sys::PopActiveSnapshot();
+            pg_sys::SPI_commit();
+        }
+        Ok(outcome)
+    }
+}
+
+impl Drop for OwnTransactions {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: ends the connection that `begin` made. Where an ERROR unwinds, its rollback does so.
+            unsafe { pg_sys::SPI_finish() };
+        }
+    }
+}
+
 /// Runs `work` in a subtransaction of the current transaction.
 ///
 /// # Errors

@@ -1,10 +1,10 @@
-//! Functions for superusers: who may use the extension, and with which key it encrypts.
+//! Functions for superusers: who may use the extension.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::{keys, sandbox};
+use crate::sandbox;
 
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn grant_usage(role: &str) -> Result<(), ErrorReport> {
@@ -14,13 +14,6 @@ fn grant_usage(role: &str) -> Result<(), ErrorReport> {
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn revoke_usage(role: &str) -> Result<(), ErrorReport> {
     Ok(revoke(role)?)
-}
-
-#[pg_extern(volatile, strict, parallel_unsafe)]
-fn generate_key_file() -> Result<String, ErrorReport> {
-    require_superuser()?;
-    let path = sandbox::as_extension_owner(keys::create)?;
-    Ok(path.display().to_string())
 }
 
 /// What "API: public" marks, and nothing else: functions to call, relations to read without their secrets. Nobody gets
@@ -49,7 +42,7 @@ fn grant(role: &str) -> Result<()> {
 fn revoke(role: &str) -> Result<()> {
     const REVOKES: &str = "
         select pg_catalog.format('revoke all on %s snowflake_bridge from %I', k.kind, $1)
-          from pg_catalog.unnest(array['all functions in schema', 'all tables in schema', 'all sequences in schema',
+          from pg_catalog.unnest(array['all routines in schema', 'all tables in schema', 'all sequences in schema',
                                        'schema']) k (kind)";
     run_each(REVOKES, role)
 }
@@ -79,7 +72,7 @@ fn run_each(query: &str, role: &str) -> Result<()> {
 }
 
 /// Privileges alone would do, but those can be given away.
-fn require_superuser() -> Result<()> {
+pub(super) fn require_superuser() -> Result<()> {
     sandbox::require_unrestricted()?;
     match is_superuser()? {
         true => Ok(()),

@@ -8,6 +8,7 @@ mod connection;
 mod doctor;
 mod execution;
 mod identity;
+mod keys;
 mod observe;
 mod query;
 mod retention;

@@ -8,10 +8,12 @@ mod changes;
 mod credential;
 mod draft;
 mod revision;
+mod rotation;
 mod sealed;
 mod waiting;
 
 use bridge_core::config::{Account, ConnectionSettings, Credentials};
+use bridge_core::keyring::Keyring;
 use bridge_core::snowflake::public_key_statement;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
@@ -23,6 +25,7 @@ pub use changes::{delete, insert, mark_failed, mark_refused, mark_tested, requir
 use credential::ClientDetails;
 pub use credential::GivenCredential;
 pub use draft::{Draft, Given, config_name};
+pub use rotation::{Resealed, ids, reseal};
 use sealed::{Purpose, Sealed};
 
 use crate::error::{Error, Result};
@@ -148,13 +151,7 @@ impl StoredConfig {
     /// If the key file cannot be read, holds other keys, or the row was changed by hand.
     pub fn open(&self) -> Result<ConnectionSettings> {
         let account = account(&self.account_identifier)?;
-        let purpose = Purpose {
-            config_id: self.id,
-            owner: &self.owner,
-            account_host: account.host(),
-            username: self.username.as_deref().unwrap_or_default(),
-            auth_method: &self.auth_method,
-        };
+        let purpose = self.purpose(&account);
         let credentials = purpose.open(&keys::load()?, &self.sealed, self.oauth_client.as_ref())?;
         Ok(ConnectionSettings {
             account,
@@ -165,6 +162,23 @@ impl StoredConfig {
             schema: self.schema.clone(),
             role: self.role.clone(),
         })
+    }
+
+    /// The secrets encrypted anew, if they are not yet with the active key.
+    fn resealed(&self, keys: &Keyring) -> Result<Option<Sealed>> {
+        let account = account(&self.account_identifier)?;
+        self.purpose(&account)
+            .reseal(keys, &self.sealed, self.oauth_client.as_ref())
+    }
+
+    fn purpose<'a>(&'a self, account: &'a Account) -> Purpose<'a> {
+        Purpose {
+            config_id: self.id,
+            owner: &self.owner,
+            account_host: account.host(),
+            username: self.username.as_deref().unwrap_or_default(),
+            auth_method: &self.auth_method,
+        }
     }
 
     /// Whose stage uploads travel through. Where only the token names the user, each version of the configuration may

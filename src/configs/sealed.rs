@@ -28,7 +28,7 @@ pub struct Purpose<'a> {
 }
 
 /// The encrypted columns of one row.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub struct Sealed {
     pub password: Option<Vec<u8>>,
     pub private_key: Option<Vec<u8>>,
@@ -137,6 +137,47 @@ impl Purpose<'_> {
         Ok(credentials.ok_or_else(|| {
             unreadable("the configuration holds no secret for its method of authentication")
         })?)
+    }
+
+    /// The secrets encrypted anew with the active key, or `None` if all of them are with it already; `client` as in
+    /// [`open`](Self::open).
+    ///
+    /// # Errors
+    /// If one cannot be decrypted.
+    pub fn reseal(
+        &self,
+        keys: &Keyring,
+        sealed: &Sealed,
+        client: Option<&ClientDetails>,
+    ) -> Result<Option<Sealed>> {
+        let owner = identity(self.owner);
+        let client = client.map(|client| audience(&client.client_id, client.token_url.as_deref()));
+        let mut anew = sealed.clone();
+        let mut changed = false;
+        for (field, secret, audience) in [
+            ("password", &mut anew.password, &[][..]),
+            ("private_key", &mut anew.private_key, &[]),
+            (
+                "private_key_passphrase",
+                &mut anew.private_key_passphrase,
+                &[],
+            ),
+            ("token", &mut anew.token, &[]),
+            ("oauth_token", &mut anew.oauth_token, &[]),
+            (
+                "oauth_client_secret",
+                &mut anew.oauth_client_secret,
+                client.as_ref().map_or(&[][..], |audience| audience),
+            ),
+        ] {
+            let Some(old) = secret else { continue };
+            let binding = self.binding(field, &owner, audience);
+            if let Some(new) = crypto::reseal(keys, &binding, old)? {
+                *old = new;
+                changed = true;
+            }
+        }
+        Ok(changed.then_some(anew))
     }
 
     fn binding<'a>(

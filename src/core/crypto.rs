@@ -142,8 +142,8 @@ fn seal_with_nonce(
 /// Opens what [`seal`] made with the same binding.
 ///
 /// # Errors
-/// `Configuration` when the keyring lacks the key, holds another one under its id, or the secret was sealed in a way that
-/// this version does not know; `Credentials` when the secret was damaged or moved, or what it is bound to changed.
+/// `Configuration` when the secret was sealed in a way that this version does not know; `Credentials` when the keyring
+/// lacks its key or holds another one under that id, when the secret was damaged or moved, or what it is bound to changed.
 pub fn open(keyring: &Keyring, binding: &Binding<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
     let (header, rest) = sealed.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
     let (nonce, rest) = rest.split_at_checked(NONCE_BYTES).ok_or_else(damaged)?;
@@ -174,6 +174,26 @@ pub fn open(keyring: &Keyring, binding: &Binding<'_>, sealed: &[u8]) -> Result<Z
         .ok_or_else(damaged)
 }
 
+/// Seals a secret anew with the active key; `None` if that is the key that it is sealed with.
+///
+/// # Errors
+/// As [`open`] and [`seal`].
+pub fn reseal(keyring: &Keyring, binding: &Binding<'_>, sealed: &[u8]) -> Result<Option<Vec<u8>>> {
+    if key(keyring, sealed)?.id() == keyring.active()?.id() {
+        return Ok(None);
+    }
+    seal(keyring, binding, &open(keyring, binding, sealed)?).map(Some)
+}
+
+/// The key of the keyring that opens a secret.
+///
+/// # Errors
+/// As [`open`], as far as the header tells.
+pub fn key<'a>(keyring: &'a Keyring, sealed: &[u8]) -> Result<&'a Key> {
+    let (header, _) = sealed.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
+    key_of(keyring, header)
+}
+
 /// The id of the key that sealed a secret, to count what a rotation has still to do.
 #[must_use]
 pub fn key_id(sealed: &[u8]) -> Option<u32> {
@@ -198,17 +218,18 @@ fn key_of<'a>(keyring: &'a Keyring, header: &[u8]) -> Result<&'a Key> {
     }
     let (id, check_value) = rest.split_first_chunk().ok_or_else(damaged)?;
     let id = u32::from_be_bytes(*id);
-    let hint = "Restore the key file that the secret was stored with, or store the secret again.";
+    let hint = "Restore the key file that the secret was stored with, and call snowflake_bridge.test_connection(); or store \
+                the secret again, for which the old key is not needed.";
     let key = keyring.by_id(id).ok_or_else(|| {
         Error::new(
-            ErrorKind::Configuration,
+            ErrorKind::Credentials,
             format!("the key file has no key {id}, which a stored secret needs"),
         )
         .with_hint(hint)
     })?;
     if key.check_value() != check_value {
         return Err(Error::new(
-            ErrorKind::Configuration,
+            ErrorKind::Credentials,
             format!("key {id} in the key file is not the key {id} that a stored secret needs"),
         )
         .with_hint(hint));

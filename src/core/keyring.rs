@@ -1,21 +1,20 @@
-//! The file that holds the master keys: finding it trustworthy, reading it, and making the first one.
+//! The file that holds the master keys: finding it trustworthy, and reading it. [`write`] makes and changes it.
 //!
 //! One key to a line, `id:base64 of 32 bytes:state`, where the state is `active` or `decrypt`. The highest active id
 //! seals; any id opens. `#` begins a comment.
 
+mod write;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, Mac};
-use rand::RngCore;
-use rand::rngs::OsRng;
 use rustix::fs::OFlags;
 use sha2::Sha256;
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -73,64 +72,8 @@ impl Keyring {
     /// `Configuration` when there is none, when it is not a key file, when group or others may touch it, when it belongs
     /// to somebody else, or when it lies, links followed, in one of `forbidden_dirs`.
     pub fn load(path: &Path, forbidden_dirs: &[PathBuf]) -> Result<Self> {
-        let real = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
-        refuse_dirs(&real, forbidden_dirs)?;
-        // The path is free of links now; should one appear in its place, opening fails. And should a pipe stand there,
-        // opening does not wait for somebody to write to it.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
-            .open(&real)
-            .map_err(|error| unreadable(path, error))?;
-        // Asked of the open file, which nobody can exchange any more.
-        let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
-        if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
-            return Err(unfit(path, "is not a key file"));
-        }
-        if metadata.mode() & 0o077 != 0 {
-            return Err(unfit(path, "can be read or changed by other users")
-                .with_hint("Run chmod 0600 on the key file."));
-        }
-        if !trusts(metadata.uid(), rustix::process::geteuid().as_raw()) {
-            return Err(unfit(path, "belongs to another user")
-                .with_hint("Make the server's operating system user the owner of the key file."));
-        }
-        let mut text = Zeroizing::new(String::with_capacity(
-            usize::try_from(metadata.len()).unwrap_or(0) + 1,
-        ));
-        file.take(MAX_FILE_BYTES)
-            .read_to_string(&mut text)
-            .map_err(|error| unreadable(path, error))?;
-        Self::parse(&text).map_err(|problem| unfit(path, &problem))
-    }
-
-    /// Makes the key file `path` with one new key, readable by us alone. If somebody else makes it at the same time, the
-    /// first one stays and both load it.
-    ///
-    /// # Errors
-    /// `Configuration` when the directory is missing, forbidden or not ours to write, and whatever [`load`](Self::load) says.
-    pub fn create(path: &Path, forbidden_dirs: &[PathBuf]) -> Result<Self> {
-        let (dir, name) = match (path.parent(), path.file_name()) {
-            (Some(dir), Some(name)) if !dir.as_os_str().is_empty() => (dir, name),
-            _ => return Err(unfit(path, "is not an absolute path")),
-        };
-        let dir = fs::canonicalize(dir).map_err(|error| uncreatable(path, error))?;
-        refuse_dirs(&dir, forbidden_dirs)?;
-        // Written aside and then linked to its name, which fails if the name is taken: the file is whole from its
-        // first moment, and never replaces another.
-        let aside = dir.join(format!(".{}.{}", name.to_string_lossy(), Uuid::new_v4()));
-        let linked = write_new_key(&aside).and_then(|()| fs::hard_link(&aside, dir.join(name)));
-        let removed = fs::remove_file(&aside);
-        match linked {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                return Err(uncreatable(path, error));
-            }
-            _ => {}
-        }
-        removed
-            .and_then(|()| File::open(&dir)?.sync_all())
-            .map_err(|error| uncreatable(path, error))?;
-        Self::load(path, forbidden_dirs)
+        let found = KeyFile::open(path, forbidden_dirs)?;
+        Self::parse(&found.text).map_err(|problem| malformed(path, &problem))
     }
 
     /// The key that seals.
@@ -144,7 +87,7 @@ impl Keyring {
             .max_by_key(|key| key.id)
             .ok_or_else(|| {
                 Error::new(ErrorKind::Configuration, "the key file has no active key")
-                    .with_hint("Mark the newest key in the key file as active.")
+                    .with_hint("Restore the file from its safe copy; if it is whole, mark its newest key as active.")
             })
     }
 
@@ -205,22 +148,47 @@ impl Keyring {
     }
 }
 
-/// Writes a key file with one fresh key, synced to disk.
-fn write_new_key(path: &Path) -> std::io::Result<()> {
-    let mut secret = Zeroizing::new([0u8; KEY_BYTES]);
-    OsRng
-        .try_fill_bytes(secret.as_mut_slice())
-        .map_err(std::io::Error::other)?;
-    let encoded = Zeroizing::new(BASE64.encode(secret.as_slice()));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(b"# Master keys of snowflake_bridge: id:key:active or decrypt. Keep a copy in a safe place, apart from backups.\n1:")?;
-    file.write_all(encoded.as_bytes())?;
-    file.write_all(b":active\n")?;
-    file.sync_all()
+/// A key file that was found trustworthy, as it is now.
+struct KeyFile {
+    /// Where it is, links followed.
+    real: PathBuf,
+    file: File,
+    text: Zeroizing<String>,
+}
+
+impl KeyFile {
+    fn open(path: &Path, forbidden_dirs: &[PathBuf]) -> Result<Self> {
+        let real = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
+        refuse_dirs(&real, forbidden_dirs)?;
+        // The path is free of links now; should one appear in its place, opening fails. And should a pipe stand there,
+        // opening does not wait for somebody to write to it.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+            .open(&real)
+            .map_err(|error| unreadable(path, error))?;
+        // Asked of the open file, which nobody can exchange any more.
+        let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
+        if !metadata.is_file() || metadata.len() > MAX_FILE_BYTES {
+            return Err(unfit(path, "is not a key file"));
+        }
+        if metadata.mode() & 0o077 != 0 {
+            return Err(unfit(path, "can be read or changed by other users")
+                .with_hint("Run chmod 0600 on the key file."));
+        }
+        if !trusts(metadata.uid(), rustix::process::geteuid().as_raw()) {
+            return Err(unfit(path, "belongs to another user")
+                .with_hint("Make the server's operating system user the owner of the key file."));
+        }
+        let mut text = Zeroizing::new(String::with_capacity(
+            usize::try_from(metadata.len()).unwrap_or(0) + 1,
+        ));
+        (&file)
+            .take(MAX_FILE_BYTES)
+            .read_to_string(&mut text)
+            .map_err(|error| unreadable(path, error))?;
+        Ok(Self { real, file, text })
+    }
 }
 
 /// Whether we, running as `us`, believe a key file of `owner`: our own, or one that the administrator gave us.
@@ -252,15 +220,15 @@ fn unfit(path: &Path, problem: &str) -> Error {
     )
 }
 
+fn malformed(path: &Path, problem: &str) -> Error {
+    unfit(path, problem).with_hint(
+        "Restore the file from its safe copy: half a file, or another one, opens no secret. Every line is id:key:state.",
+    )
+}
+
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
     unfit(path, "cannot be read")
         .with_hint("Check the path, and that the server's operating system user owns the file.")
-        .with_source(error)
-}
-
-fn uncreatable(path: &Path, error: std::io::Error) -> Error {
-    unfit(path, "cannot be created")
-        .with_hint("Make its directory, and let the server's operating system user own it.")
         .with_source(error)
 }
 

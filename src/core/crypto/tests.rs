@@ -188,7 +188,7 @@ fn a_secret_opens_for_its_audience_only() {
 fn a_wrong_key_is_told_from_damage() {
     let sealed = seal(&keyring(&[KEY_7]), &BINDING, b"secret").unwrap();
     let wrong = refused(open(&keyring(&[OTHER_7]), &BINDING, &sealed));
-    assert_eq!(wrong.kind(), ErrorKind::Configuration);
+    assert_eq!(wrong.kind(), ErrorKind::Credentials);
     assert!(
         wrong
             .message()
@@ -196,7 +196,7 @@ fn a_wrong_key_is_told_from_damage() {
         "{wrong}"
     );
     let missing = refused(open(&keyring(&[KEY_8]), &BINDING, &sealed));
-    assert_eq!(missing.kind(), ErrorKind::Configuration);
+    assert_eq!(missing.kind(), ErrorKind::Credentials);
     assert!(missing.message().contains("has no key 7"), "{missing}");
     let mut later = sealed;
     later[3] = 2;
@@ -220,6 +220,14 @@ fn a_retired_key_still_opens() {
         key_id(&seal(&rotated, &BINDING, b"secret").unwrap()),
         Some(8)
     );
+    assert_eq!(key(&rotated, &sealed).unwrap().id(), 7);
+    let anew = reseal(&rotated, &BINDING, &sealed).unwrap().unwrap();
+    assert_eq!(key(&rotated, &anew).unwrap().id(), 8);
+    assert_eq!(
+        open(&rotated, &BINDING, &anew).unwrap().as_slice(),
+        b"secret"
+    );
+    assert_eq!(reseal(&rotated, &BINDING, &anew).unwrap(), None);
     assert_eq!(key_id(b"SFB"), None);
     assert_eq!(key_id(b"XXX\x01\x01\x00\x00\x00\x07"), None);
 }

@@ -183,11 +183,11 @@ fn keys_in_a_forbidden_directory_are_refused_however_one_gets_there() {
         "backups copy",
     );
     refused(
-        Keyring::create(&data.path().join("new"), &forbidden),
+        Keyring::create(&data.path().join("new"), &forbidden, 1),
         "backups copy",
     );
     refused(
-        Keyring::create(&dir_link.join("new"), &forbidden),
+        Keyring::create(&dir_link.join("new"), &forbidden, 1),
         "backups copy",
     );
     assert!(!data.path().join("new").exists());
@@ -202,7 +202,7 @@ fn keys_in_a_forbidden_directory_are_refused_however_one_gets_there() {
     // A directory of which the name only begins alike is another directory.
     let sibling = PathBuf::from(format!("{}-keys", data.path().display()));
     fs::create_dir(&sibling).unwrap();
-    let created = Keyring::create(&sibling.join("keys"), &forbidden);
+    let created = Keyring::create(&sibling.join("keys"), &forbidden, 1);
     fs::remove_dir_all(&sibling).unwrap();
     assert!(created.is_ok());
 }
@@ -221,7 +221,7 @@ fn a_forbidden_directory_that_cannot_be_looked_at_forbids_all() {
 fn a_new_file_is_ours_alone_and_loads_again() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("keys");
-    let created = Keyring::create(&path, &[]).unwrap();
+    let created = Keyring::create(&path, &[], 1).unwrap();
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
@@ -234,11 +234,11 @@ fn a_new_file_is_ours_alone_and_loads_again() {
     );
     assert_ne!(created.active().unwrap().secret(), &[0; 32]);
     refused(
-        Keyring::create(&dir.path().join("no/such/keys"), &[]),
-        "cannot be created",
+        Keyring::create(&dir.path().join("no/such/keys"), &[], 1),
+        "cannot be written",
     );
     refused(
-        Keyring::create(Path::new("keys"), &[]),
+        Keyring::create(Path::new("keys"), &[], 1),
         "is not an absolute path",
     );
 }
@@ -248,11 +248,15 @@ fn an_existing_file_is_never_replaced() {
     let dir = TempDir::new().unwrap();
     let path = write(&dir, &format!("9:{SECRET}:active"), 0o600);
     assert_eq!(
-        Keyring::create(&path, &[]).unwrap().active().unwrap().id(),
+        Keyring::create(&path, &[], 1)
+            .unwrap()
+            .active()
+            .unwrap()
+            .id(),
         9
     );
     let path = write(&dir, "broken", 0o600);
-    refused(Keyring::create(&path, &[]), "has no id:key:state");
+    refused(Keyring::create(&path, &[], 1), "has no id:key:state");
     assert_eq!(fs::read_to_string(&path).unwrap(), "broken");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -268,7 +272,7 @@ fn whoever_comes_second_loads_what_the_first_made() {
             .map(|_| {
                 scope.spawn(|| {
                     barrier.wait();
-                    Keyring::create(&path, &[])
+                    Keyring::create(&path, &[], 1)
                         .unwrap()
                         .active()
                         .unwrap()
@@ -283,4 +287,130 @@ fn whoever_comes_second_loads_what_the_first_made() {
     });
     assert!(check_values.windows(2).all(|pair| pair[0] == pair[1]));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+fn key_lines(path: &Path) -> Vec<(u32, bool)> {
+    let keyring = Keyring::load(path, &[]).unwrap();
+    keyring
+        .keys()
+        .iter()
+        .map(|key| (key.id, key.active))
+        .collect()
+}
+
+#[test]
+fn a_new_key_seals_and_the_old_ones_only_open() {
+    let dir = TempDir::new().unwrap();
+    let text =
+        format!("# made by hand\n 2 : {SECRET} : active  # active in safe 4\n7:{OTHER}:active");
+    let path = write(&dir, &text, 0o600);
+    let rotated = Keyring::add_key(&path, &[], 7).unwrap();
+    assert_eq!(rotated.active().unwrap().id(), 8);
+    assert_eq!(key_lines(&path), [(2, false), (7, false), (8, true)]);
+    let now = fs::read_to_string(&path).unwrap();
+    assert!(now.starts_with(&format!(
+        "# made by hand\n 2 : {SECRET} : decrypt  # active in safe 4\n7:{OTHER}:decrypt\n8:"
+    )));
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    // Who was slower, and still thinks that 7 seals, changes nothing.
+    assert_eq!(
+        Keyring::add_key(&path, &[], 7)
+            .unwrap()
+            .active()
+            .unwrap()
+            .id(),
+        8
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), now);
+}
+
+#[test]
+fn a_key_is_added_behind_a_link_and_no_id_comes_twice() {
+    let dir = TempDir::new().unwrap();
+    let path = write(
+        &dir,
+        &format!("4294967295:{SECRET}:decrypt\n1:{OTHER}:active"),
+        0o600,
+    );
+    refused(Keyring::add_key(&path, &[], 1), "no id left");
+    let path = write(
+        &dir,
+        &format!("5:{SECRET}:decrypt\n1:{OTHER}:active"),
+        0o600,
+    );
+    let link = dir.path().join("link");
+    symlink(&path, &link).unwrap();
+    assert_eq!(
+        Keyring::add_key(&link, &[], 1)
+            .unwrap()
+            .active()
+            .unwrap()
+            .id(),
+        6
+    );
+    assert!(link.is_symlink());
+    assert_eq!(key_lines(&path), [(5, false), (1, false), (6, true)]);
+}
+
+#[test]
+fn a_broken_file_gets_no_key() {
+    let dir = TempDir::new().unwrap();
+    for text in ["", "1:AAEC", &format!("1:{SECRET}:decrypt")] {
+        let path = write(&dir, text, 0o600);
+        assert!(Keyring::add_key(&path, &[], 1).is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
+/// Rotations at once add one key: nobody's key is written over, and all go on with the same.
+#[test]
+fn of_many_who_add_a_key_one_does() {
+    const ROUNDS: u32 = 20;
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("keys");
+    Keyring::create(&path, &[], 1).unwrap();
+    for old_id in 1..=ROUNDS {
+        let barrier = Barrier::new(4);
+        let add = || {
+            barrier.wait();
+            loop {
+                match Keyring::add_key(&path, &[], old_id) {
+                    Err(error) if error.kind() == ErrorKind::Transient => {}
+                    added => return added.unwrap().active().unwrap().check_value(),
+                }
+            }
+        };
+        let check_values = std::thread::scope(|scope| {
+            let adding: Vec<_> = (0..4).map(|_| scope.spawn(add)).collect();
+            adding
+                .into_iter()
+                .map(|one| one.join().unwrap())
+                .collect::<Vec<_>>()
+        });
+        assert!(check_values.windows(2).all(|pair| pair[0] == pair[1]));
+        assert_eq!(key_lines(&path).last(), Some(&(old_id + 1, true)));
+    }
+    assert_eq!(key_lines(&path).len() as u32, ROUNDS + 1);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// Half a file never seals with a key that was retired.
+#[test]
+fn a_file_cut_anywhere_seals_with_the_newest_key_or_not_at_all() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("keys");
+    Keyring::create(&path, &[], 1).unwrap();
+    Keyring::add_key(&path, &[], 1).unwrap();
+    let whole = fs::read_to_string(&path).unwrap();
+    for end in 0..whole.len() - 1 {
+        let half = Keyring::parse(&whole[..end]);
+        assert!(
+            half.is_err() || half.is_ok_and(|keyring| keyring.active().is_err()),
+            "{end}"
+        );
+    }
+    fs::write(&path, &whole[..whole.len() - 20]).unwrap();
+    let error = Keyring::load(&path, &[]).err().unwrap();
+    assert!(error.hint().unwrap().contains("safe copy"), "{error:?}");
 }
