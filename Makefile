@@ -24,7 +24,7 @@ RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build install demo check test fuzz memory bench clean \
-        test-core test-protocol test-standin test-conformance test-regress test-fidelity test-e2e
+        test-core test-protocol test-standin test-conformance test-regress test-isolation test-fidelity test-e2e
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -63,6 +63,11 @@ test-conformance: ## tier: the Snowflake client against the stand-in over TLS, i
 
 test-regress: ## tier: the SQL surface by pg_regress
 	$(RUN) -m pg_regress
+
+test-isolation: ## tier: sessions and a worker's steps in every order, by pg_isolation_regress
+	cargo pgrx package --debug --pg-config $(PG_CONFIG) --out-dir target/package-failpoints \
+		--no-default-features --features "pg$(PG) failpoints"
+	$(RUN) -m isolation target/package-failpoints
 
 test-fidelity: ## tier: every type and its edge values to Snowflake and back, SEED=… VALUES=20
 	$(RUN) -m fidelity

@@ -23,7 +23,7 @@ count_tests() {
                 if ($(i + 1) ~ /^(skipped|xfailed|xpassed)/) skipped += $i
             }
         }
-        # pg_regress: test surface                      ... ok           12 ms
+        # pg_regress, pg_isolation_regress: test surface                      ... ok           12 ms
         /^(test|    ) .* \.\.\. ok +[0-9]+ ms$/ { passed++ }
         /^(test|    ) .* \.\.\. FAILED +[0-9]+ ms$/ { failed++ }
         # fidelity: types=60 values=900 exact=880 refused=20 wrong=0
@@ -105,6 +105,7 @@ tier protocol 5m test-protocol
 tier standin 8m test-standin
 tier conformance 8m test-conformance
 tier regress 3m test-regress
+tier isolation 10m test-isolation
 tier fidelity 6m test-fidelity
 tier e2e 15m test-e2e
 finish

@@ -5,6 +5,7 @@ mod cancel;
 mod claim;
 mod history;
 mod leftovers;
+mod missing;
 mod record;
 mod spooled;
 mod turns;
@@ -23,9 +24,10 @@ pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellat
 pub use claim::{Claim, Claimed, claim, of_claim};
 pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
+pub use missing::{cancel_of_watch, enqueue_missing};
 pub use record::{
-    NextState, record_completed, record_config, record_copying, record_error, record_read,
-    record_staged,
+    NextState, is_refused, record_completed, record_config, record_copying, record_error,
+    record_read, record_staged,
 };
 pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
 

@@ -4,7 +4,7 @@ mod result;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::spi::{SpiClient, quote_identifier};
+use pgrx::spi::{SpiClient, SpiHeapTupleData, quote_identifier};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, role_name};
@@ -41,6 +41,10 @@ const SELECT: &str = "select w.id, w.relation::pg_catalog.oid, w.user_id, w.owne
     w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column, w.is_active, \
     w.result_function, w.result_relation::pg_catalog.oid from snowflake_bridge.watches w";
 
+/// A relation that was dropped has left its watch behind.
+const WATCHED: &str = "w.is_active and exists (select from pg_catalog.pg_class c \
+    where c.oid operator(pg_catalog.=) w.relation::pg_catalog.oid)";
+
 impl Watch {
     /// The watch with this id. The caller has raised its rights.
     ///
@@ -53,6 +57,20 @@ impl Watch {
                 &format!("{SELECT} where w.id operator(pg_catalog.=) $1"),
                 &[id.into()],
             )
+        })
+    }
+
+    /// Every watch that is in force and whose relation is there. The caller has raised its rights.
+    ///
+    /// # Errors
+    /// If the query fails.
+    pub fn all() -> Result<Vec<Self>> {
+        let query = format!("{SELECT} where {WATCHED} order by w.id");
+        Spi::connect(|client| {
+            client
+                .select(&query, None, &[])?
+                .map(|row| Self::of_row(&row))
+                .collect()
         })
     }
 
@@ -77,9 +95,6 @@ impl Watch {
     /// # Errors
     /// If there is none, or more than one.
     pub fn only() -> Result<Self> {
-        // A relation that was dropped has left its watch behind.
-        const WATCHED: &str = "w.is_active and exists (select from pg_catalog.pg_class c \
-            where c.oid operator(pg_catalog.=) w.relation::pg_catalog.oid)";
         let count = Spi::get_one::<i64>(&format!(
             "select count(*) from snowflake_bridge.watches w where {WATCHED}"
         ))?
@@ -100,13 +115,14 @@ impl Watch {
         query: &str,
         args: &[pgrx::datum::DatumWithOid<'_>],
     ) -> Result<Option<Self>> {
-        let rows = client.select(query, Some(1), args)?;
-        let Some(row) = rows.into_iter().next() else {
-            return Ok(None);
-        };
+        let mut rows = client.select(query, Some(1), args)?;
+        rows.next().map(|row| Self::of_row(&row)).transpose()
+    }
+
+    fn of_row(row: &SpiHeapTupleData<'_>) -> Result<Self> {
         let missing = || Error::missing("a row of snowflake_bridge.watches is incomplete");
         let text = |ordinal| -> Result<String> { row.get::<String>(ordinal)?.ok_or_else(missing) };
-        Ok(Some(Self {
+        Ok(Self {
             id: row.get(1)?.ok_or_else(missing)?,
             relation: row.get(2)?.ok_or_else(missing)?,
             owner: Owner::Role {
@@ -130,7 +146,7 @@ impl Watch {
                 (None, None, Some(relation)) => ResultSource::Relation(relation),
                 _ => return Err(missing()),
             },
-        }))
+        })
     }
 
     /// The relation's name, quoted and with its schema; `None` if it was dropped.

@@ -139,7 +139,7 @@ fn test_saved(owner: &Owner, name: Option<&str>) -> Result<Row> {
         as_extension_owner(|| match &outcome {
             Ok(_) => configs::mark_tested(stored.id, stored.version),
             Err(Error::Core(error)) if error.kind() == ErrorKind::Credentials => {
-                configs::mark_refused(stored.id, stored.version, &error.to_string()).map(drop)
+                configs::mark_refused(stored.id, stored.version, &error.to_string())
             }
             Err(error) => configs::mark_failed(stored.id, stored.version, &error.to_string()),
         })?;

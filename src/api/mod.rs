@@ -3,6 +3,7 @@
 #![allow(clippy::result_large_err, clippy::type_complexity)]
 
 mod access;
+mod backfill;
 mod config;
 mod connection;
 mod doctor;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser, role_name};
 use crate::watches::{Columns, ResultSource, Watch, column_type, qualified_name, trigger_names};
 use crate::worker::registry::{self, Wake};
-use crate::{sandbox, source};
+use crate::{sandbox, source, uploads};
 
 /// The columns through which application and worker talk: name and type.
 const OUR_COLUMNS: [(&str, &str); 9] = [
@@ -203,12 +203,7 @@ fn stop(relation: &str) -> Result<bool> {
         Spi::run(&format!("drop trigger if exists {trigger} on {name}"))?;
     }
     sandbox::as_extension_owner(|| {
-        Spi::run_with_args(
-            "update snowflake_bridge.uploads set state = 'canceled', completed_at = now(), needs_mirror = false, \
-                 error_message = 'the relation is not watched any more' \
-             where watch_id = $1 and state in ('queued', 'retry', 'needs_credentials')",
-            &[watch.id.into()],
-        )?;
+        uploads::cancel_of_watch(watch.id)?;
         Ok(Spi::run_with_args(
             "update snowflake_bridge.watches set is_active = false where id = $1",
             &[watch.id.into()],

@@ -166,12 +166,12 @@ pub fn mark_failed(id: Uuid, version: i64, message: &str) -> Result<()> {
 ///
 /// # Errors
 /// If the query fails.
-pub fn mark_refused(id: Uuid, version: i64, message: &str) -> Result<bool> {
+pub fn mark_refused(id: Uuid, version: i64, message: &str) -> Result<()> {
     const REFUSED: &str = "
         update snowflake_bridge.snowflake_configurations c
            set last_tested_at = pg_catalog.now(), last_test_error = $3, is_active = false
          where c.id = $1 and c.version = $2";
-    Ok(write(REFUSED, &[datum(id), version.into(), message.into()])? > 0)
+    write(REFUSED, &[datum(id), version.into(), message.into()]).map(drop)
 }
 
 fn taken(name: &str) -> Error {

@@ -162,6 +162,24 @@ pub fn record_error(claim: Claim, next: NextState, error: &Error) -> Result<()> 
     )
 }
 
+/// Whether the configuration that an upload was begun with is one that Snowflake refused. Nobody changes it before the
+/// transaction ends.
+///
+/// # Errors
+/// If the statement fails.
+pub fn is_refused(claim: Claim) -> Result<bool> {
+    Spi::connect_mut(|client| {
+        let refused = client.update(
+            "select from snowflake_bridge.snowflake_configurations c \
+             join snowflake_bridge.uploads u on u.config_id = c.id \
+             where u.id = $1 and not c.is_active for share of c",
+            None,
+            &[claim.upload.into()],
+        )?;
+        Ok(!refused.is_empty())
+    })
+}
+
 /// Assigns to the columns of a claimed upload; `$3` is the first of `values`.
 fn record<'a>(
     claim: Claim,

@@ -197,10 +197,10 @@ impl<'a> Attempt<'a> {
 }
 
 /// What our own tables say about an upload.
-struct Plan {
+pub(super) struct Plan {
     /// None for rows that their caller has read.
     watch: Option<Watch>,
-    config: StoredConfig,
+    pub config: StoredConfig,
     settings: ConnectionSettings,
     installation_id: Uuid,
     relation: String,
@@ -208,7 +208,7 @@ struct Plan {
     replaces: Vec<Uuid>,
 }
 
-fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
+pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
     let watch = upload.watch_id.map(reading::watch).transpose()?;
     let config = config(upload, watch.as_ref(), options)?;
     let (relation, default_table) = match &watch {

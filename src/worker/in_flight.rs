@@ -6,15 +6,19 @@ use std::time::{Duration, Instant};
 
 use bridge_core::upload::{Outcome, Phase};
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 use uuid::Uuid;
 
 use super::entry::end_if_dropped;
 use super::registry::{self, Live};
 use super::runner::Canceler;
-use super::verdict::next_state;
+use super::verdict::{next_state, record_failure};
 use crate::error::{Error, Result, log_error, log_message};
 use crate::uploads::{self, Claimed, NextState};
-use crate::{configs, failpoint, tx};
+use crate::{failpoint, tx};
+
+/// Until a configuration that somebody is changing is looked at again.
+const CHANGING_DELAY: Duration = Duration::from_secs(1);
 
 /// An upload that was claimed.
 pub(super) struct InFlight {
@@ -78,22 +82,22 @@ impl InFlight {
     /// This attempt has ended without. Returns whether that was recorded.
     pub(super) fn failed(self, error: &Error) -> bool {
         let id = self.upload.id;
-        let mut next = next_state(error, self.upload.attempt);
-        if next == NextState::NeedsCredentials
-            && let Some((config, version)) = self.config_id
-        {
-            match tx::transaction(|| configs::mark_refused(config, version, &error.to_string())) {
-                Ok(true) => {}
-                // The configuration has changed since, and nobody would wake this upload again.
-                Ok(false) => next = NextState::Retry(Duration::ZERO),
-                Err(error) => log_error(
-                    "snowflake_bridge: cannot mark a refused configuration",
-                    &error,
-                ),
-            }
-        }
-        let recorded =
-            tx::transaction(|| uploads::record_error(self.upload.as_claim(), next, error));
+        let claim = self.upload.as_claim();
+        let next = next_state(error, self.upload.attempt);
+        let (next, recorded) =
+            match tx::transaction(|| record_failure(claim, self.config_id, next, error)) {
+                Ok(next) => (next, Ok(())),
+                // Somebody is changing the configuration, and is not waited for.
+                Err(Error::Server {
+                    sqlstate: PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                    ..
+                }) => {
+                    let next = NextState::Retry(CHANGING_DELAY);
+                    let recorded = tx::transaction(|| uploads::record_error(claim, next, error));
+                    (next, recorded)
+                }
+                Err(error) => (next, Err(error)),
+            };
         if !self.end(recorded, next == NextState::Canceled) {
             return false;
         }

@@ -20,10 +20,10 @@ const LOCKED_DELAY: Duration = Duration::from_secs(1);
 /// The application's table or triggers refuse: somebody has to act.
 const FAILED_DELAY: Duration = Duration::from_secs(60);
 
-struct Mirror {
+pub(super) struct Mirror {
     upload: i64,
     watch_id: Option<i64>,
-    execution_id: String,
+    pub execution_id: String,
     status: String,
     message: Option<String>,
     uploaded_at: Option<TimestampWithTimeZone>,
@@ -33,7 +33,7 @@ struct Mirror {
     row_version: String,
 }
 
-enum Written {
+pub(super) enum Written {
     Done,
     /// The application has locked the row.
     Locked,
@@ -56,17 +56,7 @@ pub fn run() -> Result<bool> {
             "snowflake_bridge: status of upload {}",
             mirror.upload
         ));
-        let written = limited(limit, || {
-            tx::transaction(|| {
-                failpoint::reach("mirroring");
-                let written = write(mirror)?;
-                failpoint::reach("mirrored");
-                if matches!(written, Written::Done) {
-                    finish(mirror)?;
-                }
-                Ok(written)
-            })
-        });
+        let written = limited(limit, || tx::transaction(|| show(mirror)));
         let written = match written {
             Limited::InTime(written) => written,
             Limited::TooLong => {
@@ -117,7 +107,18 @@ fn took_too_long(limit: Duration) -> Error {
     .into()
 }
 
-fn pending() -> Result<Vec<Mirror>> {
+/// Writes an upload's state to its row, and that it was written.
+pub(super) fn show(mirror: &Mirror) -> Result<Written> {
+    failpoint::reach("mirroring");
+    let written = write(mirror)?;
+    failpoint::reach("mirrored");
+    if matches!(written, Written::Done) {
+        finish(mirror)?;
+    }
+    Ok(written)
+}
+
+pub(super) fn pending() -> Result<Vec<Mirror>> {
     Spi::connect(|client| {
         let rows = client.select(
             "select u.id, u.watch_id, u.execution_id, \
@@ -154,8 +155,7 @@ fn pending() -> Result<Vec<Mirror>> {
 }
 
 fn write(mirror: &Mirror) -> Result<Written> {
-    let watch = mirror.watch_id.map(Watch::load).transpose()?.flatten();
-    let Some(watch) = watch.filter(|watch| watch.is_active) else {
+    let Some(watch) = mirror.watch_id.map(Watch::load).transpose()?.flatten() else {
         return Ok(Written::Done);
     };
     let Some(relation) = watch.qualified_name()? else {
@@ -222,10 +222,12 @@ fn finish(mirror: &Mirror) -> Result<()> {
     )?)
 }
 
+/// A row that is not watched any more was to be written once, if that can be done.
 fn postpone(upload: i64, delay: Duration, error: Option<&Error>) -> Result<()> {
     Ok(Spi::run_with_args(
-        "update snowflake_bridge.uploads set mirror_after = clock_timestamp() + make_interval(secs => $2), mirror_error = $3 \
-         where id = (select id from snowflake_bridge.uploads where id = $1 for no key update skip locked)",
+        "update snowflake_bridge.uploads u set mirror_after = clock_timestamp() + make_interval(secs => $2), mirror_error = $3, \
+             needs_mirror = $3 is null or exists (select from snowflake_bridge.watches w where w.id = u.watch_id and w.is_active) \
+         where u.id = (select id from snowflake_bridge.uploads where id = $1 for no key update skip locked)",
         &[
             upload.into(),
             delay.as_secs_f64().into(),

@@ -15,6 +15,8 @@ pub mod registry;
 mod runner;
 mod service;
 mod signals;
+#[cfg(feature = "failpoints")]
+mod steps;
 mod verdict;
 
 use std::time::Duration;

@@ -1,12 +1,15 @@
 //! What becomes of an upload after an attempt that failed.
 
+use std::time::Duration;
+
 use bridge_core::ErrorKind;
 use bridge_core::retry::Backoff;
 use pgrx::prelude::*;
+use uuid::Uuid;
 
-use crate::error::Error;
-use crate::guc;
-use crate::uploads::{NextState, unpack_sqlstate};
+use crate::error::{Error, Result};
+use crate::uploads::{self, Claim, NextState, unpack_sqlstate};
+use crate::{configs, guc};
 
 /// Only what can succeed on its own is tried again, and not for ever.
 pub(super) fn next_state(error: &Error, attempt: i32) -> NextState {
@@ -45,6 +48,31 @@ fn is_lock_conflict(sqlstate: PgSqlErrorCode) -> bool {
         sqlstate,
         PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
     )
+}
+
+/// Writes down what becomes of an upload. Credentials that Snowflake refused, those of this version of the configuration,
+/// are marked in the same transaction: as long as that holds the configuration, nobody brings others without seeing that
+/// this upload waits for them. Returns what was recorded: others may have come before.
+///
+/// # Errors
+/// [`Error::TakenOver`]; `55P03` if somebody is changing the configuration; or if a statement fails.
+pub(super) fn record_failure(
+    claim: Claim,
+    config: Option<(Uuid, i64)>,
+    mut next: NextState,
+    error: &Error,
+) -> Result<NextState> {
+    if next == NextState::NeedsCredentials {
+        Spi::run("set local lock_timeout = '50ms'")?;
+        if let Some((id, version)) = config {
+            configs::mark_refused(id, version, &error.to_string())?;
+        }
+        if !uploads::is_refused(claim)? {
+            next = NextState::Retry(Duration::ZERO);
+        }
+    }
+    uploads::record_error(claim, next, error)?;
+    Ok(next)
 }
 
 /// Classes 40 (conflict), 53 (resources), 55 (locks), 57 (operator), 58 (system): not the row's fault.

@@ -1,0 +1,134 @@
+//! `backfill`: what should have been uploaded and never was.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::spi::quote_identifier;
+use pgrx::{JsonB, default};
+
+use super::upload::{options, owner_of, resolve_watch};
+use crate::error::{Error, Result};
+use crate::owner::{Owner, current_role, has_rights_of};
+use crate::sandbox;
+use crate::uploads::{self, NewUpload};
+use crate::watches::{Watch, column_type};
+use crate::worker::registry::{self, Wake};
+
+/// Rows that are looked at together.
+const BATCH: i64 = 1000;
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn backfill(
+    since: Option<TimestampWithTimeZone>,
+    relation: default!(Option<&str>, "null"),
+    time_column: default!(&str, "'completed_at'"),
+) -> Result<i64, ErrorReport> {
+    Ok(queue_missing(since, relation, time_column)?)
+}
+
+fn queue_missing(
+    since: Option<TimestampWithTimeZone>,
+    relation: Option<&str>,
+    time_column: &str,
+) -> Result<i64> {
+    sandbox::require_unrestricted()?;
+    let watches = match relation {
+        Some(_) => vec![resolve_watch(relation)?],
+        None => sandbox::as_extension_owner(Watch::all)?
+            .into_iter()
+            .filter(|watch| has_rights_of(current_role(), watch.owner.oid()))
+            .collect(),
+    };
+    let mut count = 0;
+    for watch in &watches {
+        let name = watch.existing_name()?;
+        if !has_rights_of(current_role(), watch.owner.oid()) {
+            return Err(Error::denied(format!("must be owner of table {name}")));
+        }
+        watch.check_owner()?;
+        count += queue_missing_of(watch, &name, since, time_column)?;
+    }
+    registry::wake_at_commit(Wake::Worker);
+    Ok(count)
+}
+
+/// Looks through a relation as its owner, and enters in the queue what is missing there, batch by batch.
+fn queue_missing_of(
+    watch: &Watch,
+    name: &str,
+    since: Option<TimestampWithTimeZone>,
+    time_column: &str,
+) -> Result<i64> {
+    let key = quote_identifier(&watch.columns.execution_id);
+    let user = watch.columns.user_id.as_ref().map_or_else(
+        || "null".to_owned(),
+        |column| format!("{}::text", quote_identifier(column)),
+    );
+    let not_before = match since {
+        Some(_) => {
+            column_type(watch.relation, time_column).map_err(|_| {
+                Error::user(
+                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                    format!("table {name} has no column \"{time_column}\""),
+                )
+                .hint("Name the column that tells when an execution finished: backfill(…, time_column => …), or pass NULL for all rows.")
+            })?;
+            format!("and {} >= $2", quote_identifier(time_column))
+        }
+        None => "and $2 is null".to_owned(),
+    };
+    let query = format!(
+        "select pg_catalog.format('%s', {key}), {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} \
+         where snowflake_enabled and {}::text = any ($1) and {key} is not null {not_before}",
+        quote_identifier(&watch.columns.status)
+    );
+    let owner = watch.owner.oid();
+    Spi::connect(|client| {
+        let mut cursor = sandbox::as_table_owner(owner, || {
+            Ok(client.open_cursor(&query, &[watch.finished.clone().into(), since.into()]))
+        })?;
+        let mut count = 0;
+        loop {
+            let found = sandbox::as_table_owner(owner, || {
+                cursor
+                    .fetch(BATCH)?
+                    .map(|row| {
+                        let json = row.get::<JsonB>(3)?.map(|json| json.0.to_string());
+                        let user_id = row.get::<String>(2)?;
+                        Ok(Found {
+                            execution_id: row.get(1)?.unwrap_or_default(),
+                            owner: owner_of(watch, user_id.as_deref()),
+                            options: options(json.as_deref(), row.get(4)?, row.get(5)?),
+                            user_id,
+                        })
+                    })
+                    .collect::<Result<Vec<Found>>>()
+            })?;
+            if found.is_empty() {
+                return Ok(count);
+            }
+            let new: Vec<NewUpload<'_>> = found.iter().map(|found| found.as_new(watch)).collect();
+            let queued = sandbox::as_extension_owner(|| uploads::enqueue_missing(watch.id, &new))?;
+            count += i64::try_from(queued).unwrap_or(i64::MAX);
+        }
+    })
+}
+
+/// An execution that is finished and enabled.
+struct Found {
+    execution_id: String,
+    user_id: Option<String>,
+    owner: Owner,
+    options: serde_json::Value,
+}
+
+impl Found {
+    fn as_new(&self, watch: &Watch) -> NewUpload<'_> {
+        NewUpload {
+            watch_id: watch.id,
+            execution_id: &self.execution_id,
+            owner: &self.owner,
+            row_user_id: self.user_id.as_deref(),
+            options: self.options.clone(),
+        }
+    }
+}

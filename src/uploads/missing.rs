@@ -1,0 +1,68 @@
+//! Uploads that should be there and are not.
+
+use pgrx::JsonB;
+use pgrx::prelude::*;
+
+use super::NewUpload;
+use crate::error::Result;
+
+/// What `unwatch` says of the uploads that it cancels; by this they are found again.
+const UNWATCHED: &str = "the relation is not watched any more";
+
+/// Cancels what waits for a watch that is ended.
+///
+/// # Errors
+/// If the statement fails.
+pub fn cancel_of_watch(watch_id: i64) -> Result<()> {
+    Ok(Spi::run_with_args(
+        "update snowflake_bridge.uploads set state = 'canceled', completed_at = now(), needs_mirror = true, \
+             mirror_after = now(), error_message = $2, \
+             error_hint = 'Call snowflake_bridge.watch and then snowflake_bridge.backfill to have it uploaded after all.' \
+         where watch_id = $1 and state in ('queued', 'retry', 'needs_credentials')",
+        &[watch_id.into(), UNWATCHED.into()],
+    )?)
+}
+
+/// Puts those of these executions in the queue that have no upload, or whose last one `unwatch` has canceled. Returns how
+/// many.
+///
+/// # Errors
+/// If the statement fails.
+pub fn enqueue_missing(watch_id: i64, executions: &[NewUpload<'_>]) -> Result<usize> {
+    let column = |value: fn(&NewUpload<'_>) -> String| executions.iter().map(value).collect();
+    let execution_ids: Vec<String> = column(|new| new.execution_id.to_owned());
+    let user_ids: Vec<String> = column(|new| new.owner.user_id().to_owned());
+    let owner_kinds: Vec<String> = column(|new| new.owner.kind().to_owned());
+    let owner_oids: Vec<pg_sys::Oid> = executions.iter().map(|new| new.owner.oid()).collect();
+    let row_user_ids: Vec<Option<String>> = executions
+        .iter()
+        .map(|new| new.row_user_id.map(str::to_owned))
+        .collect();
+    let options: Vec<JsonB> = executions
+        .iter()
+        .map(|new| JsonB(new.options.clone()))
+        .collect();
+    Spi::connect_mut(|client| {
+        let queued = client.update(
+            "insert into snowflake_bridge.uploads (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
+             select $1, e.execution_id, e.user_id, e.owner_kind, e.owner_oid, e.row_user_id, e.options \
+             from unnest($2, $3, $4, $5, $6, $7) as e (execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
+             where coalesce((select u.state = 'canceled' and u.error_message = $8 \
+                 from snowflake_bridge.uploads u where u.watch_id = $1 and u.execution_id = e.execution_id \
+                 order by u.id desc limit 1), true) \
+             on conflict (watch_id, execution_id) where state = 'queued' do nothing returning id",
+            None,
+            &[
+                watch_id.into(),
+                execution_ids.into(),
+                user_ids.into(),
+                owner_kinds.into(),
+                owner_oids.into(),
+                row_user_ids.into(),
+                options.into(),
+                UNWATCHED.into(),
+            ],
+        )?;
+        Ok(queued.len())
+    })
+}
