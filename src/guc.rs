@@ -9,6 +9,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static KEY_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static WORKER_ROLE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 /// Finds what a wake-up missed (COMMIT PREPARED, a worker that was just starting); rare enough to cost nothing.
@@ -57,10 +58,12 @@ pub fn register() {
     let ms = GucFlags::UNIT_MS;
     let seconds = GucFlags::UNIT_S;
 
-    let strings: [(_, _, _, _, _, _); 8] = [
+    let strings: [(_, _, _, _, _, _); 9] = [
         (c"snowflake_bridge.key_file", c"File with the keys that encrypt stored secrets.",
          c"Outside the data directory, owned by the server's user, mode 0600. Made on first use if it does not exist and nothing is encrypted yet.",
          &KEY_FILE, reload(), hidden),
+        (c"snowflake_bridge.key_command", c"Shell command that prints the keys, in place of key_file.",
+         c"For keys in a vault or a key management service: it prints what a key file holds.", &KEY_COMMAND, reload(), hidden),
         (c"snowflake_bridge.databases", c"Databases in which a worker runs.",
          c"Comma-separated names; empty means every database that has the extension.", &DATABASES, reload(), none),
         (c"snowflake_bridge.worker_role", c"Role as which the workers connect.",
@@ -272,6 +275,10 @@ fn secs(setting: &'static GucSetting<i32>) -> Duration {
 
 pub fn key_file() -> Option<PathBuf> {
     text(&KEY_FILE).map(PathBuf::from)
+}
+
+pub fn key_command() -> Option<String> {
+    text(&KEY_COMMAND)
 }
 
 pub fn databases() -> Vec<String> {

@@ -1,10 +1,13 @@
-//! The file of keys that `snowflake_bridge.key_file` names: where it may lie, and when it is made.
+//! The keys: the file that `snowflake_bridge.key_file` names, where it may lie, and when it is made; or what
+//! `snowflake_bridge.key_command` prints.
 //!
 //! Keys are read when they are needed and forgotten afterwards, so that no process carries them that has no use for
-//! them. The functions here read settings and tables with the rights of the caller, which must have been raised.
+//! them; only the worker keeps what a command has printed, since a command may ask the network. The functions here read settings and tables with the rights of the caller, which must have been raised.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bridge_core::keyring::Keyring;
@@ -19,22 +22,100 @@ const FIRST_ID: u32 = 1;
 /// How often, and after which pause, a key file that another session changes is looked at again.
 const LOCK_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// A command that asks a service over the network has answered by then, or will not.
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 const HOW_TO_SET: &str = "Set snowflake_bridge.key_file in postgresql.conf to a path outside the data directory, for example \
      '/etc/snowflake_bridge/keys', reload, and run snowflake_bridge.generate_key_file() as a superuser.";
+
+/// What a command has printed.
+struct Kept {
+    command: String,
+    keyring: Rc<Keyring>,
+}
+
+thread_local! {
+    static KEEPS: Cell<bool> = const { Cell::new(false) };
+    static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
+}
+
+/// From now on this process keeps what a command prints, until [`forget`].
+pub fn keep() {
+    KEEPS.set(true);
+}
+
+/// Whether keys were kept, which may be older than a secret that they could not decrypt. They are not any more.
+pub fn forget() -> bool {
+    KEPT.take().is_some()
+}
 
 /// The keys, to decrypt with.
 ///
 /// # Errors
-/// If the setting is empty, or the file is missing, malformed or open to others.
-pub fn load() -> Result<Keyring> {
-    Ok(Keyring::load(&path()?, &forbidden()?)?)
+/// If neither setting is there, or both are; if the file is missing, malformed or open to others; if the command fails.
+pub fn load() -> Result<Rc<Keyring>> {
+    match command()? {
+        Some(command) => load_from(command),
+        None => Ok(Rc::new(Keyring::load(&path()?, &forbidden()?)?)),
+    }
+}
+
+fn load_from(command: String) -> Result<Rc<Keyring>> {
+    let kept = KEPT.with_borrow(|kept| {
+        (kept.as_ref())
+            .filter(|kept| kept.command == command)
+            .map(|kept| Rc::clone(&kept.keyring))
+    });
+    if let Some(keyring) = kept {
+        return Ok(keyring);
+    }
+    let tick = || {
+        pgrx::check_for_interrupts!();
+    };
+    let keyring = Rc::new(Keyring::from_command(&command, COMMAND_LIMIT, tick)?);
+    if KEEPS.get() {
+        KEPT.set(Some(Kept {
+            command,
+            keyring: Rc::clone(&keyring),
+        }));
+    }
+    Ok(keyring)
+}
+
+fn command() -> Result<Option<String>> {
+    let command = guc::key_command();
+    if command.is_some() && guc::key_file().is_some() {
+        return Err(Error::user(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "both snowflake_bridge.key_file and snowflake_bridge.key_command are set",
+        )
+        .hint("Set one of them to an empty string in postgresql.conf, and reload."));
+    }
+    Ok(command)
+}
+
+/// Refuses to write keys that a command prints.
+fn require_file() -> Result<PathBuf> {
+    match command()? {
+        None => path(),
+        Some(_) => Err(Error::user(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "keys are made where snowflake_bridge.key_command gets them from",
+        )
+        .hint(
+            "Add a line there, with a higher id and the state active, and keep the others as decrypt; then call \
+             snowflake_bridge.rotate_encryption_key().",
+        )),
+    }
 }
 
 /// The keys, or `None` if they are yet to be made.
 ///
 /// # Errors
 /// As [`load`], or if the file is missing and secrets exist that only its keys can decrypt.
-pub fn find() -> Result<Option<Keyring>> {
+pub fn find() -> Result<Option<Rc<Keyring>>> {
+    if command()?.is_some() {
+        return load().map(Some);
+    }
     let path = path()?;
     // `exists` also follows a link to where it leads; any trouble with the file itself is for `load` to tell.
     match path.try_exists() {
@@ -49,20 +130,19 @@ pub fn find() -> Result<Option<Keyring>> {
 ///
 /// # Errors
 /// As [`find`], or if the file cannot be made.
-pub fn load_or_create() -> Result<Keyring> {
+pub fn load_or_create() -> Result<Rc<Keyring>> {
     if let Some(keys) = find()? {
         return Ok(keys);
     }
-    let path = path()?;
-    Ok(Keyring::create(&path, &forbidden()?, FIRST_ID)?)
+    Ok(Rc::new(Keyring::create(&path()?, &forbidden()?, FIRST_ID)?))
 }
 
 /// Adds a new key, which encrypts from now on, unless another than `old_id` already does.
 ///
 /// # Errors
-/// As [`load`], or if the file cannot be changed.
+/// As [`load`], if the file cannot be changed, or if there is a command in its place.
 pub fn add(old_id: u32) -> Result<Keyring> {
-    let (path, forbidden) = (path()?, forbidden()?);
+    let (path, forbidden) = (require_file()?, forbidden()?);
     // Another session that adds one is done within milliseconds.
     for _ in 0..LOCK_TRIES {
         match Keyring::add_key(&path, &forbidden, old_id) {
@@ -80,9 +160,10 @@ pub fn add(old_id: u32) -> Result<Keyring> {
 /// key then has an id that none of them names, so that the lost keys can still be added, should they be found.
 ///
 /// # Errors
-/// If it exists, if secrets exist that were encrypted with a lost one, or if it cannot be made.
+/// If it exists, if secrets exist that were encrypted with a lost one, if it cannot be made, or if there is a command in its
+/// place.
 pub fn create(replace_lost: bool) -> Result<PathBuf> {
-    let path = path()?;
+    let path = require_file()?;
     if path.try_exists().unwrap_or(true) {
         return Err(Error::user(
             PgSqlErrorCode::ERRCODE_DUPLICATE_FILE,

@@ -92,7 +92,7 @@ fn seal(id: Uuid, owner: &Owner, draft: &Draft) -> Result<Sealed> {
         username: draft.username(),
         auth_method: sealed::auth_method(&draft.credentials),
     }
-    .seal(&keys::load_or_create()?, &draft.credentials)
+    .seal(&*keys::load_or_create()?, &draft.credentials)
 }
 
 /// Parameters 1 to 18: the id, and what [`SAYING`] names.

@@ -152,7 +152,11 @@ impl StoredConfig {
     pub fn open(&self) -> Result<ConnectionSettings> {
         let account = account(&self.account_identifier)?;
         let purpose = self.purpose(&account);
-        let credentials = purpose.open(&keys::load()?, &self.sealed, self.oauth_client.as_ref())?;
+        let open = || purpose.open(&*keys::load()?, &self.sealed, self.oauth_client.as_ref());
+        let credentials = open().or_else(|error| match keys::forget() {
+            true => open(),
+            false => Err(error),
+        })?;
         Ok(ConnectionSettings {
             account,
             username: self.username.clone().unwrap_or_default(),

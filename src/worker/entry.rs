@@ -10,7 +10,7 @@ use super::registry::{self, WorkerState};
 use super::service::{self, Service};
 use super::signals;
 use crate::error::{Result, log_error, log_message};
-use crate::{guc, tx};
+use crate::{guc, keys, tx};
 
 /// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
 const LOCK_CLASS: u16 = 0x5342;
@@ -35,6 +35,7 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
     // SAFETY: variables of this process.
     let (pid, now) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
     let before = registry::enter_worker(pid, now);
+    keys::keep();
     let service = settle_session("snowflake_bridge worker")
         .and_then(|()| Service::start(before == WorkerState::LeftCleanly));
     match service {

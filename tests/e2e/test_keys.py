@@ -163,3 +163,39 @@ def test_uploads_go_on_when_the_right_key_is_back(bridge: Bridge, user: User) ->
     answer = bridge.app.execute("select * from snowflake_bridge.test_connection()").fetchone()
     assert answer is not None and answer["success"], answer
     goes_on(bridge, "run-1")
+
+
+def test_keys_from_a_command(bridge: Bridge, user: User) -> None:
+    """The worker asks once, and again for a secret whose key it has not seen; nobody but the command's owner makes keys."""
+    path, runs = bridge.cluster.keys / "keyring", bridge.cluster.keys / "runs"
+    bridge.admin.execute(f"alter system set snowflake_bridge.key_command = 'echo >> {runs}; cat {path}'")
+    bridge.admin.execute("select pg_reload_conf()")
+    wait.until(
+        lambda: bridge.admin.execute("show snowflake_bridge.key_command").fetchone()["snowflake_bridge.key_command"],
+        "the setting arrives",
+    )
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="both"):
+        keys(bridge)
+    bridge.cluster.settings["snowflake_bridge.key_file"] = ""
+    bridge.cluster.restart()
+    bridge.connect()
+    for number in range(5):
+        bridge.run(f"run-{number}", [{"a": number}])
+        bridge.completed(f"run-{number}")
+    assert len(runs.read_text()) == 1, "the worker keeps what the command printed"
+    for statement in ("call snowflake_bridge.rotate_encryption_key()", "select snowflake_bridge.generate_key_file()"):
+        with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="key_command"):
+            bridge.admin.execute(statement)
+    line = "2:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=:active\n"
+    path.write_text(path.read_text().replace("active\n", "decrypt\n") + line)
+    bridge.admin.execute("call snowflake_bridge.rotate_encryption_key()")
+    assert keys(bridge) == {1: ("decrypt", 0), 2: ("active", 1)}
+    bridge.run("after", [{"a": 1}])
+    bridge.completed("after")
+    # A command that hangs holds nobody up for longer than they want to wait.
+    bridge.admin.execute("alter system set snowflake_bridge.key_command = 'sleep 600'")
+    bridge.admin.execute("select pg_reload_conf()")
+    with bridge.cluster.connect(DATABASE) as impatient:
+        impatient.execute("set statement_timeout = '500ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            impatient.execute("select * from snowflake_bridge.encryption_keys()")

@@ -414,3 +414,66 @@ fn a_file_cut_anywhere_seals_with_the_newest_key_or_not_at_all() {
     let error = Keyring::load(&path, &[]).err().unwrap();
     assert!(error.hint().unwrap().contains("safe copy"), "{error:?}");
 }
+
+const SOON: std::time::Duration = std::time::Duration::from_secs(30);
+
+#[test]
+fn a_command_prints_the_keys() {
+    let keyring =
+        Keyring::from_command(&format!("cat; printf '7:{SECRET}:active'"), SOON, || {}).unwrap();
+    assert_eq!(keyring.active().unwrap().id(), 7);
+}
+
+#[test]
+fn what_a_command_does_wrong_is_told_without_what_it_prints() {
+    let too_much = format!("yes 'AAEC' | head -c {}", MAX_FILE_BYTES + 1);
+    let cases = [
+        (
+            format!("printf '1:{SECRET}:active'; exit 3"),
+            ErrorKind::Transient,
+            "exit status: 3",
+        ),
+        ("kill -9 $$".into(), ErrorKind::Transient, "signal: 9"),
+        (too_much, ErrorKind::Transient, "prints too much"),
+        ("true".into(), ErrorKind::Configuration, "has no key"),
+        (
+            format!("echo 1:{SECRET}"),
+            ErrorKind::Configuration,
+            "no id:key:state",
+        ),
+        (
+            "printf '\\377AAEC'".into(),
+            ErrorKind::Configuration,
+            "is not text",
+        ),
+    ];
+    for (command, kind, words) in cases {
+        let error = Keyring::from_command(&command, SOON, || {}).err().unwrap();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(words), "{error}");
+        assert!(!format!("{error:?}").contains("AAEC"), "{error:?}");
+    }
+}
+
+/// Whoever waits for it neither waits for ever nor leaves it behind.
+#[test]
+fn a_command_that_hangs_is_ended() {
+    let dir = TempDir::new().unwrap();
+    let pid_file = dir.path().join("pid");
+    let command = format!("echo $$ > {}; exec sleep 600", pid_file.display());
+    let is_over = || {
+        let pid = fs::read_to_string(&pid_file).unwrap();
+        !Path::new("/proc").join(pid.trim()).exists()
+    };
+    let limit = std::time::Duration::from_millis(300);
+    let late = Keyring::from_command(&command, limit, || {}).err().unwrap();
+    assert_eq!(late.kind(), ErrorKind::Transient);
+    assert!(late.message().contains("too long"), "{late}");
+    assert!(is_over());
+    fs::remove_file(&pid_file).unwrap();
+    let canceled = std::panic::catch_unwind(|| {
+        Keyring::from_command(&command, SOON, || assert!(!pid_file.exists(), "canceled"))
+    });
+    assert!(canceled.is_err());
+    assert!(is_over());
+}
