@@ -52,27 +52,6 @@ pub struct Binding<'a> {
 }
 
 impl Binding<'_> {
-    /// The header and all parts, each behind its length, so that no two bindings are written alike.
-    fn associated_data(&self, header: &[u8]) -> Vec<u8> {
-        let parts = [
-            header,
-            self.config_id.as_bytes(),
-            self.owner_kind.as_bytes(),
-            self.owner.as_bytes(),
-            self.account_host.as_bytes(),
-            self.username.as_bytes(),
-            self.auth_method.as_bytes(),
-            self.field.as_bytes(),
-        ];
-        let audience = self.audience.iter().map(|part| part.as_bytes());
-        let mut data = Vec::new();
-        for part in parts.into_iter().chain(audience) {
-            data.extend((part.len() as u64).to_be_bytes());
-            data.extend(part);
-        }
-        data
-    }
-
     /// The cipher for this configuration and field only: a key of its own keeps the number of nonces per key small.
     fn cipher(&self, key: &Key) -> Result<Aes256Gcm> {
         let mut subkey = Zeroizing::new([0u8; 32]);
@@ -85,6 +64,30 @@ impl Binding<'_> {
     }
 }
 
+/// The header and all parts, each behind its length, so that no two bindings are written alike.
+fn associated_data(binding: &Binding<'_>, header: &[u8]) -> Vec<u8> {
+    let parts = [
+        header,
+        binding.config_id.as_bytes(),
+        binding.owner_kind.as_bytes(),
+        binding.owner.as_bytes(),
+        binding.account_host.as_bytes(),
+        binding.username.as_bytes(),
+        binding.auth_method.as_bytes(),
+        binding.field.as_bytes(),
+    ];
+    let audience = binding.audience.iter().map(|part| part.as_bytes());
+    let mut data = Vec::new();
+    for part in parts.into_iter().chain(audience) {
+        data.extend((part.len() as u64).to_be_bytes());
+        data.extend(part);
+    }
+    data
+}
+
+/// How a binding is written down to be authenticated; a test takes another one, to show what this one keeps out.
+type AssociatedData = fn(&Binding<'_>, &[u8]) -> Vec<u8>;
+
 /// Seals `secret` with the active key of the keyring.
 ///
 /// # Errors
@@ -95,12 +98,13 @@ pub fn seal(keyring: &Keyring, binding: &Binding<'_>, secret: &[u8]) -> Result<V
     OsRng.try_fill_bytes(&mut nonce).map_err(|error| {
         Error::new(ErrorKind::Internal, "the system has no random numbers").with_source(error)
     })?;
-    seal_with_nonce(keyring.active()?, binding, secret, nonce)
+    seal_with(keyring.active()?, binding, associated_data, secret, nonce)
 }
 
-fn seal_with_nonce(
+fn seal_with(
     key: &Key,
     binding: &Binding<'_>,
+    written: AssociatedData,
     secret: &[u8],
     nonce: [u8; NONCE_BYTES],
 ) -> Result<Vec<u8>> {
@@ -127,7 +131,7 @@ fn seal_with_nonce(
         .cipher(key)?
         .encrypt_in_place_detached(
             Nonce::from_slice(&nonce),
-            &binding.associated_data(&header),
+            &written(binding, &header),
             &mut buffer,
         )
         .map_err(|_| Error::new(ErrorKind::Internal, "could not encrypt a secret"))?;
@@ -145,6 +149,15 @@ fn seal_with_nonce(
 /// `Configuration` when the secret was sealed in a way that this version does not know; `Credentials` when the keyring
 /// lacks its key or holds another one under that id, when the secret was damaged or moved, or what it is bound to changed.
 pub fn open(keyring: &Keyring, binding: &Binding<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
+    open_with(keyring, binding, associated_data, sealed)
+}
+
+fn open_with(
+    keyring: &Keyring,
+    binding: &Binding<'_>,
+    written: AssociatedData,
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>> {
     let (header, rest) = sealed.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
     let (nonce, rest) = rest.split_at_checked(NONCE_BYTES).ok_or_else(damaged)?;
     let (ciphertext, tag) = rest
@@ -159,7 +172,7 @@ pub fn open(keyring: &Keyring, binding: &Binding<'_>, sealed: &[u8]) -> Result<Z
         .cipher(key)?
         .decrypt_in_place_detached(
             Nonce::from_slice(nonce),
-            &binding.associated_data(header),
+            &written(binding, header),
             &mut buffer,
             Tag::from_slice(tag),
         )

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod tamper;
+
 const KEY_7: &str = "7:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=:active";
 const OTHER_7: &str = "7://79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=:active";
 const KEY_8: &str = "8://79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=:active";
@@ -50,9 +52,10 @@ fn the_layout_is_the_documented_one() {
     );
     let keyring = keyring(&[KEY_7]);
     let nonce = core::array::from_fn(|i| 100 + i as u8);
-    let sealed = seal_with_nonce(
+    let sealed = seal_with(
         keyring.active().unwrap(),
         &BINDING,
+        associated_data,
         "pässword 1".as_bytes(),
         nonce,
     )
