@@ -89,6 +89,7 @@ struct Attempt<'a> {
     upload: &'a Claimed,
     options: TargetOptions,
     plan: Plan,
+    settings: ConnectionSettings,
     /// Account and user, whose stage it is: others have another one, and know nothing of what was loaded elsewhere.
     destination: String,
     /// Table, schema and database.
@@ -98,26 +99,39 @@ struct Attempt<'a> {
 impl<'a> Attempt<'a> {
     fn plan(upload: &'a Claimed) -> Result<Self> {
         let options = TargetOptions::parse(&upload.options)?;
-        let plan = tx::transaction(|| plan(upload, &options))?;
+        let (plan, opened) = tx::transaction(|| {
+            let plan = plan(upload, &options)?;
+            let opened = plan.config.open();
+            Ok((plan, opened))
+        })?;
         let config = &plan.config;
-        if !config.is_active {
-            // By this, update_config finds the upload again.
-            tx::transaction(|| uploads::record_config(upload.as_claim(), config.id))?;
-            return Err(bridge_core::Error::new(
-                ErrorKind::Credentials,
-                format!(
-                    "Snowflake refused the credentials of configuration \"{}\"",
-                    config.name
-                ),
-            )
-            .into());
-        }
+        let settings = match opened {
+            Ok(settings) if config.is_active => settings,
+            opened => {
+                let error = opened.err().unwrap_or_else(|| refused(config));
+                // By this, update_config finds the upload again.
+                tx::transaction(|| {
+                    uploads::record_config(upload.as_claim(), config.id)?;
+                    match &error {
+                        // The key was lost, or the row was changed by hand: Snowflake need not be asked.
+                        Error::Core(error)
+                            if config.is_active && error.kind() == ErrorKind::Credentials =>
+                        {
+                            configs::mark_refused(config.id, config.version, error.message())
+                        }
+                        _ => Ok(()),
+                    }
+                })?;
+                return Err(error);
+            }
+        };
         Ok(Self {
             upload,
-            destination: config.stage_owner(&plan.settings.account),
+            destination: config.stage_owner(&settings.account),
             target: options.target(&plan.default_table)?,
             options,
             plan,
+            settings,
         })
     }
 
@@ -167,6 +181,7 @@ impl<'a> Attempt<'a> {
             upload,
             options,
             plan,
+            settings,
             target: (table, schema, database),
             ..
         } = self;
@@ -175,7 +190,7 @@ impl<'a> Attempt<'a> {
             upload_id: upload.upload_id,
             installation_id: plan.installation_id,
             pool_key: PoolKey::new(plan.config.id, plan.config.version),
-            settings: plan.settings,
+            settings,
             read_at,
             query_tag: query_tag(upload),
             table,
@@ -196,12 +211,22 @@ impl<'a> Attempt<'a> {
     }
 }
 
+fn refused(config: &StoredConfig) -> Error {
+    bridge_core::Error::new(
+        ErrorKind::Credentials,
+        format!(
+            "Snowflake refused the credentials of configuration \"{}\"",
+            config.name
+        ),
+    )
+    .into()
+}
+
 /// What our own tables say about an upload.
 pub(super) struct Plan {
     /// None for rows that their caller has read.
     watch: Option<Watch>,
     pub config: StoredConfig,
-    settings: ConnectionSettings,
     installation_id: Uuid,
     relation: String,
     default_table: String,
@@ -217,7 +242,6 @@ pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
         None => ("a query".to_owned(), String::new()),
     };
     Ok(Plan {
-        settings: config.open()?,
         installation_id: uploads::installation_id()?,
         relation,
         default_table,
