@@ -82,9 +82,9 @@ memory: ## memory of a large upload to each cloud, SIZE_MB=2048 RATE_MB=200
 fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SECONDS=60 for each)
 	@.ci/fuzz.sh "$(SECONDS)" $(TARGET)
 
-bench: ## latency of the whole way, N=200 uploads
+bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000
 	@$(MAKE) --no-print-directory install
-	$(RUN) -m bench
+	$(RUN) -m bench $(WHAT) $(N)
 
 clean: ## remove what was built, the Python environments too
 	rm -rf target

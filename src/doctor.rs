@@ -11,7 +11,11 @@ use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::source::spooled;
+use crate::worker::registry;
 use crate::{guc, keys, net};
+
+/// A difference from Snowflake's clock that leaves a key pair's token half of its minute.
+const MAX_CLOCK_SECONDS: i64 = 30;
 
 /// One thing that was looked at.
 pub struct Finding {
@@ -240,7 +244,7 @@ fn write_trial(directory: &Path) -> std::io::Result<()> {
 }
 
 /// A login with a key pair proves itself with a token that names the time, and is valid for a minute. Whether a clock is
-/// right only another one can tell; that it went back, this server can.
+/// right only another one can tell: Snowflake's, once it has answered the worker. That it went back, this server can.
 fn clock() -> Result<Finding> {
     const LATEST: &str = "
         select pg_catalog.to_char(pg_catalog.clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')
@@ -249,16 +253,20 @@ fn clock() -> Result<Finding> {
                       (select pg_catalog.max(u.created_at) from snowflake_bridge.uploads u)) then '' else '!' end";
     let told = text(LATEST)?;
     let time = told.trim_end_matches('!');
-    let ok = told == time;
-    let went_back = if ok {
-        ""
-    } else {
-        ", which is before this server's own past"
+    let went_back = told != time;
+    let ahead = registry::my_worker().and_then(|worker| worker.clock_ahead);
+    let is_off = ahead.is_some_and(|ahead| ahead.abs() > MAX_CLOCK_SECONDS);
+    let trouble = match ahead {
+        _ if went_back => ", which is before this server's own past".to_owned(),
+        Some(ahead) if is_off => {
+            format!(", {ahead} s ahead of Snowflake's when that last answered")
+        }
+        _ => String::new(),
     };
     Ok(finding(
         "clock",
-        ok,
-        format!("{time} UTC{went_back}"),
+        !went_back && !is_off,
+        format!("{time} UTC{trouble}"),
         "Synchronise the clock of this machine: authentication with a key pair needs it to be right within a minute.",
     ))
 }

@@ -128,6 +128,25 @@ pub fn spawn(
     Ok(thread()?.runtime.spawn(work))
 }
 
+/// Has the network thread do something after a time, unless what this returns is dropped before. Nothing where there is
+/// no such thread yet.
+pub fn after(time: Duration, act: impl FnOnce() + Send + 'static) -> Option<impl Drop> {
+    let thread = THREAD.get()?;
+    let task = thread.runtime.spawn(async move {
+        tokio::time::sleep(time).await;
+        act();
+    });
+    Some(AbortOnDrop(task.abort_handle()))
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// What other threads use to wake this process's main thread out of [`sleep`].
 ///
 /// # Errors

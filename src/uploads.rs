@@ -73,16 +73,18 @@ pub struct Outlook {
     pub has_cancellations: bool,
 }
 
-/// Looks at what there is to be done next.
+/// Looks at what there is to be done next, leaving out the mirrors of `paused` watches.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn outlook() -> Result<Outlook> {
-    let (seconds, has_cancellations): (Option<f64>, Option<bool>) = Spi::get_two(
+pub fn outlook(paused: &[i64]) -> Result<Outlook> {
+    let (seconds, has_cancellations): (Option<f64>, Option<bool>) = Spi::get_two_with_args(
         "select extract(epoch from least( \
              (select min(next_attempt_at) from snowflake_bridge.uploads where state in ('queued', 'retry')), \
-             (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror)) - clock_timestamp())::float8, \
+             (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror and (watch_id is null or watch_id <> all ($1)))) \
+                 - clock_timestamp())::float8, \
              exists (select from snowflake_bridge.cancellations)",
+        &[paused.to_vec().into()],
     )?;
     Ok(Outlook {
         due: seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))),
@@ -112,19 +114,20 @@ pub fn replaced_by(upload: &Claimed) -> Result<Vec<Uuid>> {
 
 /// Puts what the process before this one left in flight back in the queue: `(upload, died)` for each. An upload during
 /// which the process died waits, and after `max_crashes` it has failed; after an orderly end, or a restart of the
-/// server, it just goes on.
+/// server, it just goes on. `suspect` is one for which the process had to end.
 ///
 /// # Errors
 /// If the statement fails.
 pub fn recover(
     left_cleanly: bool,
+    suspect: Option<i64>,
     max_crashes: i32,
     crash_retry_delay: Duration,
 ) -> Result<Vec<(i64, bool)>> {
     Spi::connect_mut(|client| {
         let rows = client.update(
             "with in_flight as ( \
-                 select id, not $1 and claimed_at > pg_postmaster_start_time() as died \
+                 select id, not $1 and claimed_at > pg_postmaster_start_time() or id is not distinct from $4 as died \
                  from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying') for update) \
              update snowflake_bridge.uploads u set \
                  crash_count = u.crash_count + f.died::integer, \
@@ -137,7 +140,7 @@ pub fn recover(
                  needs_mirror = true, mirror_after = clock_timestamp() \
              from in_flight f where u.id = f.id returning u.id, f.died",
             None,
-            &[left_cleanly.into(), max_crashes.into(), crash_retry_delay.as_secs_f64().into()],
+            &[left_cleanly.into(), max_crashes.into(), crash_retry_delay.as_secs_f64().into(), suspect.into()],
         )?;
         let mut recovered = Vec::new();
         for row in rows {

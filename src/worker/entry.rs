@@ -10,7 +10,7 @@ use super::registry::{self, WorkerState};
 use super::service::{self, Service};
 use super::signals;
 use crate::error::{Result, log_error, log_message};
-use crate::{guc, keys, tx};
+use crate::{guc, keys, timer, tx};
 
 /// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
 const LOCK_CLASS: u16 = 0x5342;
@@ -34,10 +34,10 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
     }
     // SAFETY: variables of this process.
     let (pid, now) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
-    let before = registry::enter_worker(pid, now);
+    let (before, stuck_at) = registry::enter_worker(pid, now);
     keys::keep();
     let service = settle_session("snowflake_bridge worker")
-        .and_then(|()| Service::start(before == WorkerState::LeftCleanly));
+        .and_then(|()| Service::start(before == WorkerState::LeftCleanly, stuck_at));
     match service {
         Ok(mut service) => {
             log_message("snowflake_bridge: worker started");
@@ -59,6 +59,7 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
         slot.pid == unsafe { pg_sys::MyProcPid }
     }) {
         reader::end_all();
+        registry::leave_stuck(timer::stuck_at());
         registry::leave_worker(WorkerState::LeftCleanly);
         service::close_sessions();
     }

@@ -37,7 +37,10 @@ pub(super) struct InFlight {
 pub(super) enum Stage {
     /// Nobody: every reader is busy.
     WaitsForReader,
-    Reader,
+    /// A reader, which has ended by then or will be.
+    Reader {
+        until: Instant,
+    },
     Network(Option<Canceler>),
 }
 

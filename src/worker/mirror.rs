@@ -1,7 +1,9 @@
 //! The mirror: an upload's state on the application's own row. Written as the watch's owner in the sandbox, one row at
 //! a time, never waiting for a lock the application holds; what fails is tried again, and never disturbs the upload.
 
-use std::time::Duration;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::prelude::*;
@@ -9,7 +11,7 @@ use pgrx::spi::quote_identifier;
 
 use super::registry;
 use crate::error::{Error, Result, log_error};
-use crate::timer::{Limited, limited};
+use crate::timer::{Limited, Purpose, limited};
 use crate::watches::Watch;
 use crate::{failpoint, guc, sandbox, tx};
 
@@ -20,8 +22,17 @@ const LOCKED_DELAY: Duration = Duration::from_secs(1);
 /// The application's table or triggers refuse: somebody has to act.
 const FAILED_DELAY: Duration = Duration::from_secs(60);
 
+/// They do not let themselves be canceled either, which costs this process: somebody has to act, and there is no hurry.
+const STUCK_DELAY: Duration = Duration::from_secs(3_600);
+
+thread_local! {
+    /// Watches on whose rows code of the application's ran too long, and until when they are left alone.
+    static PAUSED: RefCell<HashMap<i64, Instant>> = RefCell::new(HashMap::new());
+}
+
 pub(super) struct Mirror {
     upload: i64,
+    /// None for what has no row: nothing is to be written then.
     watch_id: Option<i64>,
     pub execution_id: String,
     status: String,
@@ -47,16 +58,18 @@ pub fn run() -> Result<bool> {
     let pending = tx::transaction(pending)?;
     let is_full = pending.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
     let limit = guc::mirror_timeout();
-    let mut endless = Vec::new();
     for mirror in &pending {
-        if endless.contains(&mirror.watch_id) {
+        // Of what has no row, nothing runs.
+        let watch_id = mirror.watch_id.unwrap_or_default();
+        if PAUSED.with_borrow(|paused| paused.contains_key(&watch_id)) {
             continue;
         }
         registry::report_running(&format!(
             "snowflake_bridge: status of upload {}",
             mirror.upload
         ));
-        let written = limited(limit, || tx::transaction(|| show(mirror)));
+        let purpose = Purpose::Mirroring(watch_id);
+        let written = limited(limit, purpose, || tx::transaction(|| show(mirror)));
         let written = match written {
             Limited::InTime(written) => written,
             Limited::TooLong => {
@@ -68,8 +81,8 @@ pub fn run() -> Result<bool> {
                     ),
                     &error,
                 );
-                tx::transaction(|| postpone_table(mirror.watch_id, &error))?;
-                endless.push(mirror.watch_id);
+                pause(watch_id, FAILED_DELAY);
+                tx::transaction(|| record_paused(watch_id, &error))?;
                 continue;
             }
         };
@@ -93,6 +106,24 @@ pub fn run() -> Result<bool> {
         }
     }
     Ok(is_full)
+}
+
+/// The process before this one had to end because code that the application attached to this watch's relation would not.
+pub fn avoid(watch_id: i64) {
+    pause(watch_id, STUCK_DELAY);
+}
+
+/// What makes one row of a table slow makes all of them slow, and everybody else would wait for each.
+fn pause(watch_id: i64, delay: Duration) {
+    PAUSED.with_borrow_mut(|paused| paused.insert(watch_id, Instant::now() + delay));
+}
+
+/// Watches whose rows are left alone for now.
+pub fn paused() -> Vec<i64> {
+    PAUSED.with_borrow_mut(|paused| {
+        paused.retain(|_, until| Instant::now() < *until);
+        paused.keys().copied().collect()
+    })
 }
 
 fn took_too_long(limit: Duration) -> Error {
@@ -131,9 +162,10 @@ pub(super) fn pending() -> Result<Vec<Mirror>> {
                      u.error_hint), \
                  case when u.state = 'completed' then u.completed_at end, u.row_count, u.attempt_count, u.xmin::text \
              from snowflake_bridge.uploads u where u.needs_mirror and u.mirror_after <= clock_timestamp() \
+               and (u.watch_id is null or u.watch_id <> all ($2)) \
              order by u.mirror_after, u.id limit $1",
             None,
-            &[BATCH.into()],
+            &[BATCH.into(), paused().into()],
         )?;
         let mut pending = Vec::new();
         for row in rows {
@@ -236,15 +268,11 @@ fn postpone(upload: i64, delay: Duration, error: Option<&Error>) -> Result<()> {
     )?)
 }
 
-/// What makes one row of a table slow makes all of them slow, and everybody else would wait for each.
-fn postpone_table(watch_id: Option<i64>, error: &Error) -> Result<()> {
+fn record_paused(watch_id: i64, error: &Error) -> Result<()> {
     Ok(Spi::run_with_args(
-        "update snowflake_bridge.uploads set mirror_after = clock_timestamp() + make_interval(secs => $2), mirror_error = $3 \
-         where id in (select id from snowflake_bridge.uploads where watch_id = $1 and needs_mirror for no key update skip locked)",
-        &[
-            watch_id.into(),
-            FAILED_DELAY.as_secs_f64().into(),
-            error.to_string().into(),
-        ],
+        "update snowflake_bridge.uploads u set mirror_error = $2, \
+             needs_mirror = exists (select from snowflake_bridge.watches w where w.id = u.watch_id and w.is_active) \
+         where u.id in (select id from snowflake_bridge.uploads where watch_id = $1 and needs_mirror for no key update skip locked)",
+        &[watch_id.into(), error.to_string().into()],
     )?)
 }

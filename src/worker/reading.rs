@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
 use crate::source::{self, ReadOptions, spooled};
-use crate::timer::{Limited, limited};
+use crate::timer::{Limited, Purpose, limited};
 use crate::uploads::Claimed;
 use crate::watches::Watch;
 use crate::{failpoint, guc, tx};
@@ -58,7 +58,7 @@ pub(super) fn read_quickly(
     options: &TargetOptions,
     spool_root: &Path,
 ) -> Result<Option<Read>> {
-    let read = limited(PATIENCE, || {
+    let read = limited(PATIENCE, Purpose::Reading(upload.id), || {
         let stored = tx::transaction(|| {
             read_only()?;
             source::stored_bytes(watch, &upload.execution_id)
@@ -86,7 +86,7 @@ pub(super) fn read_all(
     progress: &dyn Fn(u64),
 ) -> Result<Read> {
     let limit = guc::snapshot_timeout();
-    let read = limited(limit, || {
+    let read = limited(limit, Purpose::Reading(upload.id), || {
         let options = TargetOptions::parse(&upload.options)?;
         let id = upload.watch_id.ok_or_else(watch_is_gone)?;
         let watch = tx::transaction(|| watch(id))?;
@@ -94,16 +94,21 @@ pub(super) fn read_all(
     });
     match read {
         Limited::InTime(read) => read,
-        Limited::TooLong => Err(CoreError::new(
-            ErrorKind::Configuration,
-            format!(
-                "reading the result took longer than snowflake_bridge.snapshot_timeout, {} s",
-                limit.as_secs()
-            ),
-        )
-        .with_hint("Make what gives the rows faster, or raise the setting and call snowflake_bridge.retry_upload.")
-        .into()),
+        Limited::TooLong => Err(took_too_long()),
     }
+}
+
+/// What becomes of a result that takes too long to read.
+pub(super) fn took_too_long() -> Error {
+    CoreError::new(
+        ErrorKind::Configuration,
+        format!(
+            "reading the result took longer than snowflake_bridge.snapshot_timeout, {} s",
+            guc::snapshot_timeout().as_secs()
+        ),
+    )
+    .with_hint("Make what gives the rows faster, or raise the setting and call snowflake_bridge.retry_upload.")
+    .into()
 }
 
 fn read(

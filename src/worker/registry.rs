@@ -10,6 +10,8 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::shmem::PGRXSharedMemory;
 
+use crate::timer::Purpose;
+
 /// Databases that can have a worker at once.
 const MAX_DATABASES: usize = 64;
 /// Uploads whose live progress can be shown at once, over all databases.
@@ -50,8 +52,12 @@ pub struct WorkerSlot {
     pub database: pg_sys::Oid,
     pub pid: i32,
     pub started_at: i64,
+    /// Seconds by which this machine's clock was ahead of Snowflake's when that last answered.
+    pub clock_ahead: Option<i64>,
     latch: usize,
     state: WorkerState,
+    /// What ended the worker before, if it would not end itself.
+    stuck_at: Option<Purpose>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -186,16 +192,27 @@ pub fn take_rescan() -> bool {
     std::mem::take(&mut REGISTRY.exclusive().rescan)
 }
 
-/// Enters this process as the worker of its database. Returns how the one before it left.
-pub fn enter_worker(pid: i32, started_at: i64) -> WorkerState {
-    update_slot(|slot| {
+/// Enters this process as the worker of its database. Returns how the one before it left, and what it could not end.
+pub fn enter_worker(pid: i32, started_at: i64) -> (WorkerState, Option<Purpose>) {
+    let mut stuck_at = None;
+    let before = update_slot(|slot| {
         let before = slot.state;
+        stuck_at = slot.stuck_at.take();
         slot.pid = pid;
         slot.started_at = started_at;
         slot.latch = my_latch();
         slot.state = WorkerState::Running;
         before
-    })
+    });
+    (before, stuck_at)
+}
+
+/// Leaves word for the next worker of what this one could not end.
+pub fn leave_stuck(stuck_at: Option<Purpose>) {
+    update_slot(|slot| {
+        slot.stuck_at = stuck_at;
+        slot.state
+    });
 }
 
 /// Notes why the worker of this database is not there any more.
@@ -234,6 +251,14 @@ fn update_slot(change: impl FnOnce(&mut WorkerSlot) -> WorkerState) -> WorkerSta
         }
         None => WorkerState::Unknown,
     }
+}
+
+/// Notes how this machine's clock stands to Snowflake's.
+pub fn note_clock(ahead: i64) {
+    update_slot(|slot| {
+        slot.clock_ahead = Some(ahead);
+        slot.state
+    });
 }
 
 /// Frees the slots of databases that are gone.

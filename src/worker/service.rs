@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use bridge_core::snowflake::Pool;
+use bridge_core::snowflake::{Pool, clock};
 use bridge_core::upload::{self, Phase};
 use pgrx::pg_sys;
 
@@ -22,6 +22,7 @@ use super::{mirror, reader, signals};
 use crate::error::{Result, log_error, log_message};
 use crate::owner::Owner;
 use crate::source::spooled;
+use crate::timer::{self, Purpose};
 use crate::uploads::{self, Claim, Claimed};
 use crate::{failpoint, guc, net, tx};
 
@@ -32,6 +33,7 @@ pub(super) struct Service {
     pub(super) events: Receiver<Event>,
     pub(super) in_flight: HashMap<Claim, InFlight>,
     pub(super) janitor: Janitor,
+    clock_ahead: Option<i64>,
 }
 
 /// The pool of this process, for its end.
@@ -57,10 +59,24 @@ pub(super) fn close_sessions() {
 }
 
 impl Service {
-    pub(super) fn start(left_cleanly: bool) -> Result<Self> {
+    /// Takes over from the worker before. `stuck_at` is what ended that one, though it left in good order.
+    pub(super) fn start(left_cleanly: bool, stuck_at: Option<Purpose>) -> Result<Self> {
+        let suspect = match stuck_at {
+            Some(Purpose::Reading(upload)) => Some(upload),
+            Some(Purpose::Mirroring(watch)) => {
+                mirror::avoid(watch);
+                None
+            }
+            None => None,
+        };
         let recovered = tx::transaction(|| {
             failpoint::reach("recovering");
-            uploads::recover(left_cleanly, guc::max_crashes(), guc::crash_retry_delay())
+            uploads::recover(
+                left_cleanly,
+                suspect,
+                guc::max_crashes(),
+                guc::crash_retry_delay(),
+            )
         })?;
         for (id, died) in recovered {
             log_message(&format!(
@@ -87,11 +103,13 @@ impl Service {
             events,
             in_flight: HashMap::new(),
             janitor: Janitor::new(),
+            clock_ahead: None,
         })
     }
 
     pub(super) fn run(&mut self) {
         loop {
+            report_running(self.in_flight.len());
             if signals::reload_if_asked() {
                 self.reload();
                 self.janitor.begin_anew();
@@ -105,6 +123,7 @@ impl Service {
             });
             self.janitor
                 .work(&self.spool_root, &self.pool, &self.reporter);
+            self.note_clock();
             let timeout = more
                 .unwrap_or_else(guc::poll_interval)
                 .min(guc::poll_interval());
@@ -113,6 +132,17 @@ impl Service {
                 net::sleep(timeout);
             }
         }
+    }
+
+    /// Lets others know how this machine's clock stands to Snowflake's, when that has changed.
+    fn note_clock(&mut self) {
+        let ahead = clock::seconds_ahead();
+        if ahead != self.clock_ahead
+            && let Some(ahead) = ahead
+        {
+            registry::note_clock(ahead);
+        }
+        self.clock_ahead = ahead;
     }
 
     /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
@@ -153,7 +183,7 @@ impl Service {
                         in_flight.failed(&upload::canceled().into());
                     }
                 }
-                Stage::Reader => reader::end(claim),
+                Stage::Reader { .. } => reader::end(claim),
                 Stage::Network(canceler) => {
                     if let Some(canceler) = canceler.take() {
                         canceler.cancel();
@@ -186,7 +216,7 @@ impl Service {
         if mirror::run()? {
             return Ok(Some(Duration::ZERO));
         }
-        let outlook = tx::transaction(uploads::outlook)?;
+        let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()))?;
         if outlook.has_cancellations {
             tx::transaction(uploads::settle_cancellations)?;
         }
@@ -268,7 +298,7 @@ impl Service {
             let being_read: Vec<Owner> = self
                 .in_flight
                 .values()
-                .filter(|in_flight| matches!(in_flight.stage, Stage::Reader))
+                .filter(|in_flight| matches!(in_flight.stage, Stage::Reader { .. }))
                 .map(|in_flight| in_flight.upload.owner.clone())
                 .collect();
             let next = self
@@ -284,7 +314,9 @@ impl Service {
                 return;
             };
             if reader::start(&in_flight.upload) {
-                in_flight.stage = Stage::Reader;
+                in_flight.stage = Stage::Reader {
+                    until: Instant::now() + guc::snapshot_timeout() + timer::GRACE,
+                };
                 continue;
             }
             let claim = in_flight.upload.as_claim();
@@ -298,10 +330,20 @@ impl Service {
     }
 
     fn handle_readers(&mut self) {
+        // Whoever reads by somebody's code may not be able to stop by itself.
+        for (claim, in_flight) in &self.in_flight {
+            if is_overdue(in_flight) {
+                reader::end(*claim);
+            }
+        }
         let ended = reader::ended();
         for claim in &ended {
             if let Some(in_flight) = self.in_flight.get(claim) {
-                let read = reader::result(&in_flight.upload, &self.spool_root);
+                let read = if is_overdue(in_flight) {
+                    Err(reading::took_too_long())
+                } else {
+                    reader::result(&in_flight.upload, &self.spool_root)
+                };
                 self.has_read(*claim, read);
             }
         }
@@ -333,9 +375,17 @@ impl Service {
     }
 }
 
+fn is_overdue(in_flight: &InFlight) -> bool {
+    matches!(in_flight.stage, Stage::Reader { until } if Instant::now() > until)
+}
+
+fn report_running(in_flight: usize) {
+    registry::report_running(&format!("snowflake_bridge: {in_flight} uploads under way"));
+}
+
 /// The text stays while the process is idle.
 fn report_idle(in_flight: usize) {
-    registry::report_running(&format!("snowflake_bridge: {in_flight} uploads under way"));
+    report_running(in_flight);
     // SAFETY: no text is given.
     unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()) };
 }

@@ -107,7 +107,7 @@ fn step_must_stop(execution_id: &str, claim: i32) -> Result<bool, ErrorReport> {
 /// What a worker does first that starts where another one died; returns how many uploads it found in flight.
 #[pg_extern(volatile, parallel_unsafe)]
 fn step_recover() -> Result<i64, ErrorReport> {
-    let recovered = uploads::recover(false, guc::max_crashes(), Duration::ZERO)?;
+    let recovered = uploads::recover(false, None, guc::max_crashes(), Duration::ZERO)?;
     Ok(i64::try_from(recovered.len()).unwrap_or(i64::MAX))
 }
 

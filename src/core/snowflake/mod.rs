@@ -7,6 +7,7 @@
 mod abort;
 mod auth;
 mod chunks;
+pub mod clock;
 mod encryption;
 mod errors;
 mod farewell;

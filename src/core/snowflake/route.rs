@@ -18,7 +18,7 @@ use url::Url;
 
 use super::transport::lock;
 use super::wire::Envelope;
-use super::{errors, http as client, text};
+use super::{clock, errors, http as client, text};
 use crate::config::Account;
 use crate::{Error, ErrorKind};
 
@@ -146,6 +146,7 @@ impl Route {
     async fn check(&self, answer: Response) -> Result<Response, Failed> {
         let status = answer.status();
         let headers = answer.headers().clone();
+        clock::observe(&headers);
         let body = client::read_body(answer, &self.host, self.stall_timeout, MAX_ANSWER)
             .await
             .map_err(|error| Failed {
