@@ -47,7 +47,7 @@ def goes_on(bridge: Bridge, execution_id: str) -> None:
     wait.until(lambda: bridge.execution(execution_id)["snowflake_status"] == "completed", f"{execution_id} goes on")
 
 
-def test_rotation_under_load(bridge: Bridge, user: User) -> None:
+def test_rotation_under_load(bridge: Bridge, user: User, capfd: pytest.CaptureFixture[str]) -> None:
     """Uploads run, configurations come and change their secrets, and two sessions rotate keys: nothing fails."""
     over = threading.Event()
     started = 0
@@ -97,7 +97,8 @@ def test_rotation_under_load(bridge: Bridge, user: User) -> None:
     states = bridge.admin.execute("select state, attempt_count, count(*) from snowflake_bridge.uploads group by 1, 2").fetchall()
     assert [tuple(row.values()) for row in states] == [("completed", 1, UPLOADS)]
     assert bridge.row_count(user) == UPLOADS
-    print(f"security: suite=rotation keys={rotations_done} uploads={UPLOADS} failed=0")
+    with capfd.disabled():
+        print(f"\nsecurity: suite=rotation keys={rotations_done} uploads={UPLOADS} failed=0")
 
 
 def test_an_interrupted_rotation_goes_on(bridge: Bridge, user: User) -> None:
