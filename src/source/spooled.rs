@@ -21,13 +21,15 @@ use crate::guc;
 
 /// The directory below an upload's that its own transaction writes; attempts of the worker count from 1.
 const OF_CALLER: &str = "0";
+/// Where files wait unless a setting says otherwise, within the data directory.
+const DEFAULT_ROOT: &str = "snowflake_bridge_spool";
 
 /// Where this database's files wait until they are staged, private to the server's user.
 ///
 /// # Errors
 /// If it cannot be made.
 pub fn root() -> Result<PathBuf> {
-    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from("snowflake_bridge_spool"));
+    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
     // SAFETY: a variable of this process.
     let database = unsafe { pg_sys::MyDatabaseId };
     // Two databases of one server never share a directory.
@@ -47,7 +49,7 @@ pub fn root() -> Result<PathBuf> {
 /// # Errors
 /// What the file system says.
 pub fn free_bytes() -> std::io::Result<u64> {
-    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from("snowflake_bridge_spool"));
+    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
     let nearest = root
         .ancestors()
         .find(|directory| directory.is_dir())
@@ -148,6 +150,31 @@ pub fn sweep(root: &Path, needed: impl Fn() -> Result<Vec<Uuid>>) -> Result<()> 
         match own.try_lock() {
             Ok(()) if !needed()?.contains(&id) => remove(&entry.path()),
             Ok(()) | Err(TryLockError::WouldBlock | TryLockError::Error(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes the directories of databases that were dropped, where nobody ever looks again. Only within the data directory:
+/// what a setting names may be others' too. `databases` is asked after the directories were found.
+///
+/// # Errors
+/// What `databases` returns.
+pub fn sweep_dropped(databases: impl FnOnce() -> Result<Vec<i64>>) -> Result<()> {
+    if guc::spool_directory().is_some() {
+        return Ok(());
+    }
+    let Ok(entries) = std::fs::read_dir(DEFAULT_ROOT) else {
+        return Ok(());
+    };
+    let found: Vec<(i64, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .collect();
+    let databases = databases()?;
+    for (database, directory) in found {
+        if !databases.contains(&database) {
+            remove(&directory);
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bridge_core::ErrorKind;
 use bridge_core::snowflake::{Pool, PoolKey};
+use pgrx::prelude::*;
 use uuid::Uuid;
 
 use super::cleaning::{self, Cleaning};
@@ -72,7 +73,8 @@ impl Janitor {
             self.spool_due = now + WALK_INTERVAL;
             report(
                 "look through the spool directory",
-                spooled::sweep(spool_root, || tx::transaction(uploads::with_files)),
+                spooled::sweep(spool_root, || tx::transaction(uploads::with_files))
+                    .and_then(|()| spooled::sweep_dropped(|| tx::transaction(databases))),
             );
         }
         if now >= self.history_due {
@@ -196,6 +198,20 @@ fn cleaning(leftovers: Leftovers) -> Result<Option<Cleaning>> {
             .map(|(id, upload, _)| (id, upload))
             .collect(),
     }))
+}
+
+/// The OIDs of all databases of this server.
+fn databases() -> Result<Vec<i64>> {
+    Spi::connect(|client| {
+        client
+            .select(
+                "select d.oid::bigint from pg_catalog.pg_database d",
+                None,
+                &[],
+            )?
+            .map(|row| Ok(row.get::<i64>(1)?.unwrap_or_default()))
+            .collect()
+    })
 }
 
 fn report(what: &str, result: Result<(), Error>) {

@@ -191,14 +191,20 @@ def test_the_spool_is_swept_while_the_worker_runs(bridge: Bridge, user: User) ->
     crashed = directory(spool / str(uuid.uuid4()))
     directory(crashed / "1")
     foreign = directory(spool / "notes")
+    dropped = directory(spool.parent / "99999")
+    directory(dropped / str(uuid.uuid4()))
+    other_files = directory(spool.parent / "notes")
     other = bridge.cluster.connect("shop", "app")
     with other.transaction():
         bridge.call("upload_query", connection=other, query="select 1 as n", table_name="t")
         [own] = [path for path in spool.iterdir() if path not in (crashed, foreign)]
         bridge.reload()
         wait.until(lambda: not crashed.exists(), "what a crash left is gone")
+        wait.until(lambda: not dropped.exists(), "what a dropped database left is gone")
         assert own.exists(), "what a transaction has not committed yet is its own"
         assert foreign.exists(), "what is not ours is not touched"
+        assert other_files.exists(), "nor beside it"
+        assert spool.exists()
     wait.until(lambda: not own.exists(), "the rows are in Snowflake")
     assert bridge.row_count(user, "T") == 1
 
