@@ -161,7 +161,10 @@ comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake tran
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.
 create unique index uploads_waiting on snowflake_bridge.uploads (watch_id, execution_id) where state = 'queued';
-create index uploads_due on snowflake_bridge.uploads (next_attempt_at, id) where state in ('queued', 'retry');
+-- What waits, lane by lane (an owner and a connection), so that finding the next lane costs the same however much waits.
+create index uploads_lanes on snowflake_bridge.uploads
+    (owner_kind, user_id, owner_oid, (coalesce(options ->> 'config', 'default')), next_attempt_at, id) where state in ('queued', 'retry');
+create index uploads_retry on snowflake_bridge.uploads (next_attempt_at) where state = 'retry';
 create index uploads_in_flight on snowflake_bridge.uploads (id) where state in ('claimed', 'staged', 'copying');
 -- Uploads that want a table for themselves: usually none, and then nobody has to wait for one.
 create index uploads_alone on snowflake_bridge.uploads (id)

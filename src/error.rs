@@ -69,7 +69,7 @@ impl Error {
         match self {
             Self::Core(error) => (
                 match error.kind() {
-                    ErrorKind::Transient | ErrorKind::SessionEnded => {
+                    ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::SessionEnded => {
                         PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
                     }
                     ErrorKind::Credentials => {

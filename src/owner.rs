@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::{guc, sandbox};
 
 /// Name and OID of a role must both match: a role made again under an old name is somebody else.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Owner {
     Role { name: String, oid: pg_sys::Oid },
     Jwt { subject: String },

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::owner::Owner;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
-pub use claim::{Claim, Claimed, claim, of_claim};
+pub use claim::{Claim, Claimed, Lane, Turn, claim, of_claim};
 pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
 pub use missing::{cancel_of_watch, enqueue_missing};
@@ -78,9 +78,11 @@ pub struct Outlook {
 /// # Errors
 /// If the statement fails.
 pub fn outlook(paused: &[i64]) -> Result<Outlook> {
+    // What is queued is due at once.
     let (seconds, has_cancellations): (Option<f64>, Option<bool>) = Spi::get_two_with_args(
         "select extract(epoch from least( \
-             (select min(next_attempt_at) from snowflake_bridge.uploads where state in ('queued', 'retry')), \
+             (select now() where exists (select from snowflake_bridge.uploads where state = 'queued')), \
+             (select min(next_attempt_at) from snowflake_bridge.uploads where state = 'retry'), \
              (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror and (watch_id is null or watch_id <> all ($1)))) \
                  - clock_timestamp())::float8, \
              exists (select from snowflake_bridge.cancellations)",

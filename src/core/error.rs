@@ -15,6 +15,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// May succeed on its own: network, throttling, a server error, a lost answer. Try again later.
     Transient,
+    /// The other side asks to slow down. Try again later, with fewer at once.
+    Throttled,
     /// The session is gone, and with it its transaction and temporary objects. Log in again and go on from what is recorded.
     SessionEnded,
     /// Snowflake refused who we are. Never tried again until the configuration changes: repeated tries lock the user out.
@@ -33,7 +35,7 @@ impl ErrorKind {
     /// Whether the same work may succeed later without anybody's help.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Transient | Self::SessionEnded)
+        matches!(self, Self::Transient | Self::Throttled | Self::SessionEnded)
     }
 }
 

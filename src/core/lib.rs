@@ -22,6 +22,7 @@ pub mod decimal;
 pub mod error;
 pub mod evolve;
 pub mod failpoint;
+pub mod fairness;
 pub mod json;
 pub mod keyring;
 pub mod names;

@@ -1,5 +1,8 @@
 //! Taking uploads out of the queue: which are due, whose turn it is, and what a worker is told of each.
 
+use std::sync::LazyLock;
+
+use bridge_core::fairness::Closed;
 use bridge_core::spool::Manifest;
 use pgrx::prelude::*;
 use pgrx::spi::SpiTupleTable;
@@ -24,7 +27,11 @@ pub struct Claimed {
     pub upload_id: Uuid,
     /// None for rows that their caller has read into the spool.
     pub watch_id: Option<i64>,
-    pub owner: Owner,
+    pub lane: Lane,
+    /// The account identifier of its connection; empty where there is none.
+    pub account: String,
+    /// A worker crashed during an earlier attempt.
+    pub is_suspect: bool,
     pub execution_id: String,
     pub row_user_id: Option<String>,
     pub options: serde_json::Value,
@@ -51,48 +58,116 @@ impl Claimed {
     }
 }
 
-/// Takes up to `limit` due uploads. The attempt is counted here, and committed before the row is touched. An execution
-/// whose earlier upload has not ended waits, so that its rows are replaced in order. No connection holds more than
-/// `share` of the slots, so that one that is slow or dead leaves room for the others; an upload during which the worker
-/// crashed runs alone.
+/// What uploads queue in: an owner and the name of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Lane {
+    pub owner: Owner,
+    pub config: String,
+}
+
+/// Whose turn it is.
+pub struct Turn {
+    /// The lane that was served last: those after it come first.
+    pub after: Option<Lane>,
+    /// Lanes and accounts that get no further slot for now.
+    pub closed: Closed<Lane>,
+    /// Whether an upload during which the worker crashed may be taken.
+    pub suspects: bool,
+}
+
+/// Takes the first due upload of the next lane that has one. The attempt is counted here, and committed before the row is
+/// touched. An execution whose earlier upload has not ended waits, so that its rows are replaced in order.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn claim(limit: usize, share: usize) -> Result<Vec<Claimed>> {
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let share = i64::try_from(share).unwrap_or(i64::MAX);
+pub fn claim(turn: &Turn) -> Result<Option<Claimed>> {
+    match take_after(turn.after.as_ref(), turn)? {
+        None if turn.after.is_some() => take_after(None, turn),
+        taken => Ok(taken),
+    }
+}
+
+fn take_after(after: Option<&Lane>, turn: &Turn) -> Result<Option<Claimed>> {
+    let closed = &turn.closed.lanes;
+    let (kinds, users): (Vec<&str>, Vec<&str>) = closed
+        .iter()
+        .map(|lane| (lane.owner.kind(), lane.owner.user_id()))
+        .unzip();
+    let oids: Vec<i64> = closed
+        .iter()
+        .map(|lane| i64::from(lane.owner.oid().to_u32()))
+        .collect();
+    let configs: Vec<&str> = closed.iter().map(|lane| lane.config.as_str()).collect();
     Spi::connect_mut(|client| {
         let rows = client.update(
-            &format!("with {}, busy as materialized ( \
-                 select b.owner_kind, b.user_id, b.owner_oid, coalesce(b.options ->> 'config', 'default') as config \
-                 from snowflake_bridge.uploads b where b.state in ('claimed', 'staged', 'copying') \
-                 group by 1, 2, 3, 4 having count(*) >= $2), \
-             due as materialized ( \
-                 select d.id from snowflake_bridge.uploads d \
-                 where d.state in ('queued', 'retry') and d.next_attempt_at <= clock_timestamp() \
-                   and not exists (select from snowflake_bridge.uploads e \
-                       where e.watch_id = d.watch_id and e.execution_id = d.execution_id and e.id < d.id \
-                         and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
-                   and (d.crash_count = 0 or not exists (select from snowflake_bridge.uploads f \
-                       where f.state in ('claimed', 'staged', 'copying'))) \
-                   and not exists (select from snowflake_bridge.uploads s \
-                       where s.state in ('claimed', 'staged', 'copying') and s.crash_count > 0) \
-                   and (d.owner_kind, d.user_id, d.owner_oid, coalesce(d.options ->> 'config', 'default')) not in (table busy) \
-                   and d.id not in (table waiting) \
-                 order by d.next_attempt_at, d.id limit $1 for update skip locked) \
-             update snowflake_bridge.uploads u set \
-                 state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
-                 error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
-                 needs_mirror = true, mirror_after = clock_timestamp() \
-             from due where u.id = due.id returning {CLAIMED}", turns::TURNS),
+            TAKE.as_str(),
             None,
-            &[limit.into(), share.into()],
+            &[
+                after.map_or("", |lane| lane.owner.kind()).into(),
+                after.map_or("", |lane| lane.owner.user_id()).into(),
+                after
+                    .map_or(0, |lane| i64::from(lane.owner.oid().to_u32()))
+                    .into(),
+                after.map_or("", |lane| lane.config.as_str()).into(),
+                kinds.into(),
+                users.into(),
+                oids.into(),
+                configs.into(),
+                turn.closed.accounts.clone().into(),
+                turn.suspects.into(),
+            ],
         )?;
-        let mut claimed = claimed(rows)?;
-        claimed.sort_by_key(|upload| upload.id);
-        Ok(claimed)
+        Ok(claimed(rows)?.pop())
     })
 }
+
+/// Goes from lane to lane by the index `uploads_lanes`, from the one after the given lane on, until it finds an upload that
+/// may be taken: what it costs depends on how many lanes have to be passed, and not on how many uploads wait in them.
+static TAKE: LazyLock<String> = LazyLock::new(|| {
+    let next_lane = |after: &str| {
+        format!(
+            "select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, u.next_attempt_at as due_at \
+             from snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
+               and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) > ({after}) \
+             order by u.owner_kind, u.user_id, u.owner_oid, {CONFIG}, u.next_attempt_at, u.id limit 1"
+        )
+    };
+    format!(
+        "with recursive lanes as ( \
+             ({first}) union all select n.* from lanes l cross join lateral ({next}) n), \
+         {turns}, \
+         due as materialized ( \
+             select d.id, coalesce(o.account_identifier, f.account_identifier) as account from lanes l \
+             left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) \
+                 = (l.owner_kind, l.user_id, l.owner_oid, l.config) \
+             cross join lateral ( \
+                 select u.id, u.watch_id from snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
+                   and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) = (l.owner_kind, l.user_id, l.owner_oid, l.config) \
+                   and u.next_attempt_at <= clock_timestamp() \
+                   and not exists (select from snowflake_bridge.uploads e \
+                       where e.watch_id = u.watch_id and e.execution_id = u.execution_id and e.id < u.id \
+                         and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
+                   and (u.crash_count = 0 or $10) \
+                   and u.id not in (table waiting) \
+                 order by u.next_attempt_at, u.id limit 1 for update skip locked) d \
+             left join snowflake_bridge.watches w on w.id = d.watch_id \
+             left join snowflake_bridge.snowflake_configurations f on o.id is null \
+                 and (f.owner_kind, f.user_id, f.owner_oid, f.name) = ('role', w.user_id, w.owner_oid, l.config) \
+             where l.due_at <= clock_timestamp() \
+               and (l.owner_kind, l.user_id, l.owner_oid, l.config) not in ( \
+                   select c.kind, c.user_id, c.oid::oid, c.config from unnest($5, $6, $7, $8) as c (kind, user_id, oid, config)) \
+               and lower(coalesce(o.account_identifier, f.account_identifier, '')) <> all ($9) \
+             limit 1) \
+         update snowflake_bridge.uploads u set \
+             state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
+             error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
+             needs_mirror = true, mirror_after = clock_timestamp() \
+         from due where u.id = due.id returning {CLAIMED}, lower(coalesce(due.account, ''))",
+        first = next_lane("$1, $2, $3::oid, $4"),
+        next = next_lane("l.owner_kind, l.user_id, l.owner_oid, l.config"),
+        turns = turns::TURNS,
+    )
+});
 
 /// The upload of this claim, for another process of the worker's.
 ///
@@ -102,7 +177,7 @@ pub fn of_claim(claim: Claim) -> Result<Option<Claimed>> {
     Spi::connect(|client| {
         let rows = client.select(
             &format!(
-                "select {CLAIMED} from snowflake_bridge.uploads u \
+                "select {CLAIMED}, '' from snowflake_bridge.uploads u \
                  where u.id = $1 and u.claim_count = $2 and u.state = 'claimed'"
             ),
             Some(1),
@@ -112,10 +187,14 @@ pub fn of_claim(claim: Claim) -> Result<Option<Claimed>> {
     })
 }
 
-/// The columns that [`claimed`] reads, of `uploads u`.
+/// The connection that an upload of `uploads u` names.
+const CONFIG: &str = "coalesce(u.options ->> 'config', 'default')";
+
+/// The columns that [`claimed`] reads, of `uploads u`; the account comes after them.
 const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
     u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, \
-    exists (select from snowflake_bridge.cancellations c where c.upload = u.id)";
+    exists (select from snowflake_bridge.cancellations c where c.upload = u.id), \
+    coalesce(u.options ->> 'config', 'default'), u.crash_count > 0";
 
 fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
     let mut claimed = Vec::new();
@@ -126,11 +205,16 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
             id: row.get(1)?.ok_or_else(missing)?,
             upload_id: from_pg_uuid(row.get(2)?.ok_or_else(missing)?),
             watch_id: row.get(3)?,
-            owner: Owner::from_columns(
-                &row.get::<String>(13)?.ok_or_else(missing)?,
-                row.get(14)?.ok_or_else(missing)?,
-                row.get(15)?.unwrap_or(pg_sys::InvalidOid),
-            ),
+            lane: Lane {
+                owner: Owner::from_columns(
+                    &row.get::<String>(13)?.ok_or_else(missing)?,
+                    row.get(14)?.ok_or_else(missing)?,
+                    row.get(15)?.unwrap_or(pg_sys::InvalidOid),
+                ),
+                config: row.get(17)?.ok_or_else(missing)?,
+            },
+            account: row.get(19)?.unwrap_or_default(),
+            is_suspect: row.get(18)?.unwrap_or(false),
             execution_id: row.get(4)?.ok_or_else(missing)?,
             row_user_id: row.get(5)?,
             options: row

@@ -260,7 +260,7 @@ fn config(
 ) -> Result<StoredConfig> {
     let name = options.config_name();
     let Some(watch) = watch else {
-        return configs::require(&upload.owner, Some(name));
+        return configs::require(&upload.lane.owner, Some(name));
     };
     if watch.act_for_users
         && let Some(user) = &upload.row_user_id

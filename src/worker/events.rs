@@ -21,6 +21,11 @@ impl Service {
                         in_flight.show(phase, staged);
                     }
                 }
+                Event::Connected { claim } => {
+                    if let Some(in_flight) = self.in_flight.get(&claim) {
+                        self.turns.answers(&in_flight.upload);
+                    }
+                }
                 Event::Record {
                     claim,
                     entry,
@@ -52,6 +57,12 @@ impl Service {
                     let Some(in_flight) = self.in_flight.remove(&claim) else {
                         continue;
                     };
+                    let upload = &in_flight.upload;
+                    let others = self
+                        .running()
+                        .filter(|other| other.account == upload.account)
+                        .count();
+                    self.turns.ended(upload, &result, others + 1);
                     let is_recorded = match result {
                         Ok(outcome) => {
                             in_flight.completed(target.as_deref().unwrap_or_default(), &outcome)

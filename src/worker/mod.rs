@@ -17,6 +17,7 @@ mod service;
 mod signals;
 #[cfg(feature = "failpoints")]
 mod steps;
+mod turns;
 mod verdict;
 
 use std::time::Duration;

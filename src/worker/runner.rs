@@ -13,7 +13,7 @@ use bridge_core::snowflake::{Pool, PoolKey, PooledSession, SessionInfo};
 use bridge_core::spool::Manifest;
 use bridge_core::upload::{self, ClusterBy, Ledger, Outcome, Phase, Strategy, Upload, leftovers};
 use bridge_core::{Error, ErrorKind, Result};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
 use super::cleaning;
@@ -68,6 +68,8 @@ pub enum Event {
         phase: Phase,
         staged: u64,
     },
+    /// Snowflake has let the upload in.
+    Connected { claim: Claim },
     /// Must be durable before the answer is sent; the upload waits for it.
     Record {
         claim: Claim,
@@ -192,20 +194,31 @@ impl Canceler {
 ///
 /// # Errors
 /// If the network thread cannot be started.
-pub fn start(job: Job, pool: Arc<Pool>, reporter: Reporter) -> crate::error::Result<Canceler> {
+pub fn start(
+    job: Job,
+    pool: Arc<Pool>,
+    slots: Arc<Semaphore>,
+    reporter: Reporter,
+) -> crate::error::Result<Canceler> {
     let (canceler, canceled) = oneshot::channel();
-    net::spawn(carry(job, pool, reporter, canceled))?;
+    net::spawn(carry(job, pool, slots, reporter, canceled))?;
     Ok(Canceler(canceler))
 }
 
-async fn carry(job: Job, pool: Arc<Pool>, reporter: Reporter, canceled: oneshot::Receiver<()>) {
+async fn carry(
+    job: Job,
+    pool: Arc<Pool>,
+    slots: Arc<Semaphore>,
+    reporter: Reporter,
+    canceled: oneshot::Receiver<()>,
+) {
     let claim = job.claim;
     let mut target = None;
     let (undecided, is_undecided) = watch::channel(job.transaction.is_some());
     let mut has_swept = false;
     let result = tokio::select! {
         biased;
-        result = net::guarded(run(&job, &pool, &reporter, &undecided, &mut target)) => result,
+        result = net::guarded(run(&job, &pool, &slots, &reporter, &undecided, &mut target)) => result,
         () = stop(canceled, is_undecided) => Err(upload::canceled()),
     };
     match result {
@@ -284,6 +297,7 @@ struct Loaded {
 async fn run(
     job: &Job,
     pool: &Pool,
+    slots: &Semaphore,
     reporter: &Reporter,
     is_undecided: &watch::Sender<bool>,
     target: &mut Option<String>,
@@ -291,6 +305,11 @@ async fn run(
     let mut session = pool
         .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
         .await?;
+    if session.is_proven() {
+        reporter.send(Event::Connected { claim: job.claim })?;
+    }
+    // Only now, since whoever is not let in should keep nobody else from going on. It is never closed.
+    let _slot = slots.acquire().await;
     let table = table_name(job, session.info())?;
     *target = Some(table.to_string());
     let upload = Upload {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bridge_core::snowflake::{Pool, clock};
 use bridge_core::upload::{self, Phase};
 use pgrx::pg_sys;
+use tokio::sync::Semaphore;
 
 use super::begin::{self, Begun};
 use super::entry::end_if_dropped;
@@ -18,6 +19,7 @@ use super::janitor::Janitor;
 use super::reading::{self, Read};
 use super::registry;
 use super::runner::{self, Event, Job, Reporter};
+use super::turns::Turns;
 use super::{mirror, reader, signals};
 use crate::error::{Result, log_error, log_message};
 use crate::owner::Owner;
@@ -34,6 +36,9 @@ pub(super) struct Service {
     pub(super) in_flight: HashMap<Claim, InFlight>,
     pub(super) janitor: Janitor,
     clock_ahead: Option<i64>,
+    pub(super) turns: Turns,
+    /// One for each upload that may run at once.
+    slots: Arc<Semaphore>,
 }
 
 /// The pool of this process, for its end.
@@ -104,6 +109,8 @@ impl Service {
             in_flight: HashMap::new(),
             janitor: Janitor::new(),
             clock_ahead: None,
+            turns: Turns::default(),
+            slots: slots(),
         })
     }
 
@@ -147,6 +154,7 @@ impl Service {
 
     /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
     fn reload(&mut self) {
+        self.slots = slots();
         match net::limits().and_then(|limits| Ok(Pool::new(limits)?)) {
             Ok(pool) => {
                 let old = std::mem::replace(&mut self.pool, Arc::new(pool));
@@ -197,20 +205,16 @@ impl Service {
     /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
     fn work(&mut self) -> Result<Option<Duration>> {
         self.stop()?;
-        loop {
-            let free = guc::max_concurrent_uploads().saturating_sub(self.in_flight.len());
-            let share = guc::max_concurrent_uploads().div_ceil(2);
-            if free == 0 {
-                break;
-            }
+        while let Some(turn) = self.turns.next(self.running()) {
             // One at a time: reading takes the main thread, and what was claimed should not wait for it.
-            let Some(upload) = tx::transaction(|| {
+            let taken = tx::transaction(|| {
                 failpoint::reach("claiming");
-                uploads::claim(1, share)
-            })?
-            .pop() else {
+                uploads::claim(&turn)
+            })?;
+            let Some(upload) = taken else {
                 break;
             };
+            self.turns.took(&upload);
             self.begin(upload);
         }
         if mirror::run()? {
@@ -220,13 +224,9 @@ impl Service {
         if outlook.has_cancellations {
             tx::transaction(uploads::settle_cancellations)?;
         }
-        // While every slot is taken, what is due starts when one becomes free, and that is an event.
-        let is_full = self.in_flight.len() >= guc::max_concurrent_uploads();
         let due = outlook.due.map(|due| {
-            if is_full {
-                due.max(Duration::from_secs(1))
-            } else if due.is_zero() {
-                // It waits for another upload, whose end is an event or comes after a delay.
+            if due.is_zero() {
+                // It waits for another upload, whose end is an event, or for an account.
                 WAITING_DELAY
             } else {
                 due.max(Duration::from_millis(5))
@@ -235,6 +235,10 @@ impl Service {
         // What waited for another attempt may be due now, and a reader that had not begun is told again.
         let again = outlook.has_cancellations.then_some(WAITING_DELAY);
         Ok(due.into_iter().chain(again).min())
+    }
+
+    pub(super) fn running(&self) -> impl Iterator<Item = &Claimed> + Clone {
+        self.in_flight.values().map(|in_flight| &in_flight.upload)
     }
 
     fn begin(&mut self, upload: Claimed) {
@@ -278,7 +282,8 @@ impl Service {
         in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
         in_flight.total_bytes = job.manifest.bytes;
         in_flight.rows = job.manifest.rows;
-        match runner::start(job, Arc::clone(&self.pool), self.reporter.clone()) {
+        let slots = Arc::clone(&self.slots);
+        match runner::start(job, Arc::clone(&self.pool), slots, self.reporter.clone()) {
             Ok(canceler) => {
                 in_flight.stage = Stage::Network(Some(canceler));
                 in_flight.show(Phase::Staging, 0);
@@ -299,7 +304,7 @@ impl Service {
                 .in_flight
                 .values()
                 .filter(|in_flight| matches!(in_flight.stage, Stage::Reader { .. }))
-                .map(|in_flight| in_flight.upload.owner.clone())
+                .map(|in_flight| in_flight.upload.lane.owner.clone())
                 .collect();
             let next = self
                 .in_flight
@@ -307,7 +312,7 @@ impl Service {
                 .filter(|in_flight| matches!(in_flight.stage, Stage::WaitsForReader))
                 .min_by_key(|in_flight| {
                     let upload = &in_flight.upload;
-                    (being_read.contains(&upload.owner), upload.id)
+                    (being_read.contains(&upload.lane.owner), upload.id)
                 })
                 .map(|in_flight| in_flight.upload.as_claim());
             let Some(in_flight) = next.and_then(|claim| self.in_flight.get_mut(&claim)) else {
@@ -373,6 +378,10 @@ impl Service {
             }
         }
     }
+}
+
+fn slots() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(guc::max_concurrent_uploads()))
 }
 
 fn is_overdue(in_flight: &InFlight) -> bool {

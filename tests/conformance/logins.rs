@@ -484,7 +484,7 @@ async fn tried_again(world: World) {
     let long = json!({"status": 429, "headers": {"Retry-After": "3600"}});
     world.fault(json!({"kind": "login"}), long).await;
     let error = world.try_login(&world.settings()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert_eq!(error.kind(), ErrorKind::Throttled);
     assert_eq!(error.retry_after().map(|pause| pause.as_secs()), Some(3600));
 }
 

@@ -97,7 +97,8 @@ async fn fetch_once(http: &Http, url: &Url, headers: &HeaderMap) -> Result<Bytes
 fn refused(status: StatusCode, host: &str) -> Error {
     let number = status.as_u16();
     match number {
-        408 | 429 | 500..=599 => Error::new(
+        429 => errors::http_status(status, host),
+        408 | 500..=599 => Error::new(
             ErrorKind::Transient,
             format!("the storage of a result is not available at {host} (HTTP {number})"),
         ),

@@ -349,7 +349,8 @@ pub(crate) fn http_status(status: StatusCode, host: &str) -> Error {
         .with_hint(
             "Check the account identifier. If it is right, a proxy, a private link or a network rule stands between.",
         ),
-        408 | 429 => Error::new(ErrorKind::Transient, format!("{host} asks to slow down (HTTP {number})")),
+        429 => Error::new(ErrorKind::Throttled, format!("{host} asks to slow down (HTTP {number})")),
+        408 => Error::new(ErrorKind::Transient, format!("{host} waited in vain for the request (HTTP {number})")),
         500..=599 => Error::new(ErrorKind::Transient, format!("Snowflake is not available at {host} (HTTP {number})")),
         _ => Error::new(ErrorKind::Internal, format!("{host} answered with HTTP {number}")),
     }

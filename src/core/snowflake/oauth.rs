@@ -152,7 +152,8 @@ fn without_words(status: StatusCode, host: &str) -> Error {
             format!("the OAuth server at {host} refused the client (HTTP {number})"),
         )
         .with_hint(CHECK_CLIENT),
-        408 | 429 | 500..=599 => Error::new(
+        429 => errors::http_status(status, host),
+        408 | 500..=599 => Error::new(
             ErrorKind::Transient,
             format!("the OAuth server at {host} is not available (HTTP {number})"),
         ),

@@ -231,6 +231,12 @@ impl PooledSession {
         self.session.info()
     }
 
+    /// Whether Snowflake has answered in it since it was acquired.
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
+        self.unproven.is_none()
+    }
+
     /// Ends the session, and waits until Snowflake knows.
     pub async fn close(self) {
         self.close.disarm();

@@ -416,7 +416,7 @@ fn http_statuses() {
         (404, ErrorKind::Configuration),
         (408, ErrorKind::Transient),
         (422, ErrorKind::Internal),
-        (429, ErrorKind::Transient),
+        (429, ErrorKind::Throttled),
         (500, ErrorKind::Transient),
         (502, ErrorKind::Transient),
         (503, ErrorKind::Transient),

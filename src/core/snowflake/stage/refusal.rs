@@ -40,7 +40,8 @@ pub(super) fn refused(status: StatusCode, code: Option<&str>) -> UploadFailure {
             "Check that nothing between this server and the storage changes or blocks requests.",
             true,
         ),
-        (408 | 429 | 500..=599, _) => (ErrorKind::Transient, "", false),
+        (429, _) | (503, Some("SlowDown" | "ServerBusy")) => (ErrorKind::Throttled, "", false),
+        (408 | 500..=599, _) => (ErrorKind::Transient, "", false),
         (300..=399, _) => (
             errors::http_status(status, "").kind(),
             "Storage redirects are not followed.",
@@ -73,7 +74,7 @@ mod tests {
 
     #[test]
     fn what_storage_means() {
-        use ErrorKind::{Configuration, Internal, Transient};
+        use ErrorKind::{Configuration, Internal, Throttled, Transient};
         for (status, code, kind, may_be_expiry) in [
             (400, Some("ExpiredToken"), Transient, true),
             (400, Some("TokenRefreshRequired"), Transient, true),
@@ -85,9 +86,11 @@ mod tests {
             (404, Some("NoSuchBucket"), Internal, false),
             (307, None, Configuration, false),
             (408, None, Transient, false),
-            (429, None, Transient, false),
+            (429, None, Throttled, false),
             (500, None, Transient, false),
-            (503, Some("SlowDown"), Transient, false),
+            (503, Some("SlowDown"), Throttled, false),
+            (503, Some("ServerBusy"), Throttled, false),
+            (503, None, Transient, false),
             (504, None, Transient, false),
         ] {
             let failure = refused(StatusCode::from_u16(status).unwrap(), code);

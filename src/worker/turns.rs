@@ -1,0 +1,65 @@
+//! Whose upload the worker takes next: lane after lane, as far as those may have another slot.
+
+use std::time::Instant;
+
+use bridge_core::fairness::Fairness;
+use bridge_core::{ErrorKind, Result};
+
+use crate::guc;
+use crate::uploads::{Claimed, Lane, Turn};
+
+/// What the worker remembers between two uploads that it takes.
+#[derive(Default)]
+pub(super) struct Turns {
+    last: Option<Lane>,
+    fairness: Fairness,
+}
+
+impl Turns {
+    /// Whose turn it is while these uploads run; nobody's if there are too many.
+    pub(super) fn next<'a>(
+        &self,
+        running: impl Iterator<Item = &'a Claimed> + Clone,
+    ) -> Option<Turn> {
+        let slots = guc::max_concurrent_uploads();
+        let lanes: Vec<_> = running
+            .clone()
+            .map(|upload| (upload.lane.clone(), upload.account.as_str()))
+            .collect();
+        let closed = self.fairness.closed(&lanes, slots, Instant::now())?;
+        Some(Turn {
+            after: self.last.clone(),
+            closed,
+            // One at a time, so that another crash is the fault of that one.
+            suspects: !running.clone().any(|upload| upload.is_suspect),
+        })
+    }
+
+    /// The upload was taken.
+    pub(super) fn took(&mut self, upload: &Claimed) {
+        self.last = Some(upload.lane.clone());
+    }
+
+    /// The account of the upload has let it in.
+    pub(super) fn answers(&mut self, upload: &Claimed) {
+        self.fairness.answers(&upload.account);
+    }
+
+    /// An upload came back from the network while `running` uploads of its account, it among them, were there.
+    pub(super) fn ended<T>(&mut self, upload: &Claimed, result: &Result<T>, running: usize) {
+        let account = &upload.account;
+        match result {
+            Ok(_) => self.fairness.loaded(account, guc::max_concurrent_uploads()),
+            Err(error) => match (error.kind(), error.retry_after()) {
+                (ErrorKind::Throttled, pause) | (_, pause @ Some(_)) => {
+                    let pause = pause.unwrap_or_else(guc::retry_base_delay);
+                    self.fairness
+                        .throttled(account, running, pause, Instant::now());
+                }
+                (ErrorKind::Transient, None) => self.fairness.unreachable(account),
+                // About the upload or its configuration, and not about the account.
+                _ => {}
+            },
+        }
+    }
+}

@@ -1,0 +1,106 @@
+"""One user's queue, dead endpoint or throttled account costs the others nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from psycopg.types.json import Jsonb
+
+from harness import hostile, wait
+from harness.bridge import TABLE, Bridge
+from harness.standin import User
+
+# `FAIRNESS_JOBS=10000` gives the figure.
+JOBS = int(os.environ.get("FAIRNESS_JOBS", "400"))
+ROUNDS = 10
+# The promise is one second; the rest is for a machine that is busy with other things.
+LIMIT = 2.5
+# Longer than what the client waits for by itself.
+RETRY_AFTER = 17
+
+
+def tenant(bridge: Bridge, name: str, user: User, host: str, **arguments: object) -> None:
+    """A user of the application with a connection of their own."""
+    bridge.configure(user, connection=bridge.admin, user_id=name, account_identifier=host, **arguments)
+
+
+def queue(bridge: Bridge, name: str, jobs: int, prefix: str) -> None:
+    """That many finished executions of one tenant, in one transaction."""
+    bridge.admin.execute(
+        f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled, result_rows) "
+        "select %s || n, %s, 'completed', true, %s from generate_series(1, %s) n",
+        [prefix, name, Jsonb([{"n": 1}]), jobs],
+    )
+
+
+def delays(bridge: Bridge, name: str, prefix: str) -> list[float]:
+    """Seconds from commit to the worker's claim, for uploads one after the other."""
+    found = []
+    for number in range(ROUNDS):
+        queue(bridge, name, 1, f"{prefix}-{number}-")
+        bridge.completed(f"{prefix}-{number}-1", seconds=60)
+        upload = bridge.upload(f"{prefix}-{number}-1")
+        found.append((upload["claimed_at"] - upload["created_at"]).total_seconds())
+    return found
+
+
+def test_dead_endpoints_and_a_long_queue(make_bridge: Callable[..., Bridge], capsys) -> None:
+    with hostile.servers() as dead:
+        bridge = make_bridge({"snowflake_bridge.stall_timeout": "5s"}, hosts=[one.origin for one in dead.values()])
+        user = bridge.account.add_user()
+        bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
+        bridge.admin.execute(f"grant all on {TABLE} to app")
+        tenant(bridge, "healthy", user, bridge.account.host)
+        alone = delays(bridge, "healthy", "alone")
+        for phase, server in dead.items():
+            tenant(bridge, phase, user, server.host, verify=False)
+            queue(bridge, phase, JOBS // len(dead), f"{phase}-")
+
+        def each_is_tried() -> bool:
+            sql = "select count(distinct user_id) as n from snowflake_bridge.uploads where attempt_count > 0"
+            [row] = bridge.admin.execute(sql).fetchall()
+            return row["n"] == len(dead) + 1
+
+        began = time.monotonic()
+        crowded = delays(bridge, "healthy", "first")
+        wait.until(each_is_tried, "each dead endpoint was tried", 60)
+        crowded += delays(bridge, "healthy", "later")
+        with capsys.disabled():
+            print(
+                f"\nfairness: {JOBS} uploads to {len(dead)} dead endpoints; commit -> claim of somebody else, max of {len(alone)}"
+                f" alone {max(alone):.3f} s, max of {len(crowded)} beside them {max(crowded):.3f} s"
+                f" ({time.monotonic() - began:.0f} s)"
+            )
+        assert max(crowded) < max(alone) + LIMIT
+
+
+def test_a_long_queue_of_somebody_else(bridge: Bridge) -> None:
+    users = [bridge.account.add_user(name) for name in ("BUSY", "CALM")]
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
+    for name, user in zip(("busy", "calm"), users, strict=True):
+        tenant(bridge, name, user, bridge.account.host)
+    bridge.admin.execute(f"grant all on {TABLE} to app")
+    queue(bridge, "busy", JOBS, "busy-")
+    queue(bridge, "calm", 1, "calm-")
+    bridge.completed("calm-1", seconds=60)
+    waiting = bridge.admin.execute(
+        "select count(*) as n from snowflake_bridge.uploads where user_id = 'busy' and state = 'queued'"
+    ).fetchone()
+    assert waiting is not None and waiting["n"] > JOBS / 2, "it did not wait behind all of them"
+
+
+def test_an_account_that_asks_to_slow_down(bridge: Bridge, user: User) -> None:
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "login"}, {"status": 429, "headers": {"Retry-After": str(RETRY_AFTER)}}, times=2)
+    queue(bridge, "anybody", 12, "run-")
+    for number in range(1, 13):
+        bridge.completed(f"run-{number}", seconds=60)
+    assert bridge.row_count(user) == 12
+    logins = [record for record in bridge.standin.audit(mark) if record["kind"] == "login"]
+    refused = [record["finished"] for record in logins if record["status"] == 429]
+    early = [record for record in logins if refused[0] < record["monotonic"] < refused[0] + RETRY_AFTER - 0.5]
+    assert len(early) <= 1, "only what had begun before the refusal is sent before the pause is over"
+    attempts = [bridge.upload(f"run-{number}")["attempt_count"] for number in range(1, 13)]
+    assert sorted(attempts) == [1] * 10 + [2] * 2, "the others were not even tried"
