@@ -114,35 +114,47 @@ pub fn replaced_by(upload: &Claimed) -> Result<Vec<Uuid>> {
     })
 }
 
-/// Puts what the process before this one left in flight back in the queue: `(upload, died)` for each. An upload during
-/// which the process died waits, and after `max_crashes` it has failed; after an orderly end, or a restart of the
-/// server, it just goes on. `suspect` is one for which the process had to end.
+/// Whose fault it is that processes ended with uploads in flight.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Blame {
+    /// Uploads that were being read by a process that died, or had to end because of it.
+    pub readings: Vec<i64>,
+    /// The worker has died while it read nothing: any upload in flight may be the cause, and if one of them has been through
+    /// that before, that one is.
+    pub worker_died: bool,
+}
+
+/// Puts what the process before this one left in flight back in the queue: `(upload, died)` for each. An upload that is to
+/// blame waits, and after `max_crashes` it has failed; the others just go on, and so do all after a restart of the server.
 ///
 /// # Errors
 /// If the statement fails.
 pub fn recover(
-    left_cleanly: bool,
-    suspect: Option<i64>,
+    blame: &Blame,
     max_crashes: i32,
     crash_retry_delay: Duration,
 ) -> Result<Vec<(i64, bool)>> {
     Spi::connect_mut(|client| {
         let rows = client.update(
             "with in_flight as ( \
-                 select id, not $1 and claimed_at > pg_postmaster_start_time() or id is not distinct from $4 as died \
-                 from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying') for update) \
+                 select id, crash_count, claimed_at > pg_postmaster_start_time() as is_recent \
+                 from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying') for update), \
+             blamed as ( \
+                 select i.id, i.is_recent and case when cardinality($1) > 0 then i.id = any ($1) \
+                     else $2 and (i.crash_count > 0 or not exists (select from in_flight s where s.crash_count > 0)) end as died \
+                 from in_flight i) \
              update snowflake_bridge.uploads u set \
                  crash_count = u.crash_count + f.died::integer, \
-                 state = case when f.died and u.crash_count + 1 >= $2 then 'failed' else 'retry' end, \
+                 state = case when f.died and u.crash_count + 1 >= $3 then 'failed' else 'retry' end, \
                  attempt_count = u.attempt_count - (not f.died)::integer, \
-                 next_attempt_at = clock_timestamp() + case when f.died then make_interval(secs => $3) else '0' end, \
+                 next_attempt_at = clock_timestamp() + case when f.died then make_interval(secs => $4) else '0' end, \
                  error_message = case when f.died then 'the worker process crashed during this upload' end, \
                  error_hint = case when f.died then 'The server log tells why. Call snowflake_bridge.retry_upload once the cause is gone.' end, \
-                 completed_at = case when f.died and u.crash_count + 1 >= $2 then clock_timestamp() end, \
+                 completed_at = case when f.died and u.crash_count + 1 >= $3 then clock_timestamp() end, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
-             from in_flight f where u.id = f.id returning u.id, f.died",
+             from blamed f where u.id = f.id returning u.id, f.died",
             None,
-            &[left_cleanly.into(), max_crashes.into(), crash_retry_delay.as_secs_f64().into(), suspect.into()],
+            &[blame.readings.clone().into(), blame.worker_died.into(), max_crashes.into(), crash_retry_delay.as_secs_f64().into()],
         )?;
         let mut recovered = Vec::new();
         for row in rows {

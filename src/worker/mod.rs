@@ -19,6 +19,7 @@ mod signals;
 mod steps;
 mod turns;
 mod verdict;
+mod witness;
 
 use std::time::Duration;
 

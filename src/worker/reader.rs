@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reading::{self, Read};
 use super::registry::{self, Live};
-use super::{entry, signals};
+use super::{entry, signals, witness};
 use crate::error::{Error, Result, log_error};
 use crate::source::spooled;
 use crate::uploads::{self, Claim, Claimed};
@@ -269,6 +269,7 @@ fn work(task: Task) -> Result<()> {
         // Canceled, or taken anew by another worker.
         return Ok(());
     };
+    witness::begin(&spool_root, Some(upload.id))?;
     registry::report_running(&format!("snowflake_bridge: reading upload {}", upload.id));
     let last = Cell::new(None::<Instant>);
     let read = reading::read_all(&upload, &spool_root, &|rows| {

@@ -20,12 +20,12 @@ use super::reading::{self, Read};
 use super::registry;
 use super::runner::{self, Event, Job, Reporter};
 use super::turns::Turns;
-use super::{mirror, reader, signals};
+use super::{mirror, reader, signals, witness};
 use crate::error::{Result, log_error, log_message};
 use crate::owner::Owner;
 use crate::source::spooled;
 use crate::timer::{self, Purpose};
-use crate::uploads::{self, Claim, Claimed};
+use crate::uploads::{self, Blame, Claim, Claimed};
 use crate::{failpoint, guc, net, tx};
 
 pub(super) struct Service {
@@ -66,27 +66,28 @@ pub(super) fn close_sessions() {
 impl Service {
     /// Takes over from the worker before. `stuck_at` is what ended that one, though it left in good order.
     pub(super) fn start(left_cleanly: bool, stuck_at: Option<Purpose>) -> Result<Self> {
-        let suspect = match stuck_at {
-            Some(Purpose::Reading(upload)) => Some(upload),
-            Some(Purpose::Mirroring(watch)) => {
-                mirror::avoid(watch);
-                None
-            }
-            None => None,
+        let spool_root = spooled::root()?;
+        // If the worker left in good order, nobody has died, and a reader of it may just be ending.
+        let mut blame = if left_cleanly {
+            Blame::default()
+        } else {
+            witness::look(&spool_root)
         };
+        match stuck_at {
+            Some(Purpose::Reading(upload)) => blame.readings.push(upload),
+            Some(Purpose::Mirroring(watch)) => mirror::avoid(watch),
+            None => {}
+        }
         let recovered = tx::transaction(|| {
             failpoint::reach("recovering");
-            uploads::recover(
-                left_cleanly,
-                suspect,
-                guc::max_crashes(),
-                guc::crash_retry_delay(),
-            )
+            uploads::recover(&blame, guc::max_crashes(), guc::crash_retry_delay())
         })?;
+        witness::forget(&spool_root);
+        witness::begin(&spool_root, None)?;
         for (id, died) in recovered {
             log_message(&format!(
                 "snowflake_bridge: upload {id} was in flight when the worker {}; it goes on {}",
-                if died { "died" } else { "stopped" },
+                if died { "died, maybe of it" } else { "stopped" },
                 if died {
                     "after a delay, or has failed"
                 } else {
@@ -94,7 +95,6 @@ impl Service {
                 }
             ));
         }
-        let spool_root = spooled::root()?;
         let (sender, events) = mpsc::channel();
         let pool = Arc::new(Pool::new(net::limits()?)?);
         remember(&pool);
@@ -263,7 +263,10 @@ impl Service {
             stage: Stage::WaitsForReader,
             is_canceled: false,
         };
-        match begin::begin(&in_flight.upload, &self.spool_root, begun) {
+        witness::reads(Some(id));
+        let begun = begin::begin(&in_flight.upload, &self.spool_root, begun);
+        witness::reads(None);
+        match begun {
             Ok(Begun::Job(job)) => self.send(in_flight, *job),
             Ok(Begun::ForReader) => {
                 in_flight.show(Phase::Reading, 0);
@@ -329,7 +332,9 @@ impl Service {
                 "snowflake_bridge: no free background worker slot for reading upload {}, which the worker now does itself; raise max_worker_processes",
                 claim.upload
             ));
+            witness::reads(Some(claim.upload));
             let read = reading::read_all(&in_flight.upload, &self.spool_root, &|_| {});
+            witness::reads(None);
             self.has_read(claim, read);
         }
     }

@@ -177,7 +177,7 @@ async fn refusals_of_every_shape() {
         (Reply::status(503, html), Transient, None, TRIES),
         (
             Reply::status(429, failure(json!("000001")).to_string()),
-            Transient,
+            ErrorKind::Throttled,
             None,
             TRIES,
         ),

@@ -331,7 +331,7 @@ async fn refusals_of_storage() {
         (403, "AccessDenied", ErrorKind::Configuration, 2, 2),
         (403, "RequestTimeTooSkewed", ErrorKind::Configuration, 1, 1),
         (404, "NoSuchBucket", ErrorKind::Internal, 1, 1),
-        (503, "SlowDown", ErrorKind::Transient, 1, TRIES),
+        (503, "SlowDown", ErrorKind::Throttled, 1, TRIES),
         (307, "TemporaryRedirect", ErrorKind::Configuration, 1, 1),
     ] {
         let server = storage(move |_| refused(status, code)).await;
