@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use bridge_core::snowflake::{Pool, clock};
 use bridge_core::upload::{self, Phase};
 use pgrx::pg_sys;
-use tokio::sync::Semaphore;
 
 use super::begin::{self, Begun};
 use super::entry::end_if_dropped;
@@ -37,8 +36,6 @@ pub(super) struct Service {
     pub(super) janitor: Janitor,
     clock_ahead: Option<i64>,
     pub(super) turns: Turns,
-    /// One for each upload that may run at once.
-    slots: Arc<Semaphore>,
 }
 
 /// The pool of this process, for its end.
@@ -109,8 +106,7 @@ impl Service {
             in_flight: HashMap::new(),
             janitor: Janitor::new(),
             clock_ahead: None,
-            turns: Turns::default(),
-            slots: slots(),
+            turns: Turns::new(),
         })
     }
 
@@ -154,7 +150,7 @@ impl Service {
 
     /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
     fn reload(&mut self) {
-        self.slots = slots();
+        self.turns.reload();
         match net::limits().and_then(|limits| Ok(Pool::new(limits)?)) {
             Ok(pool) => {
                 let old = std::mem::replace(&mut self.pool, Arc::new(pool));
@@ -285,7 +281,7 @@ impl Service {
         in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
         in_flight.total_bytes = job.manifest.bytes;
         in_flight.rows = job.manifest.rows;
-        let slots = Arc::clone(&self.slots);
+        let slots = self.turns.slots();
         match runner::start(job, Arc::clone(&self.pool), slots, self.reporter.clone()) {
             Ok(canceler) => {
                 in_flight.stage = Stage::Network(Some(canceler));
@@ -383,10 +379,6 @@ impl Service {
             }
         }
     }
-}
-
-fn slots() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(guc::max_concurrent_uploads()))
 }
 
 fn is_overdue(in_flight: &InFlight) -> bool {

@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use bridge_core::fairness::Closed;
 use bridge_core::spool::Manifest;
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -18,15 +19,28 @@ use super::verdict::record_failure;
 use crate::error::{Error, Result};
 use crate::guc;
 use crate::options::TargetOptions;
-use crate::uploads::{self, Claim, NextState};
+use crate::uploads::{self, Blame, Claim, NextState, Turn};
 
 /// Takes what is due, as the worker's loop does.
 #[pg_extern(volatile, parallel_unsafe)]
 fn step_claim(
     maximum: default!(i32, 1),
 ) -> Result<TableIterator<'static, (name!(execution_id, String), name!(claim, i32))>, ErrorReport> {
-    let share = guc::max_concurrent_uploads().div_ceil(2);
-    let claimed = uploads::claim(usize::try_from(maximum).unwrap_or(0), share)?;
+    let turn = Turn {
+        after: None,
+        closed: Closed {
+            lanes: Vec::new(),
+            accounts: Vec::new(),
+        },
+        suspects: true,
+    };
+    let mut claimed = Vec::new();
+    for _ in 0..maximum {
+        let Some(upload) = uploads::claim(&turn)? else {
+            break;
+        };
+        claimed.push(upload);
+    }
     Ok(TableIterator::new(
         claimed
             .into_iter()
@@ -107,7 +121,11 @@ fn step_must_stop(execution_id: &str, claim: i32) -> Result<bool, ErrorReport> {
 /// What a worker does first that starts where another one died; returns how many uploads it found in flight.
 #[pg_extern(volatile, parallel_unsafe)]
 fn step_recover() -> Result<i64, ErrorReport> {
-    let recovered = uploads::recover(false, None, guc::max_crashes(), Duration::ZERO)?;
+    let blame = Blame {
+        readings: Vec::new(),
+        worker_died: true,
+    };
+    let recovered = uploads::recover(&blame, guc::max_crashes(), Duration::ZERO)?;
     Ok(i64::try_from(recovered.len()).unwrap_or(i64::MAX))
 }
 

@@ -1,21 +1,41 @@
 //! Whose upload the worker takes next: lane after lane, as far as those may have another slot.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bridge_core::fairness::Fairness;
 use bridge_core::{ErrorKind, Result};
+use tokio::sync::Semaphore;
 
 use crate::guc;
 use crate::uploads::{Claimed, Lane, Turn};
 
 /// What the worker remembers between two uploads that it takes.
-#[derive(Default)]
 pub(super) struct Turns {
     last: Option<Lane>,
     fairness: Fairness,
+    slots: Arc<Semaphore>,
 }
 
 impl Turns {
+    pub(super) fn new() -> Self {
+        Self {
+            last: None,
+            fairness: Fairness::default(),
+            slots: slots(),
+        }
+    }
+
+    /// One for each upload that may run at once, to be held by those that do.
+    pub(super) fn slots(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.slots)
+    }
+
+    /// As many slots as the settings now have it; what runs keeps the one it has.
+    pub(super) fn reload(&mut self) {
+        self.slots = slots();
+    }
+
     /// Whose turn it is while these uploads run; nobody's if there are too many.
     pub(super) fn next<'a>(
         &self,
@@ -62,4 +82,8 @@ impl Turns {
             },
         }
     }
+}
+
+fn slots() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(guc::max_concurrent_uploads()))
 }

@@ -11,8 +11,6 @@ from harness import wait
 from harness.bridge import TABLE, Bridge
 from harness.standin import User
 
-READER = "snowflake_bridge reader"
-
 
 def kill(bridge: Bridge, pid: int) -> None:
     """kill -9, which makes the postmaster restart all its children, and waits until it has."""
@@ -35,7 +33,7 @@ def crashes(bridge: Bridge, *executions: str) -> list[int]:
 
 def watch_function(bridge: Bridge) -> None:
     """A watch whose rows a function gives, which takes as long as the execution's name says."""
-    bridge.app.execute(f"create table {TABLE.removeprefix('public.')} (execution_id text unique, status text)")
+    bridge.app.execute(f"create table {TABLE.removeprefix('public.')} (execution_id text unique, user_id text, status text)")
     bridge.app.execute(
         "create function rows_of(id text) returns table (n int) language sql volatile set search_path from current as "
         "$$ select 1 from pg_catalog.pg_sleep(case when id like 'slow%' then 600 else 0 end) $$"
@@ -51,7 +49,9 @@ def run(bridge: Bridge, *executions: str) -> None:
 
 
 def readers(bridge: Bridge) -> list[int]:
-    return bridge.cluster.backends(READER)
+    """Those that have begun to read."""
+    sql = "select pid from pg_stat_activity where backend_type = 'snowflake_bridge reader' and wait_event = 'PgSleep'"
+    return [row["pid"] for row in bridge.admin.execute(sql).fetchall()]
 
 
 def test_a_readers_death_is_held_against_what_it_read(bridge: Bridge) -> None:
