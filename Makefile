@@ -82,7 +82,7 @@ memory: ## memory of a large upload to each cloud, SIZE_MB=2048 RATE_MB=200
 fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SECONDS=60 for each)
 	@.ci/fuzz.sh "$(SECONDS)" $(TARGET)
 
-bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000
+bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000; WHAT=trigger: what triggers cost
 	@$(MAKE) --no-print-directory install
 	$(RUN) -m bench $(WHAT) $(N)
 

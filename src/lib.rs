@@ -17,6 +17,7 @@ mod retention;
 mod sandbox;
 mod secrets;
 mod source;
+mod statement;
 mod tables;
 mod timer;
 mod tx;

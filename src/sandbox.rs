@@ -5,6 +5,7 @@
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
+use crate::statement::kept;
 
 /// Runs `work` with the rights of the extension's owner. Only for statements on our own tables, in our own words.
 ///
@@ -98,8 +99,12 @@ impl Drop for Identity {
 
 /// The role that owns the extension, and with it our tables.
 fn extension_owner() -> Result<pg_sys::Oid> {
-    pgrx::Spi::get_one::<pg_sys::Oid>(
-        "select e.extowner from pg_catalog.pg_extension e where e.extname operator(pg_catalog.=) 'snowflake_bridge'",
-    )?
-    .ok_or_else(|| Error::missing("the extension snowflake_bridge is not installed in this database"))
+    const OWNER: &str = "select e.extowner from pg_catalog.pg_extension e where e.extname operator(pg_catalog.=) 'snowflake_bridge'";
+    let owner = pgrx::Spi::connect(|client| {
+        let rows = client.select(kept(client, OWNER, &[])?, Some(1), &[])?;
+        Ok::<_, Error>(rows.first().get_one::<pg_sys::Oid>().ok().flatten())
+    })?;
+    owner.ok_or_else(|| {
+        Error::missing("the extension snowflake_bridge is not installed in this database")
+    })
 }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::owner::Owner;
+use crate::statement::kept;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
 pub use claim::{Claim, Claimed, Lane, Turn, claim, of_claim};
 pub use history::forget_old;
@@ -46,23 +47,40 @@ pub struct NewUpload<'a> {
 /// # Errors
 /// If the statement fails.
 pub fn enqueue(new: &NewUpload<'_>) -> Result<i64> {
-    one(
-        "insert into snowflake_bridge.uploads as u (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
+    const ENQUEUE: &str = "insert into snowflake_bridge.uploads as u \
+             (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
          values ($1, $2, $3, $4, $5, $6, $7) \
          on conflict (watch_id, execution_id) where state = 'queued' do update set \
              generation = u.generation + 1, row_user_id = excluded.row_user_id, options = excluded.options, \
              next_attempt_at = least(u.next_attempt_at, now()), needs_mirror = true \
-         returning id",
-        &[
-            new.watch_id.into(),
-            new.execution_id.into(),
-            new.owner.user_id().into(),
-            new.owner.kind().into(),
-            new.owner.oid_argument(),
-            new.row_user_id.into(),
-            JsonB(new.options.clone()).into(),
-        ],
-    )
+         returning id";
+    const TYPES: &[PgBuiltInOids] = &[
+        PgBuiltInOids::INT8OID,
+        PgBuiltInOids::TEXTOID,
+        PgBuiltInOids::TEXTOID,
+        PgBuiltInOids::TEXTOID,
+        PgBuiltInOids::OIDOID,
+        PgBuiltInOids::TEXTOID,
+        PgBuiltInOids::JSONBOID,
+    ];
+    let id = Spi::connect_mut(|client| {
+        let enqueue = kept(client, ENQUEUE, TYPES)?;
+        let queued = client.update(
+            enqueue,
+            None,
+            &[
+                new.watch_id.into(),
+                new.execution_id.into(),
+                new.owner.user_id().into(),
+                new.owner.kind().into(),
+                new.owner.oid_argument(),
+                new.row_user_id.into(),
+                JsonB(new.options.clone()).into(),
+            ],
+        )?;
+        Ok::<_, Error>(queued.first().get_one::<i64>()?)
+    })?;
+    id.ok_or_else(no_row)
 }
 
 /// What there is to be done next.
@@ -190,8 +208,11 @@ fn run(query: &str, args: &[DatumWithOid<'_>]) -> Result<()> {
 }
 
 fn one<T: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<T> {
-    Spi::get_one_with_args(query, args)?
-        .ok_or_else(|| Error::missing("a statement that always gives a row gave none"))
+    Spi::get_one_with_args(query, args)?.ok_or_else(no_row)
+}
+
+fn no_row() -> Error {
+    Error::missing("a statement that always gives a row gave none")
 }
 
 pub fn to_pg_uuid(id: Uuid) -> PgUuid {

@@ -4,10 +4,11 @@ mod result;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::spi::{SpiClient, SpiHeapTupleData, quote_identifier};
+use pgrx::spi::{SpiHeapTupleData, SpiTupleTable, quote_identifier};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, role_name};
+use crate::statement::kept;
 pub use result::ResultSource;
 
 /// A watched relation, its owner, and which of its columns mean what.
@@ -37,9 +38,15 @@ pub fn trigger_names() -> [&'static str; 2] {
     ["snowflake_bridge_pending", "snowflake_bridge_upload"]
 }
 
-const SELECT: &str = "select w.id, w.relation::pg_catalog.oid, w.user_id, w.owner_oid, w.act_for_users, w.finished, \
-    w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column, w.is_active, \
-    w.result_function, w.result_relation::pg_catalog.oid from snowflake_bridge.watches w";
+/// The start of every query for watches, as a literal that [`concat!`] takes.
+macro_rules! select_watches {
+    () => {
+        "select w.id, w.relation::pg_catalog.oid, w.user_id, w.owner_oid, w.act_for_users, w.finished, \
+         w.execution_id_column, w.status_column, w.user_id_column, w.result_rows_column, w.result_columns_column, w.is_active, \
+         w.result_function, w.result_relation::pg_catalog.oid from snowflake_bridge.watches w"
+    };
+}
+const SELECT: &str = select_watches!();
 
 /// A relation that was dropped has left its watch behind.
 const WATCHED: &str = "w.is_active and exists (select from pg_catalog.pg_class c \
@@ -51,12 +58,10 @@ impl Watch {
     /// # Errors
     /// If the query fails.
     pub fn load(id: i64) -> Result<Option<Self>> {
+        const LOAD: &str = concat!(select_watches!(), " where w.id operator(pg_catalog.=) $1");
         Spi::connect(|client| {
-            Self::first(
-                client,
-                &format!("{SELECT} where w.id operator(pg_catalog.=) $1"),
-                &[id.into()],
-            )
+            let load = kept(client, LOAD, &[PgBuiltInOids::INT8OID])?;
+            Self::first(client.select(load, Some(1), &[id.into()])?)
         })
     }
 
@@ -80,13 +85,10 @@ impl Watch {
     /// If the query fails.
     pub fn of_relation(relation: pg_sys::Oid) -> Result<Option<Self>> {
         Spi::connect(|client| {
-            Self::first(
-                client,
-                &format!(
-                    "{SELECT} where w.is_active and w.relation::pg_catalog.oid operator(pg_catalog.=) $1"
-                ),
-                &[relation.into()],
-            )
+            let query = format!(
+                "{SELECT} where w.is_active and w.relation::pg_catalog.oid operator(pg_catalog.=) $1"
+            );
+            Self::first(client.select(&query, Some(1), &[relation.into()])?)
         })
     }
 
@@ -104,18 +106,16 @@ impl Watch {
                 Error::invalid(format!("{count} relations are watched")).hint("Name the relation.")
             );
         }
-        Spi::connect(|client| Self::first(client, &format!("{SELECT} where {WATCHED}"), &[]))?.ok_or_else(|| {
+        Spi::connect(|client| {
+            let query = format!("{SELECT} where {WATCHED}");
+            Self::first(client.select(&query, Some(1), &[])?)
+        })?.ok_or_else(|| {
             Error::missing("no relation is watched")
                 .hint("Call snowflake_bridge.watch('public.workflow_executions', create_if_missing => true) first.")
         })
     }
 
-    fn first(
-        client: &SpiClient<'_>,
-        query: &str,
-        args: &[pgrx::datum::DatumWithOid<'_>],
-    ) -> Result<Option<Self>> {
-        let mut rows = client.select(query, Some(1), args)?;
+    fn first(mut rows: SpiTupleTable<'_>) -> Result<Option<Self>> {
         rows.next().map(|row| Self::of_row(&row)).transpose()
     }
 

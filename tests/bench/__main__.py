@@ -1,5 +1,6 @@
 """Measures: `python -m bench [N]` the latency of the whole way, by N uploads of 100 rows, 200 unless told otherwise;
-`python -m bench leak [N]` what the worker keeps over N small uploads, 10000 unless told otherwise.
+`python -m bench leak [N]` what the worker keeps over N small uploads, 10000 unless told otherwise;
+`python -m bench trigger [N]` what the triggers cost, with statements of N rows, 10000 unless told otherwise.
 """
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from bench import leak
+from bench import leak, trigger
 from harness import latency
 from harness.bridge import Bridge
 from harness.standin import Standin
@@ -15,16 +16,21 @@ from harness.standin import Standin
 COUNT = 200
 LEAK_COUNT = 10_000
 IDLE_SECONDS = 120.0
+TRIGGER_ROWS = 10_000
+SETTINGS = {"leak": leak.SETTINGS, "trigger": trigger.SETTINGS}
 
 
 def main() -> int:
     """Measures and prints."""
-    is_leak = sys.argv[1:2] == ["leak"]
-    count = [int(argument) for argument in sys.argv[1 + is_leak :]]
-    settings = leak.SETTINGS if is_leak else None
-    with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, settings)) as bridge:
+    what = sys.argv[1] if sys.argv[1:] and sys.argv[1] in SETTINGS else "latency"
+    count = [int(argument) for argument in sys.argv[1 + (what in SETTINGS) :]]
+    with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, SETTINGS.get(what))) as bridge:
+        if what == "trigger":
+            for cost in trigger.measure(bridge, *(count or [TRIGGER_ROWS])):
+                print(cost.report())
+            return 0
         bridge.ready()
-        if is_leak:
+        if what == "leak":
             print(leak.measure(bridge, *(count or [LEAK_COUNT])).report())
             print(f"idle: {leak.idle_queries(bridge, IDLE_SECONDS):.1f} statements a minute")
         else:

@@ -1,0 +1,113 @@
+"""What the triggers cost the application: the same statements on a watched table and on one of the same shape that is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.bridge import Bridge
+from harness.latency import percentile
+
+RESULT = '[{"n": 1, "name": "row 1", "amount": 0.25, "flag": true}]'
+# No worker: what it does at the same time would be measured too.
+SETTINGS = {"snowflake_bridge.databases": "postgres"}
+SINGLE = 1_000
+ROUNDS = 3
+TABLES = ("plain", "watched")
+COLUMNS = "execution_id, status, result_rows, snowflake_enabled"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one kind of statement, for each of the two tables."""
+
+    what: str
+    rows: int
+    seconds: dict[str, list[float]]
+
+    def report(self) -> str:
+        """One line for people."""
+        without, watched = (self.seconds[table] for table in TABLES)
+        if self.rows == 1:
+            shown = "   ".join(
+                f"{name} p50 {percentile(values, 50) * 1000:.3f} p99 {percentile(values, 99) * 1000:.3f} "
+                f"max {max(values) * 1000:.3f} ms"
+                for name, values in (("without", without), ("with", watched))
+            )
+            return f"{self.what:<28} {shown}   n = {len(watched)}"
+        best = min(without), min(watched)
+        each = (best[1] - best[0]) / self.rows * 1e6
+        return (
+            f"{self.what:<28} without {best[0]:.2f} s   with {best[1]:.2f} s   +{each:.1f} us a row   "
+            f"best of {len(watched)}"
+        )
+
+
+def measure(bridge: Bridge, rows: int) -> list[Cost]:
+    """Single-row updates, and statements of `rows` rows. No worker runs, and the server's caches are warm."""
+    app = bridge.app
+    for table in TABLES:
+        app.execute(
+            f"create table {table} (execution_id text primary key, user_id text, status text, result_rows jsonb, "
+            "result_columns jsonb, snowflake_enabled boolean not null default false, snowflake_table_name text, "
+            "snowflake_schema_name text, snowflake_status text, snowflake_error_message text, "
+            "snowflake_uploaded_at timestamptz, snowflake_row_count bigint, snowflake_attempt_count integer, "
+            "snowflake_options jsonb)"
+        )
+    bridge.call("watch", relation="watched")
+
+    def fill(table: str, status: str, enabled: bool = True) -> None:
+        app.execute(f"truncate {table}")
+        bridge.admin.execute("truncate snowflake_bridge.uploads cascade")
+        app.execute(
+            f"insert into {table} ({COLUMNS}) select 'run-' || n, '{status}', '{RESULT}', {enabled} "
+            f"from generate_series(1, {rows}) n"
+        )
+        app.execute(f"vacuum analyze {table}")
+        bridge.admin.execute("checkpoint")
+
+    def update(table: str) -> None:
+        app.execute(f"update {table} set status = 'completed'")
+
+    def copy(table: str) -> None:
+        with app.cursor().copy(f"copy {table} ({COLUMNS}) from stdin") as lines:
+            for number in range(rows):
+                lines.write_row((f"copied-{number}", "completed", RESULT, True))
+
+    return [
+        single(bridge, rows, fill),
+        many("UPDATE, all finish", rows, lambda table: fill(table, "running"), update),
+        many("UPDATE, none is enabled", rows, lambda table: fill(table, "running", enabled=False), update),
+        many("UPDATE, nothing is new", rows, lambda table: fill(table, "completed"), update),
+        many("COPY FROM, all finished", rows, lambda table: fill(table, "running"), copy),
+    ]
+
+
+def single(bridge: Bridge, rows: int, fill: Callable[[str, str], None]) -> Cost:
+    """An execution finishes, one after another, in turn on both tables."""
+    seconds: dict[str, list[float]] = {table: [] for table in TABLES}
+    for table in TABLES:
+        fill(table, "running")
+    for number in range(1, min(SINGLE, rows) + 1):
+        for table in TABLES:
+            sql = f"update {table} set status = 'completed' where execution_id = %s"
+            seconds[table].append(timed(lambda sql=sql, number=number: bridge.app.execute(sql, [f"run-{number}"])))
+    return Cost("UPDATE of one row", 1, seconds)
+
+
+def many(what: str, rows: int, prepare: Callable[[str], None], statement: Callable[[str], None]) -> Cost:
+    """One statement for all rows, several times."""
+    seconds: dict[str, list[float]] = {table: [] for table in TABLES}
+    for _ in range(ROUNDS):
+        for table in TABLES:
+            prepare(table)
+            seconds[table].append(timed(lambda table=table: statement(table)))
+    return Cost(what, rows, seconds)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
