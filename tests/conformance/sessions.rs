@@ -185,6 +185,7 @@ async fn query_tag(world: World) {
     let tag = r#"{"database":"app","upload_id":"1","execution_id":"e"}"#;
     let options = SessionOptions {
         query_tag: Some(tag.to_owned()),
+        ..SessionOptions::default()
     };
     let mut session = Session::login(&world.settings(), &world.network(), &options)
         .await

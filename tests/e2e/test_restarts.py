@@ -58,6 +58,30 @@ def test_a_worker_killed_during_an_upload(bridge: Bridge, user: User, match: dic
     assert upload["attempt_count"] == 2
 
 
+@pytest.mark.parametrize("late", ["COPY INTO", "DELETE"])
+def test_a_statement_that_arrives_after_its_worker_and_its_transaction_have_gone(
+    bridge: Bridge, user: User, late: str
+) -> None:
+    """It finds its session without the transaction, and must neither double nor delete what was loaded since."""
+    if late == "DELETE":
+        # Only a repeated load begins with one.
+        bridge.standin.fault({"kind": "query", "sql": r"^\s*COPY INTO"}, {"status": 503}, times=20)
+        bridge.run("run-1", ROWS)
+        wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "the first attempt has failed")
+        bridge.standin.clear_faults()
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": rf"^\s*{late}"}, {"delay_ms": 120_000})
+    if late != "DELETE":
+        bridge.run("run-1", ROWS)
+    bridge.uploading({"kind": "query", "sql": late}, mark)
+    kill_worker(bridge)
+    bridge.completed("run-1", seconds=60)
+    assert bridge.row_count(user) == len(ROWS)
+    bridge.standin.clear_faults()
+    wait.until(lambda: all(record["finished"] for record in bridge.standin.audit(mark)), "nothing is held any more")
+    assert sorted(n for (n,) in bridge.results(user, ["N"])) == list(range(len(ROWS)))
+
+
 @pytest.mark.parametrize(
     ("statement", "options"),
     [

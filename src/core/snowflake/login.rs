@@ -57,7 +57,7 @@ impl Session {
         let transport = Transport::new(http, settings.account.clone());
         let attempt = async || {
             let proof = Proof::new(&transport.http, settings).await?;
-            let body = || login_body(settings, &proof, statement_timeout);
+            let body = || login_body(settings, &proof, statement_timeout, options.explicit_commit);
             let envelope = transport.call(&login_call(settings, &proof), body).await?;
             Ok::<_, Error>((proof, envelope))
         };
@@ -118,11 +118,12 @@ fn login_body(
     settings: &ConnectionSettings,
     proof: &Proof,
     statement_timeout: Duration,
+    explicit_commit: bool,
 ) -> Result<Value> {
     let parameters = json!({
         // Without it a wrong warehouse, database, schema or role is silently ignored.
         "CLIENT_VALIDATE_DEFAULT_PARAMETERS": true,
-        "AUTOCOMMIT": true,
+        "AUTOCOMMIT": !explicit_commit,
         // TIMESTAMP_LTZ becomes TIMESTAMP_TZ with the offset of the session.
         "TIMEZONE": "UTC",
         // An account that folds quoted names would make "a" and "A" one column.

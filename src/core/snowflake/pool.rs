@@ -119,6 +119,7 @@ impl Pool {
             read_at,
             options: SessionOptions {
                 query_tag: Some(query_tag.to_owned()),
+                explicit_commit: true,
             },
         };
         let (session, unproven) = match idle {

@@ -68,6 +68,9 @@ impl Statement {
 pub struct SessionOptions {
     /// Stands beside every statement in Snowflake's query history.
     pub query_tag: Option<String>,
+    /// Whether only COMMIT commits, and DDL. What belongs to a transaction and arrives after that was aborted then changes
+    /// nothing; it would otherwise be a transaction of its own. Counts at the login.
+    pub explicit_commit: bool,
 }
 
 /// A session of one user. Statements run one after the other; a transaction belongs to its session.

@@ -164,6 +164,7 @@ impl<'a> Loader<'a> {
         })?;
         failpoint::reach("temporary-made")?;
         self.copy(&temporary, &columns, true).await?;
+        execute(self.warehouse, sql::commit()).await?;
         failpoint::reach("temporary-loaded")?;
         let work = match &self.upload.strategy {
             Strategy::Upsert(Match::Keys(_)) => {
