@@ -1,5 +1,5 @@
 //! The file that holds the master keys: finding it trustworthy, and reading it. [`write`] makes and changes it,
-//! [`command`] has another program print it.
+//! `command` has another program print it.
 //!
 //! One key to a line, `id:base64 of 32 bytes:state`, where the state is `active` or `decrypt`. The highest active id
 //! seals; any id opens. `#` begins a comment.

@@ -148,7 +148,7 @@ pub struct Outcome {
 /// Carries `upload` to its end.
 ///
 /// # Errors
-/// [`ErrorKind::Transient`](crate::ErrorKind::Transient) if another attempt may succeed; anything else needs somebody to act. The table then holds
+/// [`ErrorKind::Transient`] if another attempt may succeed; anything else needs somebody to act. The table then holds
 /// either all rows of the upload or none.
 pub async fn run(
     upload: &Upload,
