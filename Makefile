@@ -75,7 +75,9 @@ test-fidelity: ## tier: every type and its edge values to Snowflake and back, SE
 test-e2e: ## tier: a real server, the worker and the stand-in, read back by the official client
 	$(CLIENTS_PYTHON) $(PYTEST) tests/e2e
 
-memory: ## memory of a large upload to each cloud, SIZE_MB=2048 RATE_MB=200
+memory: ## memory of large results and files: ROWS=20000000 JSONB_MB=200 WIDE_ROWS=20000; SIZE_MB=2048 RATE_MB=200
+	@$(MAKE) --no-print-directory install
+	$(RUN) -m memory
 	SIZE_MB=$${SIZE_MB:-2048} RATE_MB=$${RATE_MB:-200} CARGO_PROFILE_RELEASE_LTO=off \
 		cargo test --release --package bridge_core --test memory -- --nocapture
 

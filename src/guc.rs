@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bridge_core::memory::MemoryLimit;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
@@ -22,6 +23,8 @@ static MAX_READER_PROCESSES: GucSetting<i32> = GucSetting::<i32>::new(2);
 static SNAPSHOT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600);
 /// An UPDATE by key takes a few milliseconds; everybody else's uploads wait while somebody's trigger runs.
 static MIRROR_TIMEOUT_MS: GucSetting<i32> = GucSetting::<i32>::new(1_000);
+/// Twice what reading takes at full speed, and parts of several files on their way besides.
+static MAX_MEMORY_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
 static SPOOL_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 /// Snowflake recommends load files of 100 to 250 MB compressed.
 static TARGET_FILE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(128);
@@ -84,7 +87,7 @@ pub fn register() {
         GucRegistry::define_string_guc(name, short, long, setting, context, flags);
     }
 
-    let ints: [(_, _, _, _, _, _, _); 15] = [
+    let ints: [(_, _, _, _, _, _, _); 16] = [
         (
             c"snowflake_bridge.poll_interval",
             c"Longest time between two looks at the queue.",
@@ -129,6 +132,15 @@ pub fn register() {
             60_000,
             reload(),
             ms,
+        ),
+        (
+            c"snowflake_bridge.max_memory",
+            c"Memory for results that one process reads and sends, besides twice the largest single value.",
+            &MAX_MEMORY_MB,
+            64,
+            65_536,
+            reload(),
+            GucFlags::UNIT_MB,
         ),
         (
             c"snowflake_bridge.target_file_size",
@@ -312,6 +324,10 @@ pub fn mirror_timeout() -> Duration {
 /// The configured spool directory; `None` means the default inside the data directory.
 pub fn spool_directory() -> Option<PathBuf> {
     text(&SPOOL_DIRECTORY).map(PathBuf::from)
+}
+
+pub fn max_memory() -> MemoryLimit {
+    MemoryLimit::new(u64::from(count(&MAX_MEMORY_MB)) << 20)
 }
 
 /// Bytes.

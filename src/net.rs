@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use bridge_core::ErrorKind;
 use bridge_core::config::{AllowedHosts, Network};
+use bridge_core::memory::{MemoryLimit, SendMemory};
 use bridge_core::snowflake::all_said;
 use futures::FutureExt;
 use once_cell::sync::OnceCell;
@@ -297,6 +298,22 @@ fn wait_once(timeout: Duration) -> bool {
     occurred & (pg_sys::WL_SOCKET_READABLE | pg_sys::WL_LATCH_SET) != 0
 }
 
+/// The memory for files on their way, of which a process has one. A changed setting begins anew; what is on its way then
+/// ends in the memory it has.
+fn send_memory() -> SendMemory {
+    static SHARED: Mutex<Option<(MemoryLimit, SendMemory)>> = Mutex::new(None);
+    let limit = guc::max_memory();
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*shared {
+        Some((made_for, memory)) if *made_for == limit => memory.clone(),
+        _ => {
+            let memory = SendMemory::new(limit);
+            *shared = Some((limit, memory.clone()));
+            memory
+        }
+    }
+}
+
 /// The network limits, as the settings are now.
 ///
 /// # Errors
@@ -311,6 +328,7 @@ pub fn limits() -> Result<Network> {
         statement_timeout: guc::statement_timeout(),
         // Fewer than drivers have: an upload is tried again later by itself, and holds no slot meanwhile.
         tries: 4,
+        send_memory: send_memory(),
         ..Network::default()
     })
 }

@@ -171,7 +171,7 @@ fn queue(
                 spool: &directory,
                 plan: options.plan(),
                 on_out_of_range,
-                files: SpoolOptions::new(guc::target_file_size()),
+                files: SpoolOptions::new(guc::target_file_size(), guc::max_memory()),
                 progress: &|_| {},
             },
         )

@@ -80,6 +80,9 @@ pub struct BatchBuilder {
 /// What a NULL or a fixed-size value is counted as, its place in the validity bitmap included.
 const FIXED_VALUE_BYTES: usize = 9;
 
+/// The same for a NUMBER.
+const NUMBER_BYTES: usize = 17;
+
 impl BatchBuilder {
     /// An empty builder for those columns.
     #[must_use]
@@ -161,7 +164,7 @@ impl RowSink for BatchBuilder {
         for builder in &mut self.builders {
             if builder.len() == self.rows {
                 builder.append_null();
-                self.bytes += FIXED_VALUE_BYTES;
+                self.bytes += builder.fixed_bytes();
             }
         }
         self.rows += 1;
@@ -288,8 +291,17 @@ impl Builder {
         for_each_builder!(self, builder => Arc::new(builder.finish()))
     }
 
+    /// What a value without a length of its own is counted as.
+    fn fixed_bytes(&self) -> usize {
+        match self {
+            Self::Number { .. } => NUMBER_BYTES,
+            _ => FIXED_VALUE_BYTES,
+        }
+    }
+
     /// Takes the value; the answer is about how many bytes it takes.
     fn append(&mut self, value: Value<'_>) -> Result<usize, Misfit> {
+        let fixed_bytes = self.fixed_bytes();
         match (self, value) {
             (builder, Value::Null) => builder.append_null(),
             (Self::Boolean(builder), Value::Bool(value)) => builder.append_value(value),
@@ -343,7 +355,7 @@ impl Builder {
             }
             _ => return Err(Misfit::Kind),
         }
-        Ok(FIXED_VALUE_BYTES)
+        Ok(fixed_bytes)
     }
 }
 

@@ -12,6 +12,7 @@ pub use account::Account;
 pub use hosts::{AllowedHosts, Scheme};
 pub(crate) use hosts::{bracketed, canonical, is_loopback, split_port};
 
+use crate::memory::SendMemory;
 use crate::retry::Backoff;
 
 /// How a user proves who he is. `Debug` shows the method and never the secret.
@@ -93,6 +94,8 @@ pub struct Network {
     pub backoff: Backoff,
     /// Tries of one request, the first included. Whoever called tries again later, so this only spans short trouble.
     pub tries: u32,
+    /// For files on their way to a stage.
+    pub send_memory: SendMemory,
 }
 
 impl Default for Network {
@@ -110,6 +113,7 @@ impl Default for Network {
                 max: Duration::from_secs(16),
             },
             tries: 7,
+            send_memory: SendMemory::default(),
         }
     }
 }

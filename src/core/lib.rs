@@ -2,7 +2,7 @@
 //!
 //! A result travels through this crate in one direction: [`json`] tells the column types of a result and turns it into
 //! values, [`batch`] collects values into Arrow record batches, [`parquet`] and [`spool`] write them to files on local
-//! disk, and [`upload`] carries those files into a Snowflake table through [`snowflake`]. [`types`] is the one place
+//! disk, within the bounds of [`memory`], and [`upload`] carries those files into a Snowflake table through [`snowflake`]. [`types`] is the one place
 //! that says how a value's type is called in each of these worlds. [`crypto`] and [`keyring`] seal the secrets that
 //! [`config`] needs to open a session.
 //!
@@ -25,6 +25,7 @@ pub mod failpoint;
 pub mod fairness;
 pub mod json;
 pub mod keyring;
+pub mod memory;
 pub mod names;
 pub mod parquet;
 pub mod retry;

@@ -5,23 +5,35 @@ use std::io::BufWriter;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use ::parquet::arrow::ArrowWriter;
-use ::parquet::arrow::arrow_writer::ArrowWriterOptions;
+use ::parquet::arrow::ArrowSchemaConverter;
+use ::parquet::arrow::arrow_writer::{
+    ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
+};
 use ::parquet::basic::{Compression as Codec, ZstdLevel};
 use ::parquet::errors::ParquetError;
-use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
+use ::parquet::file::writer::SerializedFileWriter;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Encoded bytes that a row group may hold in memory before it goes to disk. A few row groups to a file of the usual
-/// size keep memory small, and Snowflake reads row groups in parallel.
-const ROW_GROUP_MEMORY: usize = 32 << 20;
+/// Bytes of a column's values, each once, up to which a row group says by number which of them a row has. Columns that
+/// repeat themselves, as names and days do, become much smaller by it; of others it stops at this size. Parquet writers
+/// usually stop here, and readers have the whole table of a column in memory.
+const DICTIONARY_BYTES: usize = 1 << 20;
+
+/// What a dictionary takes before it holds much: the table in which values are found again. Results of very many columns
+/// have no dictionaries, and leave repetition to the compression.
+const DICTIONARY_TABLE: usize = 80 << 10;
 
 /// Bytes of values that a row group holds, however well they compress: whoever reads the file has them in memory again.
 const ROW_GROUP_BYTES: usize = 256 << 20;
+
+/// About what a row group keeps in memory for each column until its file ends: where it is, and how it is encoded.
+const FOOTER_ENTRY: usize = 1 << 10;
 
 /// How pages are compressed. Snowflake finds out from the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,60 +85,157 @@ impl Compression {
 
 /// A file being written. Dropped unfinished, it is left on disk as it is, for its owner to remove.
 pub struct FileWriter {
-    writer: ArrowWriter<BufWriter<File>>,
+    writer: SerializedFileWriter<BufWriter<File>>,
+    schema: SchemaRef,
+    row_groups: ArrowRowGroupWriterFactory,
+    /// The columns of the open row group; none where none is open.
+    columns: Vec<ArrowColumnWriter>,
     rows: u64,
     /// Of the open row group, not encoded.
     bytes: usize,
+    /// Encoded bytes that a row group may hold in memory before it goes to disk.
+    row_group_memory: usize,
+    is_for_large: bool,
 }
 
 impl FileWriter {
-    /// Creates the file, readable by us alone. It must not exist.
+    /// Creates the file, readable by us alone. It must not exist. A row group ends when it takes `row_group_memory` bytes.
+    ///
+    /// A file for `large` batches compresses their values only when their row group ends: they are then in memory as what
+    /// they become, and not any more as what they were.
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full, `Configuration` when it refuses us.
-    pub fn create(path: &Path, schema: SchemaRef, compression: Compression) -> Result<Self> {
+    pub fn create(
+        path: &Path,
+        schema: SchemaRef,
+        compression: Compression,
+        row_group_memory: usize,
+        is_for_large: bool,
+    ) -> Result<Self> {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)
             .map_err(|error| storage("create a spool file", error))?;
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(compression.codec()?)
-            .set_created_by(concat!("snowflake_bridge ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
+            .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+            // COPY reads a file once and whole, so nobody asks which values lie where; and to know the least and the
+            // greatest of large values, both would be kept in memory.
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_offset_index_disabled(true)
+            .set_created_by(concat!("snowflake_bridge ", env!("CARGO_PKG_VERSION")).to_owned());
+        if is_for_large {
+            properties = properties.set_data_page_size_limit(usize::MAX);
+        }
+        if is_for_large || schema.fields().len() * DICTIONARY_TABLE > row_group_memory {
+            properties = properties.set_dictionary_enabled(false);
+        }
         // Without the Arrow schema in the file's metadata, everybody reads the types that Snowflake reads.
-        let options = ArrowWriterOptions::new()
-            .with_properties(properties)
-            .with_skip_arrow_metadata(true);
-        let writer = ArrowWriter::try_new_with_options(BufWriter::new(file), schema, options)
+        let types = ArrowSchemaConverter::new()
+            .convert(&schema)
             .map_err(write_failed)?;
+        let writer = SerializedFileWriter::new(
+            BufWriter::new(file),
+            types.root_schema_ptr(),
+            Arc::new(properties.build()),
+        )
+        .map_err(write_failed)?;
         Ok(Self {
+            row_groups: ArrowRowGroupWriterFactory::new(&writer, Arc::clone(&schema)),
             writer,
+            schema,
+            columns: Vec::new(),
             rows: 0,
             bytes: 0,
+            row_group_memory,
+            is_for_large,
         })
     }
 
-    /// Adds rows.
+    /// Whether the file was made for large batches.
+    #[must_use]
+    pub fn is_for_large(&self) -> bool {
+        self.is_for_large
+    }
+
+    /// Adds rows, whose memory is given back column by column. Those of a large batch do not come on top of what waits.
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full.
-    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        self.writer.write(batch).map_err(write_failed)?;
-        self.rows += batch.num_rows() as u64;
-        self.bytes += batch.get_array_memory_size();
-        if self.writer.memory_size() >= ROW_GROUP_MEMORY || self.bytes >= ROW_GROUP_BYTES {
-            self.writer.flush().map_err(write_failed)?;
-            self.bytes = 0;
+    pub fn write(&mut self, batch: RecordBatch, is_large: bool) -> Result<()> {
+        if is_large {
+            self.end_row_group()?;
         }
+        let bytes = batch.get_array_memory_size();
+        if self.columns.is_empty() {
+            let index = self.writer.flushed_row_groups().len();
+            self.columns = self
+                .row_groups
+                .create_column_writers(index)
+                .map_err(write_failed)?;
+        }
+        self.bytes += bytes;
+        self.rows += batch.num_rows() as u64;
+        let (_, arrays, _) = batch.into_parts();
+        // Our types have one leaf for each column.
+        let mut columns = self.columns.iter_mut();
+        for (field, array) in self.schema.fields().iter().zip(arrays) {
+            for (leaf, column) in compute_leaves(field, &array)
+                .map_err(write_failed)?
+                .into_iter()
+                .zip(&mut columns)
+            {
+                column.write(&leaf).map_err(write_failed)?;
+            }
+        }
+        if self.memory() >= self.row_group_memory || self.bytes >= ROW_GROUP_BYTES {
+            self.end_row_group()?;
+        }
+        Ok(())
+    }
+
+    /// What the open row group takes. Neither of the two sizes knows all that a column holds.
+    fn memory(&self) -> usize {
+        self.columns
+            .iter()
+            .map(|column| column.memory_size().max(column.get_estimated_total_bytes()))
+            .sum()
+    }
+
+    fn end_row_group(&mut self) -> Result<()> {
+        if self.columns.is_empty() {
+            return Ok(());
+        }
+        self.bytes = 0;
+        let mut row_group = self.writer.next_row_group().map_err(write_failed)?;
+        for column in std::mem::take(&mut self.columns) {
+            column
+                .close()
+                .and_then(|chunk| chunk.append_to_row_group(&mut row_group))
+                .map_err(write_failed)?;
+        }
+        row_group.close().map_err(write_failed)?;
         Ok(())
     }
 
     /// About how large the file would be if it ended now.
     #[must_use]
     pub fn size(&self) -> u64 {
-        (self.writer.bytes_written() + self.writer.in_progress_size()) as u64
+        let waiting: usize = self
+            .columns
+            .iter()
+            .map(ArrowColumnWriter::get_estimated_total_bytes)
+            .sum();
+        (self.writer.bytes_written() + waiting) as u64
+    }
+
+    /// About what the file's end takes in memory so far, which grows with its row groups.
+    #[must_use]
+    pub fn footer_memory(&self) -> usize {
+        self.writer.flushed_row_groups().len() * self.schema.fields().len() * FOOTER_ENTRY
     }
 
     /// Rows written so far.
@@ -139,7 +248,8 @@ impl FileWriter {
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full.
-    pub fn finish(self) -> Result<u64> {
+    pub fn finish(mut self) -> Result<u64> {
+        self.end_row_group()?;
         let buffer = self.writer.into_inner().map_err(write_failed)?;
         let file = buffer
             .into_inner()

@@ -15,15 +15,13 @@ use uuid::Uuid;
 
 use crate::batch::{BatchBuilder, RowSink, Value, field};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::MemoryLimit;
 use crate::names::{ROW_ORDINAL, metadata_columns};
 use crate::parquet::{Compression, FileWriter, storage};
 use crate::types::{Column, ColumnType};
 
 /// Rows of a batch: Arrow's own customary number, enough to make the cost of a batch disappear.
 const BATCH_ROWS: usize = 8_192;
-
-/// Bytes of a batch, which bound memory where rows are wide.
-const BATCH_BYTES: usize = 8 << 20;
 
 /// Eighteen digits are plenty of rows, and the widest decimal that Parquet stores as a plain 64-bit integer.
 const ORDINAL_TYPE: ColumnType = ColumnType::Number {
@@ -51,15 +49,18 @@ pub struct SpoolOptions {
     pub target_file_size: u64,
     /// How its pages are compressed.
     pub compression: Compression,
+    /// What bounds the rows in memory.
+    pub memory: MemoryLimit,
 }
 
 impl SpoolOptions {
-    /// The usual compression, and files of this many bytes.
+    /// The usual compression, files of this many bytes, and that much memory.
     #[must_use]
-    pub fn new(target_file_size: u64) -> Self {
+    pub fn new(target_file_size: u64, memory: MemoryLimit) -> Self {
         Self {
             target_file_size,
             compression: Compression::default(),
+            memory,
         }
     }
 }
@@ -124,6 +125,7 @@ pub struct SpoolWriter {
     columns: Vec<Column>,
     schema: SchemaRef,
     batch: BatchBuilder,
+    row: RowSize,
     current: Option<FileWriter>,
     files: Vec<SpoolFile>,
     /// Rows in batches that were written.
@@ -154,6 +156,7 @@ impl SpoolWriter {
             columns: all,
             schema: Arc::new(Schema::new(fields)),
             batch: BatchBuilder::new(columns),
+            row: RowSize::default(),
             current: None,
             files: Vec::new(),
             rows: 0,
@@ -196,12 +199,21 @@ impl SpoolWriter {
         if rows == 0 {
             return Ok(());
         }
-        let mut arrays = self.batch.finish_batch()?.columns().to_vec();
+        let is_large = self.batch.approximate_bytes() >= self.options.memory.row_group();
+        let (_, mut arrays, _) = self.batch.finish_batch()?.into_parts();
         arrays.extend(self.stamp_arrays(rows));
         arrays.push(self.ordinals(rows));
         let batch = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| {
             Error::new(ErrorKind::Internal, "a batch does not match its columns").with_source(error)
         })?;
+        if is_large
+            && self
+                .current
+                .as_ref()
+                .is_some_and(|writer| !writer.is_for_large())
+        {
+            self.end_file()?;
+        }
         let writer = match &mut self.current {
             Some(writer) => writer,
             None => {
@@ -210,12 +222,16 @@ impl SpoolWriter {
                     &path,
                     self.schema.clone(),
                     self.options.compression,
+                    self.options.memory.row_group(),
+                    is_large,
                 )?)
             }
         };
-        writer.write(&batch)?;
+        writer.write(batch, is_large)?;
         self.rows += rows as u64;
-        if writer.size() >= self.options.target_file_size {
+        if writer.size() >= self.options.target_file_size
+            || writer.footer_memory() >= self.options.memory.row_group()
+        {
             self.end_file()?;
         }
         Ok(())
@@ -249,6 +265,17 @@ impl SpoolWriter {
         )
     }
 
+    fn row_too_large(&self, most: usize) -> Error {
+        Error::new(
+            ErrorKind::Data,
+            format!(
+                "row {}: besides the largest of its values, the others take more than {most} bytes",
+                self.rows() + 1
+            ),
+        )
+        .with_hint("They have to be in memory together: raise snowflake_bridge.max_memory, of which an eighth is for this, or leave columns out.")
+    }
+
     fn end_file(&mut self) -> Result<()> {
         if let Some(writer) = self.current.take() {
             let rows = writer.rows();
@@ -263,14 +290,41 @@ impl SpoolWriter {
     }
 }
 
+/// What the values of the row take that is being written.
+#[derive(Debug, Default)]
+struct RowSize {
+    bytes: usize,
+    largest: usize,
+}
+
+impl RowSize {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        self.largest = self.largest.max(bytes);
+    }
+
+    fn beside_largest(&self) -> usize {
+        self.bytes - self.largest
+    }
+}
+
 impl RowSink for SpoolWriter {
     fn append(&mut self, column: usize, value: Value<'_>) -> Result<()> {
-        self.batch.append(column, value)
+        let before = self.batch.approximate_bytes();
+        self.batch.append(column, value)?;
+        self.row.add(self.batch.approximate_bytes() - before);
+        let most = self.options.memory.row();
+        if self.row.beside_largest() > most {
+            return Err(self.row_too_large(most));
+        }
+        Ok(())
     }
 
     fn end_row(&mut self) -> Result<()> {
+        self.row = RowSize::default();
         self.batch.end_row()?;
-        if self.batch.rows() >= BATCH_ROWS || self.batch.approximate_bytes() >= BATCH_BYTES {
+        let is_full = self.batch.approximate_bytes() >= self.options.memory.batch();
+        if is_full || self.batch.rows() >= BATCH_ROWS {
             self.flush_batch()?;
         }
         Ok(())

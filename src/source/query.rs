@@ -5,6 +5,7 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use bridge_core::batch::RowSink;
 use bridge_core::json::PlanOptions;
 use bridge_core::spool::{Manifest, SpoolOptions, SpoolWriter, Stamp};
 use pgrx::prelude::*;
@@ -15,8 +16,8 @@ use crate::error::{Error, Result};
 
 /// Rows that are fetched at once: enough to make the cost of a fetch disappear.
 const FETCH_ROWS: i64 = 256;
-/// Rows that are fetched and take more memory than this wait in a temporary file. In kilobytes, as PostgreSQL counts.
-const FETCH_MEMORY_KB: i32 = 8 << 10;
+/// The least that PostgreSQL's own work_mem allows.
+const MIN_FETCH_MEMORY_KB: i32 = 64;
 
 /// What the reader needs to know.
 pub struct QueryOptions<'a> {
@@ -162,7 +163,9 @@ unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<Q
             &options.stamp,
             &options.files,
         )?;
-        let store = pg_sys::tuplestore_begin_heap(false, false, FETCH_MEMORY_KB);
+        // What takes more waits in a temporary file. In kilobytes, as PostgreSQL counts.
+        let memory = i32::try_from(options.files.memory.fetched() >> 10).unwrap_or(i32::MAX);
+        let store = pg_sys::tuplestore_begin_heap(false, false, memory.max(MIN_FETCH_MEMORY_KB));
         let slot =
             pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsMinimalTuple);
         let columns = (*descriptor).natts;
@@ -195,6 +198,11 @@ unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<Q
                     )
                 };
                 reader.read(values, nulls, &mut writer)?;
+                // The row that was read makes room for its being written.
+                if let Some(clear) = (*(*slot).tts_ops).clear {
+                    clear(slot);
+                }
+                writer.end_row()?;
             }
         }
         pg_sys::ExecDropSingleTupleTableSlot(slot);

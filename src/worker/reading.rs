@@ -132,7 +132,7 @@ fn read(
                 spool: &spool,
                 plan: options.plan(),
                 on_out_of_range: options.on_out_of_range.unwrap_or_default(),
-                files: SpoolOptions::new(guc::target_file_size()),
+                files: SpoolOptions::new(guc::target_file_size(), guc::max_memory()),
                 progress,
             },
         )

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bridge_core::batch::{RowSink, Value};
+use bridge_core::memory::MemoryLimit;
 use bridge_core::names::UPLOAD_ID;
 use bridge_core::parquet::Compression;
 use bridge_core::snowflake::sql::{self, CopyColumn, TableName};
@@ -79,6 +80,7 @@ fn spool(directory: &Path, rows: usize, text_size: usize) -> Manifest {
     let options = SpoolOptions {
         target_file_size: 128 << 20,
         compression: Compression::None,
+        memory: MemoryLimit::default(),
     };
     let mut writer = SpoolWriter::create(directory, &columns, &stamp, &options).unwrap();
     for n in 0..rows {

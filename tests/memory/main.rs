@@ -1,17 +1,19 @@
-//! How much memory a large upload takes: a file goes through a slow store, and the process's peak is compared with what
-//! it used before. The store runs in the same process and throws everything away, so its buffers count as well.
+//! How much memory large uploads take: files go through a slow store, and the process's peak is compared with what it used
+//! before. The store runs in the same process and throws everything away, so its buffers count as well.
 //!
-//! `SIZE_MB` sets the size of the file, `RATE_MB` how many megabytes a second the store takes.
+//! `SIZE_MB` sets the size of a file, `RATE_MB` how many megabytes a second the store takes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod store;
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bridge_core::config::{Account, AllowedHosts, ConnectionSettings, Credentials, Network};
+use bridge_core::memory::{MemoryLimit, SendMemory};
 use bridge_core::snowflake::{Session, SessionOptions};
 
 use store::{Cloud, Store};
@@ -20,9 +22,14 @@ use store::{Cloud, Store};
 const LIMIT_MB: u64 = 64;
 const MB: u64 = 1024 * 1024;
 
+/// Uploads at once where memory is shared.
+const UPLOADS: usize = 6;
+/// The size of their files.
+const MANY_MB: u64 = 32;
+
 /// One test, so that nothing else fills the memory meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_file_takes_little_memory() {
+async fn large_files_take_little_memory() {
     let size = number("SIZE_MB", 64) * MB;
     let rate = number("RATE_MB", 400) * MB;
     let directory = tempfile::tempdir().unwrap();
@@ -34,7 +41,7 @@ async fn a_large_file_takes_little_memory() {
     let idle = status("VmRSS");
     for cloud in [Cloud::Amazon, Cloud::Azure, Cloud::Google] {
         let store = Store::start(cloud, rate).await;
-        let mut session = login(store.port).await;
+        let mut session = login(store.port, SendMemory::default()).await;
         forget_peak();
         let told = Arc::new(AtomicU64::new(0));
         let progress = {
@@ -61,6 +68,51 @@ async fn a_large_file_takes_little_memory() {
             peak / MB
         );
     }
+    // A few parts of each are enough to meet the limit.
+    let size = size.min(MANY_MB * MB);
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(size)
+        .unwrap();
+    // Half of the limit is for parts, of 8 MB each. Each upload has two under way where it may.
+    for (limit_mb, at_once) in [(32, 2), (512, 2 * UPLOADS)] {
+        let (peak, most) = many(&path, size, rate, limit_mb * MB).await;
+        println!(
+            "memory: uploads={UPLOADS} size_mb={} max_memory_mb={limit_mb} parts_at_once={most} peak_above_idle_mb={}",
+            size / MB,
+            peak.saturating_sub(idle) / MB,
+        );
+        assert!(
+            most <= at_once && most > at_once / 2,
+            "{most} parts at once"
+        );
+    }
+}
+
+/// The peak of the process while many uploads share one limit, and the most parts that were on their way at once. The store
+/// is slow enough for them to meet.
+async fn many(path: &Path, size: u64, rate: u64, limit: u64) -> (u64, usize) {
+    let store = Store::start(Cloud::Amazon, rate).await;
+    let memory = SendMemory::new(MemoryLimit::new(limit));
+    forget_peak();
+    let uploads = (0..UPLOADS).map(|number| {
+        let (memory, path, port) = (memory.clone(), path.to_owned(), store.port);
+        tokio::spawn(async move {
+            let directory = format!("~/many/{number}/");
+            login(port, memory)
+                .await
+                .put(&path, &directory, "part-00000.parquet", &|_| {})
+                .await
+                .unwrap();
+        })
+    });
+    for upload in uploads.collect::<Vec<_>>() {
+        upload.await.unwrap();
+    }
+    assert_eq!(store.received(), UPLOADS as u64 * (size + 16));
+    (status("VmHWM"), store.most_at_once())
 }
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -71,11 +123,12 @@ fn number(variable: &str, default: u64) -> u64 {
     })
 }
 
-async fn login(port: u16) -> Session {
+async fn login(port: u16, send_memory: SendMemory) -> Session {
     let hosts = format!("http://127.0.0.1:{port}, http://*.blob.localhost:{port}");
     let network = Network {
         allowed_hosts: AllowedHosts::parse(&hosts).unwrap(),
         stall_timeout: Duration::from_secs(60),
+        send_memory,
         ..Network::default()
     };
     let settings = ConnectionSettings {

@@ -24,6 +24,8 @@ pub struct Store {
 struct Counts {
     received: AtomicU64,
     requests: AtomicUsize,
+    open: AtomicUsize,
+    most_open: AtomicUsize,
 }
 
 impl Store {
@@ -53,9 +55,26 @@ impl Store {
         self.counts.received.load(Ordering::Relaxed)
     }
 
+    /// The most requests with bytes of files that were open at the same time.
+    pub fn most_at_once(&self) -> usize {
+        self.counts.most_open.load(Ordering::Relaxed)
+    }
+
     /// Requests with bytes of files.
     pub fn requests(&self) -> usize {
         self.counts.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Counts {
+    fn begin(&self) {
+        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_open.fetch_max(open, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -112,6 +131,9 @@ impl Server {
         length: u64,
         is_file: bool,
     ) -> std::io::Result<()> {
+        if is_file {
+            self.counts.begin();
+        }
         let mut left = length;
         let mut buffer = vec![0; 64 * 1024];
         while left > 0 {
@@ -133,7 +155,7 @@ impl Server {
             }
         }
         if is_file {
-            self.counts.requests.fetch_add(1, Ordering::Relaxed);
+            self.counts.end();
         }
         Ok(())
     }

@@ -6,6 +6,11 @@ use super::reading::NUMBER_IN_VARIANT;
 use super::writer::{JsonText, variant_keeps};
 use super::{Token, TokenSink};
 use crate::error::{Error, ErrorKind, Result};
+use crate::types::MAX_TEXT_BYTES;
+
+/// What becomes of a value that Snowflake has no room for.
+pub const TOO_LONG_HINT: &str =
+    "Leave the value out, or pass options => '{\"on_out_of_range\": \"null\"}'.";
 
 /// Writes the tokens of one value as JSON text. What Snowflake would change is refused: a number that it would round, and
 /// a key that an object has twice.
@@ -17,7 +22,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Starts over, and keeps the memory.
+    /// Starts over. Memory is kept for the next value, unless this one was unusually large.
     pub fn clear(&mut self) {
         self.json.clear();
         self.open.clear();
@@ -32,6 +37,20 @@ impl Document {
 
 impl TokenSink for Document {
     fn token(&mut self, token: Token<'_>) -> Result<()> {
+        let length = match token {
+            Token::String(text) | Token::Key(text) | Token::Number(text) => text.len(),
+            _ => 0,
+        };
+        // Looked at on the way, so that memory is bounded by the limit and not by the value.
+        if self.json.as_str().len() + length > MAX_TEXT_BYTES {
+            return Err(Error::new(
+                ErrorKind::Data,
+                format!(
+                    "the value takes more bytes than the {MAX_TEXT_BYTES} that Snowflake holds"
+                ),
+            )
+            .with_hint(TOO_LONG_HINT));
+        }
         match token {
             Token::Number(number) if !variant_keeps(number) => {
                 return Err(Error::new(

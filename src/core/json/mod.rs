@@ -15,7 +15,7 @@ mod walker;
 mod writer;
 
 pub use declared::{Declared, DeclaredType, parse_result_columns};
-pub use document::Document;
+pub use document::{Document, TOO_LONG_HINT};
 pub use inference::{
     Inference, Numeric, Plan, PlanOptions, PlannedColumn, SourceKey, too_many_digits,
 };

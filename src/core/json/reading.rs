@@ -4,7 +4,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::Token;
-use super::writer::{JsonText, variant_keeps};
+use super::writer::{JsonText, KEPT, variant_keeps};
 use crate::batch::Value;
 use crate::calendar::{parse_date, parse_time, parse_timestamp, parse_timestamp_with_offset};
 use crate::decimal::Decimal;
@@ -32,6 +32,13 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
+    /// Gives back the memory that a large value took.
+    pub(super) fn forget_large(&mut self) {
+        self.json.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
+    }
+
     /// Reads a value that is neither an object nor an array.
     pub(super) fn scalar<'a>(
         &'a mut self,

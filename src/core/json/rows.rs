@@ -145,6 +145,8 @@ impl<S: RowSink> TokenSink for Rows<'_, S> {
             Step::NestedBegin | Step::Nested | Step::NestedEnd => self.nested(token, step),
             Step::RowEnd => {
                 self.index.restart();
+                // Before the row is written, which takes memory of its own.
+                self.scratch.forget_large();
                 self.sink.end_row()
             }
         }

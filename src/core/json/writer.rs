@@ -6,6 +6,9 @@ use super::Token;
 use crate::decimal::Decimal;
 use crate::types::MAX_PRECISION;
 
+/// Bytes of memory that a value leaves for the next one.
+pub(super) const KEPT: usize = 1 << 20;
+
 /// JSON text in the making. It is as compact as the tokens allow; numbers keep their own digits.
 #[derive(Debug, Default)]
 pub(super) struct JsonText {
@@ -14,9 +17,10 @@ pub(super) struct JsonText {
 }
 
 impl JsonText {
-    /// Starts over, and keeps the memory.
+    /// Starts over. Memory is kept for the next value, unless this one was unusually large.
     pub(super) fn clear(&mut self) {
         self.text.clear();
+        self.text.shrink_to(KEPT);
         self.comma = false;
     }
 

@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use ::parquet::basic::Encoding;
+use ::parquet::column::page::Page;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Decimal128Type, TimestampMicrosecondType};
@@ -24,6 +26,7 @@ fn options(target_file_size: u64) -> SpoolOptions {
     SpoolOptions {
         target_file_size,
         compression: Compression::default(),
+        memory: MemoryLimit::default(),
     }
 }
 
@@ -194,7 +197,7 @@ fn wide_rows_are_written_before_they_pile_up() {
     for _ in 0..40 {
         spool.append(0, Value::Text(&megabyte)).unwrap();
         spool.end_row().unwrap();
-        assert!(spool.batch.approximate_bytes() < 2 * BATCH_BYTES);
+        assert!(spool.batch.approximate_bytes() < 2 * MemoryLimit::default().batch());
     }
     assert_eq!(spool.finish().unwrap().rows, 40);
 }
@@ -481,7 +484,7 @@ proptest! {
         let dir = parent.path().join("upload");
         let columns = every_type();
         let compression = if compressed { Compression::default() } else { Compression::None };
-        let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &SpoolOptions { target_file_size: 1 << 20, compression }).unwrap();
+        let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &SpoolOptions { compression, ..options(1 << 20) }).unwrap();
         for row in &rows {
             for (column, value) in row.values().into_iter().enumerate() {
                 spool.append(column, value).unwrap();
@@ -506,6 +509,231 @@ proptest! {
                 prop_assert!(same, "{}: {:?} became {:?}", column.name, put, got);
             }
         }
+    }
+}
+
+/// Rows of half a megabyte that do not compress, under a limit; the file's row groups.
+fn row_groups(memory: MemoryLimit) -> usize {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let columns = [Column::new("A", ColumnType::Binary)];
+    let options = SpoolOptions {
+        memory,
+        ..options(1 << 30)
+    };
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    let mut state = 1_u64;
+    for _ in 0..80 {
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(512 << 10)
+        .collect();
+        spool.append(0, Value::Bytes(&noise)).unwrap();
+        spool.end_row().unwrap();
+        assert!(spool.batch.approximate_bytes() < memory.batch() + (1 << 20));
+    }
+    let manifest = spool.finish().unwrap();
+    let file = File::open(dir.join(&manifest.files[0].name)).unwrap();
+    SerializedFileReader::new(file)
+        .unwrap()
+        .metadata()
+        .num_row_groups()
+}
+
+#[test]
+fn little_memory_makes_small_row_groups() {
+    assert_eq!(row_groups(MemoryLimit::default()), 2);
+    assert!(row_groups(MemoryLimit::new(64 << 20)) >= 5);
+}
+
+/// What a file remembers of its row groups is bounded as well: a wide result gets more files.
+#[test]
+fn wide_results_have_short_footers_and_no_dictionaries() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let columns: Vec<Column> = (0..1_600)
+        .map(|n| {
+            Column::new(
+                format!("C{n}"),
+                ColumnType::Number {
+                    precision: 10,
+                    scale: 0,
+                },
+            )
+        })
+        .collect();
+    let memory = MemoryLimit::new(64 << 20);
+    let options = SpoolOptions {
+        memory,
+        ..options(1 << 30)
+    };
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    for row in 0..4_000 {
+        for column in 0..columns.len() {
+            spool
+                .append(column, Value::Int(row + column as i64))
+                .unwrap();
+        }
+        spool.end_row().unwrap();
+    }
+    let manifest = spool.finish().unwrap();
+    assert!(manifest.files.len() > 1, "{:?}", manifest.files);
+    for file in &manifest.files {
+        let reader = SerializedFileReader::new(File::open(dir.join(&file.name)).unwrap()).unwrap();
+        let metadata = reader.metadata();
+        assert!(metadata.num_row_groups() <= 6);
+        assert!(
+            metadata
+                .row_group(0)
+                .columns()
+                .iter()
+                .all(|column| column.dictionary_page_offset().is_none())
+        );
+    }
+    assert!(ordinals(&dir, &manifest).into_iter().eq(1..=4_000));
+}
+
+/// A value that is large by itself has a file and a row group of its own, and small ones after it do too.
+#[test]
+fn large_values_get_files_of_their_own() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let columns = [Column::new("A", ColumnType::Text)];
+    let options = SpoolOptions {
+        memory: MemoryLimit::new(64 << 20),
+        ..options(1 << 30)
+    };
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    let large = "x".repeat(20 << 20);
+    for text in ["a", "b", &large, "c"] {
+        spool.append(0, Value::Text(text)).unwrap();
+        spool.end_row().unwrap();
+    }
+    let manifest = spool.finish().unwrap();
+    assert_eq!(
+        manifest
+            .files
+            .iter()
+            .map(|file| file.rows)
+            .collect::<Vec<_>>(),
+        [4]
+    );
+    assert!(ordinals(&dir, &manifest).into_iter().eq(1..=4));
+
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    let noise: String = (0..3_000_000)
+        .map(|n: u64| char::from(b'a' + (n.wrapping_mul(n) % 23) as u8))
+        .collect();
+    for text in [noise.as_str(), &large, "c"] {
+        spool.append(0, Value::Text(text)).unwrap();
+        spool.end_row().unwrap();
+    }
+    let manifest = spool.finish().unwrap();
+    assert_eq!(
+        manifest
+            .files
+            .iter()
+            .map(|file| file.rows)
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
+    let file = File::open(dir.join(&manifest.files[1].name)).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    assert_eq!(reader.metadata().num_row_groups(), 2);
+    assert!(ordinals(&dir, &manifest).into_iter().eq(1..=3));
+}
+
+#[test]
+fn a_row_is_refused_whose_values_do_not_fit_beside_each_other() {
+    let parent = tempfile::tempdir().unwrap();
+    let columns = [
+        Column::new("A", ColumnType::Text),
+        Column::new("B", ColumnType::Text),
+        Column::new("C", ColumnType::Text),
+    ];
+    let options = SpoolOptions {
+        memory: MemoryLimit::new(8 << 20),
+        ..options(1 << 30)
+    };
+    let mut spool =
+        SpoolWriter::create(&parent.path().join("upload"), &columns, &stamp(), &options).unwrap();
+    let (large, half) = ("x".repeat(16 << 20), "x".repeat(512 << 10));
+    // The largest value has no limit but Snowflake's.
+    for text in [&half, &large] {
+        spool.append(0, Value::Text(text)).unwrap();
+        spool.append(1, Value::Text(&half)).unwrap();
+        spool.end_row().unwrap();
+    }
+    spool.append(0, Value::Text(&large)).unwrap();
+    spool.append(1, Value::Text(&half)).unwrap();
+    let error = spool
+        .append(2, Value::Text(&large[..600 << 10]))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.message().starts_with("row 3: "), "{error}");
+    assert!(error.hint().unwrap().contains("max_memory"));
+}
+
+/// What COPY does not ask for is not kept, and what repeats itself is written once.
+#[test]
+fn files_have_dictionaries_and_no_statistics() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let columns = [
+        Column::new("REPEATED", ColumnType::Text),
+        Column::new("EACH", ColumnType::Text),
+    ];
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options(1 << 30)).unwrap();
+    for n in 0..60_000 {
+        spool
+            .append(0, Value::Text(["north", "south"][n % 2]))
+            .unwrap();
+        spool.append(1, Value::Text(&format!("{n:032}"))).unwrap();
+        spool.end_row().unwrap();
+    }
+    let manifest = spool.finish().unwrap();
+    let file = File::open(dir.join(&manifest.files[0].name)).unwrap();
+    let reader = SerializedFileReader::new(file).unwrap();
+    let row_group = reader.metadata().row_group(0);
+    let is_plain = |column: usize| {
+        row_group
+            .column(column)
+            .encodings()
+            .any(|encoding| encoding == Encoding::PLAIN)
+    };
+    let has_plain_pages: Vec<bool> = (0..2)
+        .map(|column| {
+            let mut pages = reader
+                .get_row_group(0)
+                .unwrap()
+                .get_column_page_reader(column)
+                .unwrap();
+            let mut plain = false;
+            while let Some(page) = pages.get_next_page().unwrap() {
+                plain |= matches!(
+                    page,
+                    Page::DataPage {
+                        encoding: Encoding::PLAIN,
+                        ..
+                    }
+                );
+            }
+            plain
+        })
+        .collect();
+    assert!(is_plain(0), "the dictionary itself");
+    assert_eq!(has_plain_pages, [false, true]);
+    for column in row_group.columns() {
+        assert!(
+            column.dictionary_page_offset().is_some(),
+            "{:?}",
+            column.column_path()
+        );
+        assert!(column.statistics().is_none() && column.column_index_offset().is_none());
     }
 }
 

@@ -3,6 +3,7 @@
 
 use bridge_core::batch::Value;
 use bridge_core::decimal::Decimal;
+use bridge_core::json::TOO_LONG_HINT;
 use bridge_core::types::{ColumnType, MAX_BINARY_BYTES, MAX_TEXT_BYTES};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -284,7 +285,7 @@ fn within(bytes: usize, limit: usize) -> Result<(), Unread> {
     }
     Err(Unread::out_of_range(
         format!("the value takes {bytes} bytes, and Snowflake holds at most {limit}"),
-        "Leave the value out, or pass options => '{\"on_out_of_range\": \"null\"}'.",
+        TOO_LONG_HINT,
     ))
 }
 

@@ -1,12 +1,12 @@
-//! Memory for one row at a time: whatever PostgreSQL's functions leave behind goes with the row.
+//! Memory for one value at a time: whatever PostgreSQL's functions leave behind goes with the value.
 #![allow(unsafe_code)]
 
 use pgrx::pg_sys;
 
-/// A memory context that is emptied after every row. It goes with the context it was made in.
-pub(super) struct RowMemory(pg_sys::MemoryContext);
+/// A memory context that is emptied after every value. It goes with the context it was made in.
+pub(super) struct ValueMemory(pg_sys::MemoryContext);
 
-impl RowMemory {
+impl ValueMemory {
     /// # Safety
     /// On the main thread, inside a transaction; the current memory context outlives the result.
     pub(super) unsafe fn new() -> Self {
@@ -14,7 +14,7 @@ impl RowMemory {
         Self(unsafe {
             pg_sys::AllocSetContextCreateExtended(
                 pg_sys::CurrentMemoryContext,
-                c"snowflake_bridge row".as_ptr(),
+                c"snowflake_bridge value".as_ptr(),
                 pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
                 pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,

@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use column::Form;
-use memory::RowMemory;
+use memory::ValueMemory;
 use nested::Types;
 pub use settings::Pinned;
 
@@ -92,7 +92,7 @@ struct Reader {
 pub struct RowReader {
     readers: Vec<Reader>,
     types: Types,
-    memory: RowMemory,
+    memory: ValueMemory,
     on_out_of_range: OutOfRange,
     rows: u64,
 }
@@ -135,7 +135,7 @@ impl RowReader {
             });
         }
         // SAFETY: as the caller promises.
-        let (types, memory) = unsafe { (Types::new(), RowMemory::new()) };
+        let (types, memory) = unsafe { (Types::new(), ValueMemory::new()) };
         Ok(Self {
             readers,
             types,
@@ -153,7 +153,7 @@ impl RowReader {
             .collect()
     }
 
-    /// Gives one row to `sink`.
+    /// Gives the values of one row to `sink`, whose row the caller ends: what was made here for them is gone by then.
     ///
     /// # Errors
     /// For a value that cannot be held, naming column and row; whatever the sink says.
@@ -167,6 +167,26 @@ impl RowReader {
         sink: &mut dyn RowSink,
     ) -> Result<()> {
         self.rows += 1;
+        for index in 0..self.readers.len() {
+            let (Some(&value), Some(false)) = (values.get(index), nulls.get(index)) else {
+                // A column that gets no value is NULL.
+                continue;
+            };
+            // SAFETY: as the caller promises.
+            unsafe { self.read_value(index, value, sink) }?;
+        }
+        self.types.forget_large();
+        Ok(())
+    }
+
+    /// # Safety
+    /// As [`RowReader::read`], for a value that is not NULL.
+    unsafe fn read_value(
+        &mut self,
+        index: usize,
+        value: pg_sys::Datum,
+        sink: &mut dyn RowSink,
+    ) -> Result<()> {
         let Self {
             readers,
             types,
@@ -174,48 +194,38 @@ impl RowReader {
             on_out_of_range,
             rows,
         } = self;
-        memory.scoped(|| {
-            for (index, reader) in readers.iter_mut().enumerate() {
-                let (Some(&value), Some(false)) = (values.get(index), nulls.get(index)) else {
-                    // A column that gets no value is NULL.
-                    continue;
-                };
-                // SAFETY: as the caller promises.
-                match unsafe { reader.form.value(value, types) } {
-                    Ok((value, is_odd)) => {
-                        reader.affected += u64::from(is_odd);
-                        if let Some(digits) = &mut reader.digits {
-                            measure(digits, value);
-                        }
-                        sink.append(index, value)?;
-                    }
-                    Err(Unread::OutOfRange { .. }) if *on_out_of_range == OutOfRange::Null => {
-                        reader.affected += 1;
-                    }
-                    Err(Unread::OutOfRange { problem, hint }) => {
-                        let message = format!("{}: {problem}", place(&reader.name, *rows));
-                        return Err(CoreError::new(ErrorKind::Data, message)
-                            .with_hint(hint)
-                            .into());
-                    }
-                    Err(Unread::Fault(error)) => {
-                        return Err(match error {
-                            Error::User {
-                                sqlstate,
-                                message,
-                                hint,
-                            } => Error::User {
-                                sqlstate,
-                                message: format!("{}: {message}", place(&reader.name, *rows)),
-                                hint,
-                            },
-                            error => error,
-                        });
-                    }
+        let Some(reader) = readers.get_mut(index) else {
+            return Ok(());
+        };
+        // SAFETY: as the caller promises.
+        memory.scoped(|| match unsafe { reader.form.value(value, types) } {
+            Ok((value, is_odd)) => {
+                reader.affected += u64::from(is_odd);
+                if let Some(digits) = &mut reader.digits {
+                    measure(digits, value);
                 }
+                Ok(sink.append(index, value)?)
             }
-            sink.end_row()?;
-            Ok(())
+            Err(Unread::OutOfRange { .. }) if *on_out_of_range == OutOfRange::Null => {
+                reader.affected += 1;
+                Ok(())
+            }
+            Err(Unread::OutOfRange { problem, hint }) => {
+                let message = format!("{}: {problem}", place(&reader.name, *rows));
+                Err(CoreError::new(ErrorKind::Data, message)
+                    .with_hint(hint)
+                    .into())
+            }
+            Err(Unread::Fault(Error::User {
+                sqlstate,
+                message,
+                hint,
+            })) => Err(Error::User {
+                sqlstate,
+                message: format!("{}: {message}", place(&reader.name, *rows)),
+                hint,
+            }),
+            Err(Unread::Fault(error)) => Err(error),
         })
     }
 

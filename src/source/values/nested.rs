@@ -14,6 +14,7 @@ use uuid::fmt::Hyphenated;
 
 use super::Unread;
 use super::column::{Attribute, Function, attributes, extension_type};
+use super::memory::ValueMemory;
 use super::scalar;
 use super::text::{c_to_utf8, to_utf8};
 use crate::error::Result;
@@ -34,17 +35,10 @@ enum Kind {
     Jsonb,
     /// By a cast to jsonb.
     Cast(Function),
-    Array(Element),
+    /// Of elements of that type.
+    Array(pg_sys::Oid),
     Row,
     Text(Function),
-}
-
-#[derive(Clone, Copy)]
-struct Element {
-    type_oid: pg_sys::Oid,
-    length: i16,
-    by_value: bool,
-    align: c_char,
 }
 
 /// A row's type: its description, and what its attributes are called.
@@ -86,6 +80,11 @@ impl Types {
                 .hyphenated()
                 .encode_lower(&mut self.uuid),
         )
+    }
+
+    /// Gives back the memory that a large value took.
+    pub(super) fn forget_large(&mut self) {
+        self.document.clear();
     }
 
     /// The value as JSON text.
@@ -134,7 +133,9 @@ impl Types {
                     pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), value, type_oid, none);
                     to.token(Token::String(c_to_utf8(buffer.as_ptr())?))?;
                 }
-                Kind::Json => parse_text(to_utf8(scalar::bytes(value))?, to)?,
+                Kind::Json => {
+                    parse_text(to_utf8(scalar::bytes(value))?, &mut Interruptible(to, 0))?
+                }
                 Kind::Jsonb => Jsonb::from_datum(value).walk(to)?,
                 Kind::Cast(cast) => Jsonb::from_datum(cast.call(value)).walk(to)?,
                 Kind::Array(element) => self.write_array(element, value, to)?,
@@ -149,39 +150,22 @@ impl Types {
     /// An array of such elements.
     unsafe fn write_array(
         &mut self,
-        element: Element,
+        element: pg_sys::Oid,
         value: pg_sys::Datum,
         to: &mut Document,
     ) -> Result<(), Unread> {
-        // SAFETY: as the caller promises; the sizes of the dimensions follow the header.
-        let (dimensions, elements, nulls) = unsafe {
+        // SAFETY: as the caller promises; the sizes of the dimensions follow the header. The iterator and the memory go
+        // with the value.
+        let (dimensions, iterator, memory) = unsafe {
             let array: *mut pg_sys::ArrayType =
                 pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
-            let (mut elements, mut nulls, mut count) =
-                (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-            pg_sys::deconstruct_array(
-                array,
-                element.type_oid,
-                element.length.into(),
-                element.by_value,
-                element.align,
-                &raw mut elements,
-                &raw mut nulls,
-                &raw mut count,
-            );
-            let count = usize::try_from(count).unwrap_or(0);
             let dimensions = usize::try_from((*array).ndim).unwrap_or(0);
             (
                 std::slice::from_raw_parts(array.add(1).cast::<i32>(), dimensions),
-                slice(elements, count),
-                slice(nulls, count),
+                pg_sys::array_create_iterator(array, 0, std::ptr::null_mut()),
+                ValueMemory::new(),
             )
         };
-        if elements.is_empty() {
-            to.token(Token::BeginArray)?;
-            to.token(Token::EndArray)?;
-            return Ok(());
-        }
         // How many elements lie in one piece of each dimension.
         let mut strides = Vec::with_capacity(dimensions.len());
         let mut stride = 1;
@@ -189,8 +173,10 @@ impl Types {
             stride *= usize::try_from(*dimension).unwrap_or(1).max(1);
             strides.push(stride);
         }
-        for (index, (&value, &is_null)) in elements.iter().zip(nulls).enumerate() {
-            if index % ELEMENTS_PER_CHECK == 0 {
+        let (mut index, mut value, mut is_null) = (0_usize, pg_sys::Datum::from(0), false);
+        // SAFETY: a live iterator.
+        while unsafe { pg_sys::array_iterate(iterator, &raw mut value, &raw mut is_null) } {
+            if index.is_multiple_of(ELEMENTS_PER_CHECK) {
                 check_for_interrupts!();
             }
             for _ in strides.iter().filter(|stride| index % **stride == 0) {
@@ -200,11 +186,16 @@ impl Types {
                 to.token(Token::Null)?;
             } else {
                 // SAFETY: an element of the array.
-                unsafe { self.write(element.type_oid, value, to) }?;
+                memory.scoped(|| unsafe { self.write(element, value, to) })?;
             }
             for _ in strides.iter().filter(|stride| (index + 1) % **stride == 0) {
                 to.token(Token::EndArray)?;
             }
+            index += 1;
+        }
+        if index == 0 {
+            to.token(Token::BeginArray)?;
+            to.token(Token::EndArray)?;
         }
         Ok(())
     }
@@ -293,14 +284,17 @@ impl Types {
     }
 }
 
-/// # Safety
-/// A pointer to that many values, or null.
-unsafe fn slice<'a, T>(values: *const T, count: usize) -> &'a [T] {
-    if values.is_null() {
-        return &[];
+/// Takes the tokens of a text for a document, and lets it be interrupted.
+struct Interruptible<'a>(&'a mut Document, usize);
+
+impl TokenSink for Interruptible<'_> {
+    fn token(&mut self, token: Token<'_>) -> bridge_core::Result<()> {
+        self.1 += 1;
+        if self.1.is_multiple_of(ELEMENTS_PER_CHECK) {
+            check_for_interrupts!();
+        }
+        self.0.token(token)
     }
-    // SAFETY: as the caller promises.
-    unsafe { std::slice::from_raw_parts(values, count) }
 }
 
 /// # Safety
@@ -324,19 +318,7 @@ unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
             _ => {
                 let element = pg_sys::get_element_type(base);
                 if element != pg_sys::InvalidOid {
-                    let (mut length, mut by_value, mut align) = (0, false, 0);
-                    pg_sys::get_typlenbyvalalign(
-                        element,
-                        &raw mut length,
-                        &raw mut by_value,
-                        &raw mut align,
-                    );
-                    Kind::Array(Element {
-                        type_oid: element,
-                        length,
-                        by_value,
-                        align,
-                    })
+                    Kind::Array(element)
                 } else if pg_sys::type_is_rowtype(base) {
                     Kind::Row
                 } else if let Some(cast) = cast_of_hstore(base)? {

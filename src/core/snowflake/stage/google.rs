@@ -27,6 +27,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// Pieces of about a megabyte that wait to be sent.
 const AHEAD: usize = 2;
+/// What a file takes on its way: those, one being sent, and one being made.
+const MEMORY: usize = (AHEAD + 2) << 20;
 /// How often progress is told while the body travels.
 const TELL: Duration = Duration::from_millis(500);
 
@@ -89,6 +91,7 @@ impl GoogleUpload {
         headers: &HeaderMap,
         progress: Progress<'_>,
     ) -> Result<Answer, UploadFailure> {
+        let _taken = self.http.network.send_memory.take(MEMORY).await;
         let content = source.content(file_key).await?;
         let read = Arc::new(AtomicU64::new(0));
         let body = FileBody::new(content, source.content_size(file_key), Arc::clone(&read));

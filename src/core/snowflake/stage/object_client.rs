@@ -14,6 +14,7 @@ use url::Url;
 use super::refusal::{UploadFailure, error_code, refused};
 use super::transfer::{self, Answer};
 use crate::Error;
+use crate::memory::SendMemory;
 use crate::snowflake::errors;
 use crate::snowflake::http::Http;
 use crate::snowflake::transport::lock;
@@ -31,6 +32,11 @@ impl ObjectClient {
             http: http.clone(),
             last_failure: Arc::default(),
         }
+    }
+
+    /// The memory for parts on their way.
+    pub(super) fn memory(&self) -> &SendMemory {
+        &self.http.network.send_memory
     }
 
     /// The reason of the last request that failed.

@@ -14,7 +14,8 @@ use object_store::{
 use super::Progress;
 use super::object_client::ObjectClient;
 use super::refusal::UploadFailure;
-use super::source::Source;
+use super::source::{READ, Source};
+use crate::memory::Taken;
 use crate::snowflake::encryption::FileKey;
 use crate::{Error, ErrorKind};
 
@@ -24,8 +25,12 @@ const SINGLE_PUT: u64 = 16 * 1024 * 1024;
 const PART: u64 = 8 * 1024 * 1024;
 /// S3 takes no more parts than this; Azure takes 50,000.
 const MAX_PARTS: u64 = 10_000;
-/// Parts under way at once. With the one being filled that is 24 MiB for a file of any size below 80 GB.
+/// Parts under way at once, where memory allows. With the one being filled that is 24 MiB for a file of any size below
+/// 80 GB.
 const PARALLEL_PARTS: usize = 2;
+
+/// Parts that were handed over; each gives its memory back when it has arrived.
+type PartsUnderWay = FuturesUnordered<UploadPart>;
 
 /// Where one file goes.
 pub(super) struct Object {
@@ -67,8 +72,10 @@ impl Object {
         file_key: Option<&FileKey>,
         attributes: Attributes,
     ) -> Result<(), UploadFailure> {
+        let size = source.content_size(file_key) as usize;
+        let _taken = self.client.memory().take(size).await;
         let mut content = source.content(file_key).await?;
-        let mut body = BytesMut::with_capacity(source.content_size(file_key) as usize);
+        let mut body = BytesMut::with_capacity(size);
         while content.append(&mut body).await? {}
         let options = PutOptions {
             attributes,
@@ -125,27 +132,61 @@ impl Object {
         progress: Progress<'_>,
     ) -> Result<(), UploadFailure> {
         let mut content = source.content(file_key).await?;
-        let mut body = BytesMut::new();
-        let mut under_way: FuturesUnordered<UploadPart> = FuturesUnordered::new();
+        // Grown step by step, a part would take twice its size.
+        let room = part + 2 * READ;
+        let mut body = BytesMut::with_capacity(room);
+        let mut under_way = PartsUnderWay::new();
+        let mut taken = None;
         let mut more = true;
         while more {
+            if taken.is_none() {
+                taken = Some(self.memory_for_part(part, &mut under_way).await?);
+            }
             more = content.append(&mut body).await?;
             while body.len() >= part || !more && !body.is_empty() {
-                if under_way.len() >= PARALLEL_PARTS
-                    && let Some(sent) = under_way.next().await
-                {
-                    sent.map_err(|cause| self.failure(&cause))?;
+                while under_way.len() >= PARALLEL_PARTS {
+                    self.wait_for_part(&mut under_way).await?;
                 }
                 let size = part.min(body.len());
-                let payload = PutPayload::from_bytes(body.split_to(size).freeze());
-                under_way.push(upload.put_part(payload));
+                let mut next = BytesMut::with_capacity(room);
+                next.extend_from_slice(&body.split_off(size));
+                let payload = PutPayload::from_bytes(std::mem::replace(&mut body, next).freeze());
+                let (sent, taken) = (upload.put_part(payload), taken.take());
+                under_way.push(Box::pin(async move {
+                    let sent = sent.await;
+                    drop(taken);
+                    sent
+                }));
                 progress(content.read);
             }
         }
-        while let Some(sent) = under_way.next().await {
-            sent.map_err(|cause| self.failure(&cause))?;
-        }
+        while self.wait_for_part(&mut under_way).await? {}
         Ok(())
+    }
+
+    /// Memory for the next part. Where there is none left, a part of this file makes room, before others are asked to: who
+    /// waits for others holds nothing.
+    async fn memory_for_part(
+        &self,
+        part: usize,
+        under_way: &mut PartsUnderWay,
+    ) -> Result<Taken, UploadFailure> {
+        loop {
+            if let Some(taken) = self.client.memory().try_take(part) {
+                return Ok(taken);
+            }
+            if !self.wait_for_part(under_way).await? {
+                return Ok(self.client.memory().take(part).await);
+            }
+        }
+    }
+
+    /// Waits until one of the parts has arrived; false if there is none.
+    async fn wait_for_part(&self, under_way: &mut PartsUnderWay) -> Result<bool, UploadFailure> {
+        match under_way.next().await {
+            Some(sent) => sent.map(|()| true).map_err(|cause| self.failure(&cause)),
+            None => Ok(false),
+        }
     }
 
     /// The reason of a failure, which the client has kept.

@@ -13,7 +13,7 @@ use crate::snowflake::encryption::{Encryptor, FileKey, encrypted_size};
 use crate::{Error, ErrorKind, Result};
 
 /// How much is read from disk at a time.
-const READ: usize = 1024 * 1024;
+pub(super) const READ: usize = 1024 * 1024;
 
 /// A file of the spool.
 #[derive(Debug)]

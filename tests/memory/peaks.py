@@ -1,0 +1,198 @@
+"""What is measured: the peak of each process above what it takes when it is idle, and what it may be.
+
+The rule is that of the setting: never more than `max_memory` and twice the largest single value. Pages of the server's
+shared buffers count as the process's own where it has touched them, so these servers have next to none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import wait
+from harness.bridge import APPLICATION, DATABASE, TABLE, Bridge
+
+MB = 1024 * 1024
+SETTINGS = {
+    "shared_buffers": "1MB",
+    "snowflake_bridge.snapshot_timeout": "1h",
+    "snowflake_bridge.max_attempts": "1",
+}
+READER = "snowflake_bridge reader"
+# Between two looks at a process that may end at any time.
+PAUSE = 0.005
+# No row of a relation has more.
+COLUMNS = 1600
+REFUSED = {"error": {"code": "100038", "message": "Not loaded, for the sake of a test"}}
+SECONDS = 3600.0
+
+NARROW = """
+    select n, md5(n::text) as word, n % 100 as small, (n / 7.0)::numeric(20, 4) as amount,
+           timestamptz '2024-01-01' + n * interval '1 second' as at
+    from generate_series(1, {rows}) n
+"""
+# Half of each row does not compress, so that the value is stored about as large as it is.
+JSONB = """
+    create function rows_of_size(megabytes int) returns jsonb language sql as $$
+    select jsonb_agg(jsonb_build_object(
+        'n', n, 'day', date '2024-01-01' + n % 1000, 'text', repeat('x', 400),
+        'noise', (select string_agg(md5(n || '/' || i), '') from generate_series(1, 16) i)))
+    from generate_series(1, megabytes * 1024) n $$
+"""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes of one process."""
+
+    what: str
+    process: str
+    idle: int
+    peak: int
+    largest_value: int
+    max_memory: int
+
+    @property
+    def above(self) -> int:
+        """What it took above idle."""
+        return self.peak - self.idle
+
+    @property
+    def allowed(self) -> int:
+        """What it may take above idle."""
+        return self.max_memory + 2 * self.largest_value
+
+    def report(self) -> str:
+        """One line of figures, in megabytes."""
+        return (
+            f"memory: what={self.what} process={self.process} idle_mb={self.idle / MB:.0f} "
+            f"peak_above_idle_mb={self.above / MB:.0f} allowed_mb={self.allowed / MB:.0f}"
+        )
+
+
+def all_kinds(bridge: Bridge, rows: int, jsonb_mb: int, wide_rows: int) -> Iterator[Peak]:
+    """Each kind of large result, first of so many narrow rows, then one of so many megabytes, then wide rows.
+
+    Snowflake's side refuses to load, so that nobody waits for it: everything up to there is the bridge's.
+    """
+    worker = Worker(bridge)
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, REFUSED, times=1000)
+    yield from of_query(bridge, worker, f"rows={rows}", NARROW.format(rows=rows))
+    yield from of_result(bridge, worker, f"jsonb_mb={jsonb_mb}", jsonb_mb)
+    numbers = ", ".join(f"n + {place} as c{place}" for place in range(COLUMNS))
+    bridge.app.execute(f"create table wide as select {numbers} from generate_series(1, {wide_rows}) n")
+    yield from of_query(bridge, worker, f"columns={COLUMNS} rows={wide_rows}", "table wide")
+    few = max(wide_rows // 20, 1)
+    texts = ", ".join(f"substr(noise, {place % 512 + 1}, 500) as c{place}" for place in range(COLUMNS))
+    noise = "(select string_agg(md5(n || '/' || i), '') as noise from generate_series(1, 40) i) noise"
+    query = f"select {texts} from generate_series(1, {few}) n, lateral {noise}"
+    yield from of_query(bridge, worker, f"text_columns={COLUMNS} rows={few}", query)
+
+
+def of_query(bridge: Bridge, worker: Worker, what: str, query: str, largest_value: int = 0) -> Iterator[Peak]:
+    """The backend that runs `upload_query`, and the worker that puts its files into the stage."""
+    worker.forget_peak()
+    with bridge.cluster.connect(DATABASE, APPLICATION) as connection:
+        pid = connection.info.backend_pid
+        # What is loaded and made once is there before anything is measured.
+        with connection.transaction(force_rollback=True):
+            bridge.call("upload_query", connection=connection, query="select 1 as n", table_name="warm")
+        idle = status(pid, "VmRSS")
+        number = bridge.call("upload_query", connection=connection, query=query, table_name="t")
+        yield Peak(what, "backend", idle, status(pid, "VmHWM"), largest_value, max_memory(bridge))
+    ended(bridge, "id = %s", number)
+    yield worker.peak(what)
+
+
+def of_result(bridge: Bridge, worker: Worker, what: str, megabytes: int) -> Iterator[Peak]:
+    """The reader of one execution whose result is a jsonb of that size, and the worker beside it."""
+    bridge.app.execute(JSONB)
+    bridge.app.execute(f"insert into {TABLE} (execution_id, status, snowflake_enabled) values ('large', 'running', true)")
+    worker.forget_peak()
+    with looking(bridge, READER) as readers:
+        bridge.app.execute(f"update {TABLE} set status = 'completed', result_rows = rows_of_size(%s)", [megabytes])
+        ended(bridge, "execution_id = %s", "large")
+    [size] = bridge.app.execute(f"select pg_column_size(result_rows || '[]') as bytes from {TABLE}").fetchall()
+    [(pid, peak)] = readers.peaks.items()
+    yield Peak(what, "reader", readers.first[pid], peak, int(size["bytes"]), max_memory(bridge))
+    yield worker.peak(what)
+
+
+class Worker:
+    """The worker of a bridge, after it has made one small upload."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        ended(bridge, "id = %s", bridge.call("upload_query", query="select 1 as n", table_name="warm"))
+        self.pid = bridge.worker()
+        self.idle = status(self.pid, "VmRSS")
+
+    def forget_peak(self) -> None:
+        """Sets its peak back to what it takes now; 5 is what proc(5) has for that."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def peak(self, what: str) -> Peak:
+        """Its peak since."""
+        return Peak(what, "worker", self.idle, status(self.pid, "VmHWM"), 0, max_memory(self._bridge))
+
+
+class Look:
+    """Looks at the processes of one kind: at what each took at first, and at most."""
+
+    def __init__(self, bridge: Bridge, backend_type: str) -> None:
+        self.first: dict[int, int] = {}
+        self.peaks: dict[int, int] = {}
+        self._sql = f"select pid from pg_stat_activity where backend_type = '{backend_type}'"
+        self._connection = bridge.cluster.connect(DATABASE)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def _look(self) -> None:
+        while not self._stop.wait(PAUSE):
+            for row in self._connection.execute(self._sql):
+                self.first.setdefault(row["pid"], status(row["pid"], "VmRSS"))
+            for pid in self.first:
+                # It only grows, so the last look before the end is the one that counts.
+                self.peaks[pid] = max(self.peaks.get(pid, 0), status(pid, "VmHWM"))
+
+    def close(self) -> None:
+        """Ends the looking."""
+        self._stop.set()
+        self._thread.join()
+        self._connection.close()
+
+
+@contextlib.contextmanager
+def looking(bridge: Bridge, backend_type: str) -> Iterator[Look]:
+    """Looks at the processes of that kind meanwhile."""
+    look = Look(bridge, backend_type)
+    try:
+        yield look
+    finally:
+        look.close()
+
+
+def ended(bridge: Bridge, condition: str, value: object) -> None:
+    """Waits until an upload has ended, however."""
+    sql = f"select from snowflake_bridge.uploads where state in ('completed', 'failed') and {condition}"
+    wait.until(lambda: bridge.admin.execute(sql, [value]).fetchall(), "the upload ends", SECONDS)
+
+
+def max_memory(bridge: Bridge) -> int:
+    """The setting, in bytes."""
+    sql = "select pg_size_bytes(current_setting('snowflake_bridge.max_memory')) as bytes"
+    [row] = bridge.admin.execute(sql).fetchall()
+    return int(row["bytes"])
+
+
+def status(pid: int, name: str) -> int:
+    """A line of the kernel's account of a process, in bytes; 0 if it is gone."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0
