@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from fidelity import compare
@@ -16,7 +16,7 @@ Draw = Callable[[random.Random], str]
 
 @dataclass(frozen=True)
 class Type:
-    """One type of PostgreSQL. `values` and `refused` are its own input texts."""
+    """One type of PostgreSQL. `values` and `refused` are its own input texts; `made` are expressions, for what no text makes."""
 
     name: str
     sql: str
@@ -24,6 +24,30 @@ class Type:
     values: tuple[str, ...]
     refused: tuple[str, ...] = ()
     draw: Draw | None = None
+    made: tuple[str, ...] = ()
+
+    def array(self) -> Type:
+        """Arrays of the type: without elements, with all of its values and a NULL, of two dimensions, and drawn ones."""
+        delimiter = ";" if self.name == "box" else ","
+
+        def array(items: Iterable[str]) -> str:
+            return "{" + delimiter.join(items) + "}"
+
+        some = [element(text) for text in self.values if len(text) < 1000]
+        two, draw = array(some[:2]), self.draw
+        return Type(
+            f"{self.name}_array",
+            f"{self.sql}[]",
+            {"oid": compare.numbers, "double precision": compare.doubles}.get(self.sql, compare.array),
+            ("{}", array([*some, "NULL"]), array([two, two]), "[-1:0]=" + array([some[0], "NULL"])),
+            (),
+            (lambda rng: array(element(draw(rng)) for _ in range(rng.randrange(5)))) if draw else None,
+        )
+
+
+def element(text: str) -> str:
+    """A value as the text of an array has it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def integers(bits: int) -> Draw:
@@ -103,17 +127,50 @@ def bits(count: int | None) -> Draw:
 
 
 def addresses(rng: random.Random) -> str:
+    if rng.random() < 0.5:
+        return ":".join(f"{rng.randrange(2**16):x}" for _ in range(8))
     return ".".join(str(rng.randrange(256)) for _ in range(4))
+
+
+def uuids(rng: random.Random) -> str:
+    return str(uuid.UUID(int=rng.getrandbits(128)))
+
+
+def zoned_times(rng: random.Random) -> str:
+    return f"{times(rng)}{rng.choice('+-')}{rng.randrange(16):02}:{rng.randrange(60):02}"
+
+
+def intervals(rng: random.Random) -> str:
+    signed = [rng.randint(-(10**rng.randrange(6)), 10**rng.randrange(6)) for _ in range(4)]
+    return "{} years {} mons {} days {}.{:06} seconds".format(*signed, rng.randrange(10**6))
+
+
+def ranges(draw: Draw) -> Draw:
+    """Ranges between two of those, which PostgreSQL puts in order for us: a bound may be open or missing."""
+
+    def drawn(rng: random.Random) -> str:
+        bound = draw(rng)
+        return rng.choice(["empty", f"[{bound},{bound}]", f"({bound},)", f"[,{bound})", "(,)"])
+
+    return drawn
+
+
+def multiranges(draw: Draw) -> Draw:
+    return lambda rng: "{" + ", ".join(ranges(draw)(rng) for _ in range(rng.randrange(3))) + "}"
+
+
+def paths(points: int) -> Draw:
+    return lambda rng: ",".join(f"({rng.randint(-999, 999) / 8},{rng.randint(-999, 999) / 8})" for _ in range(points))
 
 
 OUT_OF_TIME = ("infinity", "-infinity", "0001-12-31 BC", "10000-01-01")
 
-TYPES: tuple[Type, ...] = (
+SCALARS: tuple[Type, ...] = (
     Type("boolean", "boolean", compare.boolean, ("true", "false")),
     Type("int2", "smallint", compare.number, ("-32768", "-1", "0", "32767"), (), integers(16)),
     Type("int4", "integer", compare.number, ("-2147483648", "0", "2147483647"), (), integers(32)),
     Type("int8", "bigint", compare.number, ("-9223372036854775808", "0", "9223372036854775807"), (), integers(64)),
-    Type("oid", "oid", compare.number, ("0", "4294967295")),
+    Type("oid", "oid", compare.number, ("0", "4294967295"), (), lambda rng: str(rng.randrange(2**32))),
     Type(
         "float8",
         "double precision",
@@ -140,14 +197,22 @@ TYPES: tuple[Type, ...] = (
         ("0", "-1.5", "0.0000000001", "1234567890123456789012345678.0123456789"),
         ("NaN", "Infinity", "1e40", "1e-38"),
     ),
-    Type("money", "money", compare.money, ("0", "12.34", "-92233720368547758.08", "92233720368547758.07")),
+    Type(
+        "money",
+        "money",
+        compare.money,
+        ("0", "12.34", "-92233720368547758.08", "92233720368547758.07"),
+        (),
+        decimals(17, 2),
+    ),
     Type("text", "text", compare.text, ("", " ", "\\N", "NULL", "null", "''", "ä€𝄞", "a\nb\tc\r", "x" * 100_000), (), texts),
     Type("varchar", "varchar(40)", compare.text, ("", "é" * 40), (), texts),
     Type("char", "char(5)", compare.padded, ("", "ab", "abcde")),
     Type("name", "name", compare.text, ("a", "x" * 63), (), words),
-    Type("inner_char", '"char"', compare.text, ("a",)),
+    Type("inner_char", '"char"', compare.text, ("a", "")),
+    Type("bpchar", "bpchar", compare.text, ("", "ab"), (), words),
     Type("bytea", "bytea", compare.binary, ("\\x", "\\x00", "\\xff00ff", "\\x" + "ab" * 50_000), (), blobs),
-    Type("uuid", "uuid", compare.text, (str(uuid.UUID(int=0)), str(uuid.UUID(int=2**128 - 1)))),
+    Type("uuid", "uuid", compare.text, (str(uuid.UUID(int=0)), str(uuid.UUID(int=2**128 - 1))), (), uuids),
     Type("date", "date", compare.date, ("0001-01-01", "9999-12-31", "1970-01-01", "1582-10-10"), OUT_OF_TIME, dates),
     Type("time", "time", compare.time, ("00:00", "23:59:59.999999", "12:34:56"), ("24:00",), times),
     Type(
@@ -166,8 +231,15 @@ TYPES: tuple[Type, ...] = (
         OUT_OF_TIME,
         instants,
     ),
-    Type("timetz", "timetz", compare.text, ("00:00:00+15:59", "24:00:00-12", "12:34:56.789+05:45")),
-    Type("interval", "interval", compare.text, ("0", "1 year -2 mons 3 days 04:05:06.000007", "-178000000 years", "1000000:00:00")),
+    Type("timetz", "timetz", compare.text, ("00:00:00+15:59", "24:00:00-12", "12:34:56.789+05:45"), (), zoned_times),
+    Type(
+        "interval",
+        "interval",
+        compare.text,
+        ("0", "1 year -2 mons 3 days 04:05:06.000007", "-178000000 years", "1000000:00:00"),
+        (),
+        intervals,
+    ),
     Type("bit", "bit(3)", compare.text, ("000", "101"), (), bits(3)),
     Type("varbit", "bit varying", compare.text, ("", "1", "0" * 100), (), bits(None)),
     Type("inet", "inet", compare.address, ("0.0.0.0", "192.168.1.5/24", "::1", "2001:db8::/32"), (), addresses),
@@ -189,20 +261,76 @@ TYPES: tuple[Type, ...] = (
     Type("pg_lsn", "pg_lsn", compare.text, ("0/0", "FFFFFFFF/FFFFFFFF")),
     Type("point", "point", compare.text, ("(1,2)", "(-0.5,1e300)")),
     Type("polygon", "polygon", compare.text, ("((0,0),(1,1),(1,0))",)),
-    Type("int4range", "int4range", compare.text, ("empty", "[1,5)", "(,)")),
-    Type("tstzrange", "tstzrange", compare.text, ('["2024-01-01 00:00:00+00",infinity)',)),
+    Type("int4range", "int4range", compare.text, ("empty", "[1,5)", "(,)"), (), ranges(lambda rng: str(rng.randint(-999, 999)))),
+    Type("int8range", "int8range", compare.text, ("[-9223372036854775808,9223372036854775807)",)),
+    Type("numrange", "numrange", compare.text, ("[1.50,)", "(-Infinity,NaN)"), (), ranges(decimals(12, 2))),
+    Type("daterange", "daterange", compare.text, ("[2024-01-01,infinity)", "empty"), (), ranges(dates)),
+    Type("tsrange", "tsrange", compare.text, ('["2024-01-01 00:00:00","9999-12-31 23:59:59.999999"]',), (), ranges(timestamps)),
+    Type("tstzrange", "tstzrange", compare.text, ('["2024-01-01 00:00:00+00",infinity)',), (), ranges(instants)),
+    Type("int4multirange", "int4multirange", compare.text, ("{}", "{[1,2),[5,9)}")),
     Type("int8multirange", "int8multirange", compare.text, ("{}", "{[1,2),[5,9)}")),
+    Type("nummultirange", "nummultirange", compare.text, ("{[1.5,2.5)}",), (), multiranges(decimals(12, 2))),
+    Type("datemultirange", "datemultirange", compare.text, ("{(,2024-01-01)}",), (), multiranges(dates)),
+    Type("tsmultirange", "tsmultirange", compare.text, ("{}",), (), multiranges(timestamps)),
+    Type("tstzmultirange", "tstzmultirange", compare.text, ("{}",), (), multiranges(instants)),
+    Type("line", "line", compare.text, ("{1,-1,0}",)),
+    Type("lseg", "lseg", compare.text, ("[(0,0),(1,-1e-300)]",), (), paths(2)),
+    Type("box", "box", compare.text, ("(1,1),(0,0)",), (), paths(2)),
+    Type("path", "path", compare.text, ("((0,0),(1,1))", "[(0,0),(1,1),(2,0)]"), (), paths(3)),
+    Type("circle", "circle", compare.text, ("<(1,2),3.5>",)),
+    Type("jsonpath", "jsonpath", compare.text, ('$."a"[*]?(@ > 1)',)),
+    Type("pg_snapshot", "pg_snapshot", compare.text, ("10:20:10,14,15",)),
+    Type("txid_snapshot", "txid_snapshot", compare.text, ("10:20:10,14,15",)),
+    Type("tid", "tid", compare.text, ("(0,1)", "(4294967295,65535)")),
+    Type("xid", "xid", compare.text, ("0", "4294967295")),
+    Type("xid8", "xid8", compare.text, ("0", "18446744073709551615")),
+    Type("cid", "cid", compare.text, ("4294967295",)),
+    Type("refcursor", "refcursor", compare.text, ("", "a cursor")),
+    Type("aclitem", "aclitem", compare.text, ("app=r*w/app", "=r/app")),
     Type("regclass", "regclass", compare.text, ("pg_class",)),
+    Type("regcollation", "regcollation", compare.text, ('"C"',)),
+    Type("regconfig", "regconfig", compare.text, ("english",)),
+    Type("regdictionary", "regdictionary", compare.text, ("simple",)),
+    Type("regnamespace", "regnamespace", compare.text, ("pg_catalog", "public")),
+    Type("regoper", "regoper", compare.text, ("||/",)),
+    Type("regoperator", "regoperator", compare.text, ("+(integer,integer)",)),
+    Type("regproc", "regproc", compare.text, ("now",)),
+    Type("regprocedure", "regprocedure", compare.text, ("abs(integer)",)),
+    Type("regrole", "regrole", compare.text, ("app",)),
+    Type("regtype", "regtype", compare.text, ("integer", "text[]")),
+    Type("cardinal_number", "information_schema.cardinal_number", compare.number, ("0", "2147483647")),
+    Type("character_data", "information_schema.character_data", compare.text, ("", "ä")),
+    Type("sql_identifier", "information_schema.sql_identifier", compare.text, ("a",)),
+    Type("time_stamp", "information_schema.time_stamp", compare.instant, ("2024-01-01 00:00:00.12+00",)),
+    Type("yes_or_no", "information_schema.yes_or_no", compare.text, ("YES", "NO")),
     Type("enum", "fidelity_mood", compare.text, ("sad", "it's ok", "ÄÖ")),
     Type("domain", "fidelity_positive", compare.number, ("1", "2147483647")),
     Type("composite", "fidelity_pair", compare.document, ('(1,"a,""b""")', "(,)", '(-5,"")')),
     Type("citext", "citext", compare.text, ("Ab", ""), (), texts),
     Type("hstore", "hstore", compare.document, ("", 'a=>1, "b c"=>NULL', '"\\""=>"ä"')),
-    Type("int4_array", "int[]", compare.array, ("{}", "{1,NULL,-3}", "{{1,2},{3,4}}", "[2:3]={7,8}")),
-    Type("text_array", "text[]", compare.array, ("{}", '{NULL,"NULL","",a}', '{"\\"\\\\"}', "{{{a},{b}}}")),
-    Type("numeric_array", "numeric(20,5)[]", compare.array, ("{1.50000,NULL,99999.00001}",)),
-    Type("timestamptz_array", "timestamptz[]", compare.array, ('{"2024-01-01 00:00:00+00"}',)),
-    Type("bool_array", "boolean[]", compare.array, ("{t,f,NULL}",)),
-    Type("jsonb_array", "jsonb[]", compare.array, ('{"{\\"a\\": 1}",NULL}',)),
-    Type("enum_array", "fidelity_mood[]", compare.array, ("{sad}",)),
+)
+
+# What no text makes.
+WITHOUT_INPUT: tuple[Type, ...] = (
+    Type("pg_node_tree", "pg_node_tree", compare.text, (), made=("(select adbin from pg_attrdef limit 1)",)),
+    *(
+        Type(name, name, compare.text, (), made=(f"(select {column} from pg_statistic_ext_data where {column} is not null)",))
+        for name, column in (
+            ("pg_ndistinct", "stxdndistinct"),
+            ("pg_dependencies", "stxddependencies"),
+            ("pg_mcv_list", "stxdmcv"),
+        )
+    ),
+)
+# What no query returns either.
+INSIDE_INDEXES = ("gtsvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary")
+
+TYPES: tuple[Type, ...] = (
+    *SCALARS,
+    *WITHOUT_INPUT,
+    *(kind.array() for kind in SCALARS),
+    Type("int2vector", "int2vector", compare.array, ("1 2 -3",)),
+    Type("oidvector", "oidvector", compare.numbers, ("1 4294967295",)),
+    Type("deep_array", "int[]", compare.array, ("{{{{{{1,2}}}}}}", "[2:3]={7,8}")),
+    Type("text_array_null", "text[]", compare.array, ('{NULL,"NULL","",a}', '{"\\"\\\\"}', "{{{a},{b}}}")),
 )

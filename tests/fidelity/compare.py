@@ -99,6 +99,16 @@ def array(_: str, as_json: str, arrived: Any) -> bool:
     return document("", as_json, arrived)
 
 
+def numbers(_: str, as_json: str, arrived: Any) -> bool:
+    """Where PostgreSQL's JSON has strings of digits, what arrives are numbers."""
+    return isinstance(arrived, str) and read(arrived) == read(as_json.replace('"', ""))
+
+
+def doubles(_: str, as_json: str, arrived: Any) -> bool:
+    """Other digits can name the same double."""
+    return isinstance(arrived, str) and json.loads(arrived, parse_int=float) == json.loads(as_json, parse_int=float)
+
+
 def read(text: str) -> Any:
     """JSON with every digit of its numbers."""
     return json.loads(text, parse_float=Decimal, parse_int=Decimal)

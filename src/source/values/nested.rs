@@ -29,6 +29,8 @@ enum Kind {
     Bool,
     /// By its text form, which is a number unless it is NaN or infinite.
     Number(Function),
+    /// The same for a double, of which PostgreSQL's text may name a neighbour's digits.
+    Double(Function),
     /// As PostgreSQL's own `to_json` writes it.
     Moment(pg_sys::Oid),
     Json,
@@ -125,6 +127,14 @@ impl Types {
                         to.token(Token::Number(text))?;
                     } else {
                         to.token(Token::String(text))?;
+                    }
+                }
+                Kind::Double(output) => {
+                    let double = f64::from_bits(value.value() as u64);
+                    if double.is_finite() {
+                        to.token(Token::Number(&shortest(double)))?;
+                    } else {
+                        to.token(Token::String(output.text(value)?))?;
                     }
                 }
                 Kind::Moment(type_oid) => {
@@ -284,6 +294,14 @@ impl Types {
     }
 }
 
+/// The shortest digits that name this double and no other: 1e23 is 1e23, where PostgreSQL says 9.999999999999999e+22.
+fn shortest(double: f64) -> String {
+    match double.abs() {
+        size if size == 0.0 || (1e-5..1e16).contains(&size) => double.to_string(),
+        _ => format!("{double:e}"),
+    }
+}
+
 /// Takes the tokens of a text for a document, and lets it be interrupted.
 struct Interruptible<'a>(&'a mut Document, usize);
 
@@ -310,8 +328,8 @@ unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
             | pg_sys::INT8OID
             | pg_sys::OIDOID
             | pg_sys::FLOAT4OID
-            | pg_sys::FLOAT8OID
             | pg_sys::NUMERICOID => Kind::Number(Function::output(base)),
+            pg_sys::FLOAT8OID => Kind::Double(Function::output(base)),
             pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Kind::Moment(base),
             pg_sys::JSONOID => Kind::Json,
             pg_sys::JSONBOID => Kind::Jsonb,
