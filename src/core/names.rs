@@ -195,6 +195,10 @@ fn is_reserved(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -308,5 +312,38 @@ mod tests {
             "Upper".parse::<ColumnCase>().unwrap_err().kind(),
             ErrorKind::Configuration
         );
+    }
+
+    proptest! {
+        /// Against folding by hand: names are refused, or all distinct, out of the metadata's way and as they fold.
+        #[test]
+        fn folding_agrees_with_folding_by_hand(
+            sources in prop::collection::vec("[aAbBßſıİ\"._ é]{0,3}|user_id|(?i)upload_id|result_user_id|[ßa]{126,130}|\\PC{1,4}", 0..6),
+        ) {
+            let by_hand: Vec<String> = sources
+                .iter()
+                .map(|source| source.chars().flat_map(char::to_uppercase).collect::<String>())
+                .map(|name| match name.as_str() {
+                    "USER_ID" | "UPLOAD_ID" => format!("RESULT_{name}"),
+                    _ => name,
+                })
+                .collect();
+            let distinct: HashSet<&String> = by_hand.iter().collect();
+            let held = by_hand.iter().all(|name| (1..=255).contains(&name.chars().count()) && !name.contains('\0'));
+            let names = column_names(sources.iter().map(String::as_str), ColumnCase::Upper);
+            prop_assert_eq!(names.is_ok(), held && distinct.len() == by_hand.len());
+            if let Ok(names) = names {
+                prop_assert_eq!(&names, &by_hand);
+                // What is in the table folds to itself.
+                for name in &names {
+                    prop_assert_eq!(&column_name(name, ColumnCase::Upper).unwrap(), name);
+                }
+            }
+            if let Ok(names) = column_names(sources.iter().map(String::as_str), ColumnCase::Preserve) {
+                for (name, source) in names.iter().zip(&sources) {
+                    prop_assert_eq!(name.strip_prefix("RESULT_").filter(|_| name != source).unwrap_or(name), source);
+                }
+            }
+        }
     }
 }

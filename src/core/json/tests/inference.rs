@@ -1,5 +1,7 @@
 //! Which columns a result has, and of which types.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -256,4 +258,105 @@ fn names_meet_the_rules_of_the_table() {
             .message()
             .contains("is empty")
     );
+}
+
+/// A value as JSON, and what it is: nothing, a boolean, a number of so many digits before and after the point, a string,
+/// something nested.
+#[derive(Debug, Clone, PartialEq)]
+enum Kind {
+    Null,
+    Boolean,
+    Number { before: usize, after: usize },
+    Text,
+    Nested,
+}
+
+/// Digits are counted where the number is made, from its decimal places: nothing is read back from its text.
+fn any_value() -> impl Strategy<Value = (String, Kind)> {
+    let number = (
+        any::<bool>(),
+        "(0|[1-9][0-9]{0,24})",
+        "[0-9]{0,16}",
+        -4i32..4,
+    )
+        .prop_map(|(negative, before, after, shift)| {
+            let digits = format!("{before}{after}");
+            // The place of each digit that counts: 1 for units, 0 for tenths.
+            let places: Vec<i32> = digits
+                .bytes()
+                .enumerate()
+                .filter(|(_, digit)| *digit != b'0')
+                .map(|(index, _)| before.len() as i32 - index as i32 + shift)
+                .collect();
+            let most = places.iter().copied().max().unwrap_or(0).max(0);
+            let least = places.iter().copied().min().unwrap_or(1).min(1);
+            let point = if after.is_empty() { "" } else { "." };
+            let sign = if negative { "-" } else { "" };
+            let kind = Kind::Number {
+                before: most as usize,
+                after: (1 - least) as usize,
+            };
+            (format!("{sign}{before}{point}{after}e{shift}"), kind)
+        });
+    prop_oneof![
+        1 => Just(("null".to_owned(), Kind::Null)),
+        1 => any::<bool>().prop_map(|value| (value.to_string(), Kind::Boolean)),
+        8 => number,
+        1 => "[a-z0-9.-]{0,6}".prop_map(|text| (format!("{text:?}"), Kind::Text)),
+        1 => Just(("[{}]".to_owned(), Kind::Nested)),
+    ]
+}
+
+fn expected_type(kinds: &[Kind]) -> std::result::Result<Option<String>, ()> {
+    let kinds: Vec<&Kind> = kinds.iter().filter(|kind| **kind != Kind::Null).collect();
+    let digits: Vec<(usize, usize)> = kinds
+        .iter()
+        .filter_map(|kind| match kind {
+            Kind::Number { before, after } => Some((*before, *after)),
+            _ => None,
+        })
+        .collect();
+    if kinds.is_empty() {
+        return Ok(None);
+    }
+    if digits.len() == kinds.len() {
+        let before = digits.iter().map(|(before, _)| *before).max().unwrap_or(0);
+        let after = digits.iter().map(|(_, after)| *after).max().unwrap_or(0);
+        if before + after > 38 {
+            return Err(());
+        }
+        let scale = if after == 0 {
+            0
+        } else {
+            after.max(10.min(38 - before))
+        };
+        return Ok(Some(format!("NUMBER(38,{scale})")));
+    }
+    let all = |kind: &Kind| kinds.iter().all(|other| *other == kind);
+    Ok(Some(
+        if all(&Kind::Boolean) {
+            "BOOLEAN"
+        } else if all(&Kind::Text) {
+            "VARCHAR(134217728)"
+        } else {
+            "VARIANT"
+        }
+        .to_owned(),
+    ))
+}
+
+proptest! {
+    /// The type of a column is what every one of its values asks for, in whatever order they come.
+    #[test]
+    fn a_type_is_what_all_values_ask_for(values in prop::collection::vec(any_value(), 0..8), numbers_only: bool) {
+        let (texts, kinds): (Vec<String>, Vec<Kind>) = values
+            .into_iter()
+            .filter(|(_, kind)| !numbers_only || matches!(kind, Kind::Number { .. }))
+            .unzip();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let expected = expected_type(&kinds);
+        prop_assert_eq!(inferred(&texts, Numeric::Number).map_err(|_| ()), expected.clone(), "{:?}", texts);
+        let backwards: Vec<&str> = texts.iter().rev().copied().collect();
+        prop_assert_eq!(inferred(&backwards, Numeric::Number).map_err(|_| ()), expected);
+    }
 }
