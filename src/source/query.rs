@@ -16,8 +16,6 @@ use crate::error::{Error, Result};
 
 /// Rows that are fetched at once: enough to make the cost of a fetch disappear.
 const FETCH_ROWS: i64 = 256;
-/// The least that PostgreSQL's own work_mem allows.
-const MIN_FETCH_MEMORY_KB: i32 = 64;
 
 /// What the reader needs to know.
 pub struct QueryOptions<'a> {
@@ -165,7 +163,7 @@ unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<Q
         )?;
         // What takes more waits in a temporary file. In kilobytes, as PostgreSQL counts.
         let memory = i32::try_from(options.files.memory.fetched() >> 10).unwrap_or(i32::MAX);
-        let store = pg_sys::tuplestore_begin_heap(false, false, memory.max(MIN_FETCH_MEMORY_KB));
+        let store = pg_sys::tuplestore_begin_heap(false, false, memory);
         let slot =
             pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsMinimalTuple);
         let columns = (*descriptor).natts;
