@@ -1,0 +1,120 @@
+"""What lies at the edge of what Snowflake, the server or a file holds: sizes, several files, types of extensions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from harness.bridge import RESULTS, Bridge
+from harness.reader import columns
+from harness.standin import User
+
+MB = 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("repeat('x', {size})", 128 * MB),
+        ("repeat('ä', {size} / 2) || repeat('x', {size} % 2)", 128 * MB),
+        ("decode(repeat('00', {size}), 'hex')", 64 * MB),
+        ("to_jsonb(repeat('x', {size} - 2))", 128 * MB),
+        ("array[repeat('x', {size} - 4)]", 128 * MB),
+        ("row(repeat('x', {size} - 9))", 128 * MB),
+    ],
+    ids=["text", "characters of two bytes", "bytea", "jsonb", "array", "row"],
+)
+def test_values_at_the_limit_of_their_size(bridge: Bridge, user: User, value: str, size: int) -> None:
+    def query(size: int) -> str:
+        return f"select {value.format(size=size)} as v"
+
+    # Nobody has to load what fits: it is rolled back.
+    with bridge.app.transaction(force_rollback=True):
+        assert bridge.call("upload_query", query=query(size), table_name="t") > 0
+    with pytest.raises(psycopg.errors.DataException) as caught:
+        bridge.call("upload_query", query=query(size + 1), table_name="t")
+    message = caught.value.diag.message_primary or ""
+    assert message.startswith('column "V", row 1: ') and str(size) in message
+    assert "on_out_of_range" in (caught.value.diag.message_hint or "")
+
+
+def test_values_beyond_the_limit_can_be_left_out(bridge: Bridge, user: User) -> None:
+    query = f"select n, repeat('x', n) as v, array[repeat('x', n)] as a from (values (1), ({128 * MB + 1})) v (n)"
+    options = Jsonb({"on_out_of_range": "null"})
+    number = bridge.call("upload_query", query=query, table_name="t", options=options)
+    assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
+    assert bridge.results(user, "count(*), count(v), count(a)", "T") == [(2, 1, 1)]
+    row = bridge.admin.execute("select out_of_range_count from snowflake_bridge.uploads").fetchone()
+    assert row == {"out_of_range_count": 2}
+
+
+def test_a_row_that_memory_does_not_hold(make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge({"snowflake_bridge.max_memory": "64MB"})
+    bridge.configure(bridge.account.add_user())
+    texts = ", ".join(f"repeat('x', 3000000) as c{place}" for place in range(5))
+    with pytest.raises(psycopg.errors.DataException, match="^row 1: besides the largest of its values") as caught:
+        bridge.call("upload_query", query=f"select {texts}", table_name="t")
+    assert "max_memory" in (caught.value.diag.message_hint or "")
+    roomy = make_bridge()
+    roomy.configure(roomy.account.add_user())
+    with roomy.app.transaction(force_rollback=True):
+        roomy.call("upload_query", query=f"select {texts}", table_name="t")
+
+
+def test_a_result_of_several_files_is_loaded_by_one_statement(make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge({"snowflake_bridge.target_file_size": "1MB"})
+    user = bridge.account.add_user()
+    bridge.configure(user)
+    query = "select n, md5(n::text) || md5((n + 1)::text) as noise from generate_series(1, 60000) n"
+    number = bridge.call("upload_query", query=query, table_name="t")
+    assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
+    [copy] = bridge.account.statements("COPY INTO")
+    assert 3 <= copy.count(".parquet") <= 10, copy
+    expected = [(60000, 60000, 60000 * 60001 // 2)]
+    assert bridge.results(user, "count(*), count(distinct noise), sum(n)", "T") == expected
+
+
+def test_a_new_table_says_where_it_comes_from(bridge: Bridge, user: User) -> None:
+    bridge.run("run-1", [{"a": 1}])
+    bridge.completed("run-1")
+    number = bridge.call("upload_query", query="select 1 as a", table_name="of_a_query")
+    assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
+    created = {name: text for text in bridge.account.statements("CREATE TABLE") for name in (RESULTS, "OF_A_QUERY") if name in text}
+    assert "COMMENT = 'Loaded by snowflake_bridge from public.workflow_executions'" in created[RESULTS]
+    assert "COMMENT = 'Loaded by snowflake_bridge from a query'" in created["OF_A_QUERY"]
+
+
+# A type with another binary form than its text, of an extension of that name or of nobody's.
+GEOMETRY = """
+    set allow_system_table_mods = on;
+    create type geometry;
+    create function geometry_in(cstring) returns geometry language internal immutable strict as 'byteain';
+    create function geometry_out(geometry) returns cstring language internal immutable strict as 'byteaout';
+    create function geometry_send(geometry) returns bytea language internal immutable strict as 'byteasend';
+    create type geometry (input = geometry_in, output = geometry_out, send = geometry_send, internallength = variable, storage = extended);
+"""
+OF_POSTGIS = """
+    insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+    values (99999, 'postgis', 10, 'public'::regnamespace, false, '3');
+    insert into pg_depend values ('pg_type'::regclass, 'geometry'::regtype, 0, 'pg_extension'::regclass, 99999, 0, 'e');
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_of_postgis", "column_type", "expected"),
+    [(True, "BINARY(67108864)", b"\x01\x00\xff"), (False, "VARCHAR(134217728)", "\\x0100ff")],
+    ids=["of PostGIS", "of somebody else"],
+)
+def test_geometry(
+    bridge: Bridge, user: User, is_of_postgis: bool, column_type: str, expected: bytes | str
+) -> None:
+    bridge.admin.execute(GEOMETRY + (OF_POSTGIS if is_of_postgis else ""))
+    number = bridge.call("upload_query", query="select '\\x0100ff'::geometry as g, array['\\x01'::geometry] as a", table_name="t")
+    assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
+    assert columns(bridge.account, user, "T")["G"].startswith(column_type)
+    [(g, a)] = bridge.results(user, ["G", "A"], "T")
+    assert g == expected and json.loads(a) == ["\\x01"]
