@@ -61,6 +61,8 @@ comment on function snowflake_bridge.grant_usage(text) is
     'API: superuser. Lets a role use the extension: call its public functions, and read its own configurations and uploads.';
 comment on function snowflake_bridge.revoke_usage(text) is
     'API: superuser. Takes back what grant_usage gave.';
+comment on function snowflake_bridge.adopt(boolean) is
+    'API: superuser. Makes a copy of a database an installation of its own; the unfinished uploads that it has brought along are canceled, or, with take_over, sent from here. Returns how many there were.';
 comment on function snowflake_bridge.generate_key_file(boolean) is
     'API: superuser. Makes the file that snowflake_bridge.key_file names, with a new key, and returns its path. With replace_lost also where secrets exist that only a lost file decrypts: each then has to be brought again.';
 comment on function snowflake_bridge.encryption_keys() is

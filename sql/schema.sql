@@ -7,13 +7,19 @@ comment on schema snowflake_bridge is 'Loads finished results into Snowflake. Ma
 set local search_path = snowflake_bridge, pg_temp;
 
 create table snowflake_bridge.installation (
-    singleton  boolean not null default true primary key check (singleton),
-    id         uuid not null default gen_random_uuid(),
-    created_at timestamptz not null default now()
+    singleton         boolean not null default true primary key check (singleton),
+    id                uuid not null default gen_random_uuid(),
+    database_oid      oid not null,
+    system_identifier bigint not null,
+    created_at        timestamptz not null default now()
 );
-insert into snowflake_bridge.installation default values;
+insert into snowflake_bridge.installation (database_oid, system_identifier)
+select d.oid, c.system_identifier from pg_database d, pg_control_system() c where d.datname = current_database();
 comment on table snowflake_bridge.installation is
     'API: private. One row: the identity under which this database writes to a Snowflake stage, so that two databases never meet there. Not dumped: a restored copy is another installation.';
+comment on column snowflake_bridge.installation.database_oid is
+    'The database that it was made for; with system_identifier tells a copy, which sends nothing until adopt() is called.';
+comment on column snowflake_bridge.installation.system_identifier is 'The server that it was made for.';
 
 create table snowflake_bridge.snowflake_configurations (
     id                               uuid not null default gen_random_uuid() primary key,
@@ -72,6 +78,7 @@ comment on column snowflake_bridge.snowflake_configurations.version is
 
 create table snowflake_bridge.watches (
     id                    bigint generated always as identity primary key,
+    installation_id       uuid not null,
     relation              regclass not null unique,
     user_id               text not null,
     owner_oid             oid not null,
@@ -90,6 +97,8 @@ create table snowflake_bridge.watches (
 );
 comment on table snowflake_bridge.watches is
     'API: private. One row per watched relation: its owner (name and OID), which of its columns mean what, and where the results are. Written by watch and unwatch.';
+comment on column snowflake_bridge.watches.installation_id is
+    'The installation in which it was made. Another one than this database''s came with a dump, and so did its uploads.';
 comment on column snowflake_bridge.watches.result_function is
     'The function that gives an execution''s rows, with schema and argument types: text, since pg_upgrade moves no column of type regprocedure.';
 comment on column snowflake_bridge.watches.result_relation is
@@ -98,7 +107,7 @@ comment on column snowflake_bridge.watches.result_relation is
 create table snowflake_bridge.uploads (
     id              bigint generated always as identity primary key,
     upload_id       uuid not null default gen_random_uuid() unique,
-    watch_id        bigint references snowflake_bridge.watches,
+    watch_id        bigint,
     execution_id    text not null,
     user_id         text not null,
     owner_kind      text not null check (owner_kind in ('role', 'jwt')),
@@ -153,7 +162,8 @@ comment on column snowflake_bridge.uploads.manifest is 'The columns and files th
 comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';
 comment on column snowflake_bridge.uploads.staged_claim is 'The claim that put every file into the stage, under its own directory; null if none has.';
 comment on column snowflake_bridge.uploads.staged_for is 'Account and user whose stage that is (id and version of the configuration where only an OAuth token names the user): with another, everything begins anew.';
-comment on column snowflake_bridge.uploads.watch_id is 'Null for upload_query and upload_table, whose rows were read by their caller and wait in the spool.';
+comment on column snowflake_bridge.uploads.watch_id is
+    'The watch, which is never deleted; no foreign key, since pg_restore may bring watches later. Null for upload_query and upload_table, whose rows were read by their caller and wait in the spool.';
 comment on column snowflake_bridge.uploads.out_of_range_count is 'Values that Snowflake cannot hold and that were loaded as NULL or text, as on_out_of_range says.';
 comment on column snowflake_bridge.uploads.clean_up_after is
     'Files of this upload may lie in the stage: once it has ended, they are removed from then on. Null when they have been.';

@@ -7,12 +7,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use pgrx::prelude::*;
-
 use crate::error::{Error, Result};
+use crate::installation::{self, Installation, LIBRARY, Obstacle};
 use crate::source::spooled;
 use crate::worker::registry;
-use crate::{guc, keys, net};
+use crate::{guc, keys, net, tx};
 
 /// A difference from Snowflake's clock that leaves a key pair's token half of its minute.
 const MAX_CLOCK_SECONDS: i64 = 30;
@@ -33,6 +32,7 @@ pub struct Finding {
 pub fn examine(show_paths: bool) -> Result<Vec<Finding>> {
     Ok(vec![
         version()?,
+        installation()?,
         preload()?,
         worker()?,
         worker_slots()?,
@@ -65,15 +65,29 @@ fn finding(
 
 /// A library that is newer than the SQL objects is a half-done upgrade.
 fn version() -> Result<Finding> {
-    const LIBRARY: &str = env!("CARGO_PKG_VERSION");
-    let installed: String = text(
-        "select e.extversion from pg_catalog.pg_extension e where e.extname = 'snowflake_bridge'",
-    )?;
+    let extension = Installation::find()?.map_or_else(String::new, |found| found.version);
+    let is_same = extension == LIBRARY;
+    let mismatch = Obstacle::Version(extension);
     Ok(finding(
         "version",
-        installed == LIBRARY,
-        format!("library {LIBRARY}, extension {installed}"),
-        "Run ALTER EXTENSION snowflake_bridge UPDATE; if the library is the older one, restart the server.",
+        is_same,
+        mismatch.message(),
+        mismatch.hint(),
+    ))
+}
+
+/// A copy sends nothing of what it has brought along.
+fn installation() -> Result<Finding> {
+    let is_copied = installation::is_copied()?;
+    Ok(finding(
+        "installation",
+        !is_copied,
+        if is_copied {
+            Obstacle::Copied.message()
+        } else {
+            "made for this database".to_owned()
+        },
+        Obstacle::Copied.hint(),
     ))
 }
 
@@ -103,19 +117,36 @@ fn worker() -> Result<Finding> {
     let chosen = guc::databases();
     let here = text("select pg_catalog.current_database()::text")?;
     let (ok, detail, hint) = if running {
-        (true, "running", "")
+        (true, "running".to_owned(), "")
     } else if standby {
-        (true, "not running: this is a standby", "")
+        (true, "not running: this is a standby".to_owned(), "")
     } else if !chosen.is_empty() && !chosen.contains(&here) {
         (
             false,
-            "not running: snowflake_bridge.databases leaves this database out",
+            "not running: snowflake_bridge.databases leaves this database out".to_owned(),
             "Add the database to snowflake_bridge.databases, or set it to an empty string for all, and reload.",
+        )
+    } else if registry::is_short_of_processes() {
+        (
+            false,
+            "not running: no background worker process is free".to_owned(),
+            "Raise max_worker_processes in postgresql.conf and restart the server; the worker also starts by itself once \
+             a process is free.",
+        )
+    } else if let Some(failed) = registry::my_slot()
+        .map(|slot| slot.failed_starts)
+        .filter(|failed| *failed > 0)
+    {
+        (
+            false,
+            format!("not running: it has ended soon after its start {failed} times in a row"),
+            "The server log tells why (snowflake_bridge.worker_role must exist, be able to log in and be a superuser). It is \
+             started again with growing delays, at most five minutes; a reload starts it at once.",
         )
     } else {
         (
             false,
-            "not running in this database",
+            "not running in this database".to_owned(),
             "It starts within half a minute of CREATE EXTENSION. If it does not, look at preload and worker_slots, and \
              into the server log.",
         )
@@ -133,7 +164,7 @@ fn worker_slots() -> Result<Finding> {
     let slots: i64 = text("select pg_catalog.current_setting('max_worker_processes')")?
         .parse()
         .unwrap_or(0);
-    let used = Spi::get_one::<i64>(USED)?.unwrap_or(0);
+    let used = tx::read::<i64>(USED, &[])?.unwrap_or(0);
     Ok(finding(
         "worker_slots",
         used < slots,
@@ -320,7 +351,7 @@ fn statement_logging() -> Result<Finding> {
                and pg_catalog.current_setting('log_statement_sample_rate')::float8 > 0
             or s.name = 'log_transaction_sample_rate' and s.setting <> '0'
             or s.name = 'pgaudit.log' and s.setting ~* '(^|,) *(all|read|function)'";
-    let recording: Option<String> = Spi::get_one(RECORDING)?;
+    let recording: Option<String> = tx::read(RECORDING, &[])?;
     Ok(match recording {
         None => finding(
             "statement_logging",
@@ -340,10 +371,10 @@ fn statement_logging() -> Result<Finding> {
 
 /// The one value of a query that always has one.
 fn text(query: &str) -> Result<String> {
-    Spi::get_one(query)?
+    tx::read(query, &[])?
         .ok_or_else(|| Error::missing("the catalog does not tell what check() asks"))
 }
 
 fn truth(query: &str) -> Result<bool> {
-    Ok(Spi::get_one(query)?.unwrap_or(false))
+    Ok(tx::read(query, &[])?.unwrap_or(false))
 }

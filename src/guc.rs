@@ -55,7 +55,14 @@ static ACT_FOR_USERS_ROLES: GucSetting<Option<CString>> =
 /// Defines every setting and reserves the prefix, so that a misspelt name is an error. Called once from `_PG_init`.
 pub fn register() {
     let reload = || GucContext::Sighup;
-    let start = || GucContext::Postmaster;
+    // Settings of the start can be defined at the start only. A backend that loads the library later has no worker to agree
+    // with.
+    // SAFETY: a variable of this process.
+    let is_start = unsafe { pg_sys::process_shared_preload_libraries_in_progress };
+    let start = || match is_start {
+        true => GucContext::Postmaster,
+        false => GucContext::Sighup,
+    };
     let none = GucFlags::default();
     let hidden = GucFlags::SUPERUSER_ONLY;
     let ms = GucFlags::UNIT_MS;

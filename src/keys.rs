@@ -15,7 +15,7 @@ use bridge_core::{ErrorKind, crypto};
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::guc;
+use crate::{guc, tx};
 
 /// The id of an installation's first key.
 const FIRST_ID: u32 = 1;
@@ -122,6 +122,17 @@ pub fn find() -> Result<Option<Rc<Keyring>>> {
         Ok(false) if anything_is_encrypted()? => Err(lost(&path)),
         Ok(false) => Ok(None),
         _ => load().map(Some),
+    }
+}
+
+/// Whether stored secrets can be decrypted, if there are any.
+///
+/// # Errors
+/// As [`find`].
+pub fn usable() -> Result<()> {
+    match anything_is_encrypted()? {
+        true => find().map(drop),
+        false => Ok(()),
     }
 }
 
@@ -304,8 +315,9 @@ fn secrets() -> Result<Vec<Vec<u8>>> {
 }
 
 fn anything_is_encrypted() -> Result<bool> {
-    Ok(
-        Spi::get_one("select exists (select from snowflake_bridge.snowflake_configurations)")?
-            .unwrap_or(true),
-    )
+    Ok(tx::read(
+        "select exists (select from snowflake_bridge.snowflake_configurations)",
+        &[],
+    )?
+    .unwrap_or(true))
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod error;
 mod failpoint;
 mod guc;
+mod installation;
 mod keys;
 mod net;
 mod options;

@@ -5,10 +5,9 @@ use std::ffi::CStr;
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::{guc, sandbox};
+use crate::{guc, sandbox, tx};
 
 /// Name and OID of a role must both match: a role made again under an old name is somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -143,8 +142,10 @@ pub fn role_name(oid: pg_sys::Oid) -> Result<String> {
 
 /// `sub` of PostgREST's `request.jwt.claims`, if there are claims with a subject.
 fn jwt_subject() -> Result<Option<String>> {
-    let claims: Option<String> =
-        Spi::get_one("select nullif(pg_catalog.current_setting('request.jwt.claims', true), '')")?;
+    let claims: Option<String> = tx::read(
+        "select nullif(pg_catalog.current_setting('request.jwt.claims', true), '')",
+        &[],
+    )?;
     let Some(claims) = claims else {
         return Ok(None);
     };

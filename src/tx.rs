@@ -4,6 +4,7 @@
 
 use std::panic::AssertUnwindSafe;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -136,6 +137,46 @@ pub fn with_latest_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     // SAFETY: pushed above.
     unsafe { pg_sys::PopActiveSnapshot() };
     outcome
+}
+
+/// The one value of a query that only reads. pgrx's own `get_one` takes every query for a change: it would use up a
+/// transaction id each time, which a standby cannot even assign.
+///
+/// # Errors
+/// If the query fails, or gives no row.
+pub fn read<T: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<Option<T>> {
+    Ok(Spi::connect(|client| {
+        client.select(query, Some(1), args)?.first().get_one()
+    })?)
+}
+
+/// The two values of a query that only reads; see [`read`].
+///
+/// # Errors
+/// As [`read`].
+pub fn read_two<A: FromDatum + IntoDatum, B: FromDatum + IntoDatum>(
+    query: &str,
+    args: &[DatumWithOid<'_>],
+) -> Result<(Option<A>, Option<B>)> {
+    Ok(Spi::connect(|client| {
+        client.select(query, Some(1), args)?.first().get_two()
+    })?)
+}
+
+/// Refuses what has to write on a server that only replays what another one writes.
+///
+/// # Errors
+/// `25006` on a standby.
+pub fn require_primary(function: &str) -> Result<()> {
+    // SAFETY: a look at shared memory.
+    if unsafe { pg_sys::RecoveryInProgress() } {
+        return Err(Error::user(
+            PgSqlErrorCode::ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            format!("snowflake_bridge.{function}() cannot be called on a standby"),
+        )
+        .hint("Call it on the primary."));
+    }
+    Ok(())
 }
 
 /// Whether the current transaction sees what others commit while it runs.

@@ -3,6 +3,7 @@
 
 mod cancel;
 mod claim;
+mod copied;
 mod history;
 mod leftovers;
 mod missing;
@@ -21,8 +22,10 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::owner::Owner;
 use crate::statement::kept;
+use crate::tx;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
 pub use claim::{Claim, Claimed, Lane, Turn, claim, of_claim};
+pub use copied::{cancel_copied, count_unfinished};
 pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
 pub use missing::{cancel_of_watch, enqueue_missing};
@@ -97,7 +100,7 @@ pub struct Outlook {
 /// If the statement fails.
 pub fn outlook(paused: &[i64]) -> Result<Outlook> {
     // What is queued is due at once.
-    let (seconds, has_cancellations): (Option<f64>, Option<bool>) = Spi::get_two_with_args(
+    let (seconds, has_cancellations): (Option<f64>, Option<bool>) = tx::read_two(
         "select extract(epoch from least( \
              (select now() where exists (select from snowflake_bridge.uploads where state = 'queued')), \
              (select min(next_attempt_at) from snowflake_bridge.uploads where state = 'retry'), \
@@ -189,10 +192,10 @@ pub fn recover(
 /// # Errors
 /// If the statement fails.
 pub fn installation_id() -> Result<Uuid> {
-    Ok(from_pg_uuid(one(
-        "select id from snowflake_bridge.installation",
-        &[],
-    )?))
+    let id = tx::read("select id from snowflake_bridge.installation", &[])?;
+    Ok(from_pg_uuid(id.ok_or_else(|| {
+        Error::missing("the table snowflake_bridge.installation is empty")
+    })?))
 }
 
 fn manifest_json(manifest: &Manifest) -> Result<JsonB> {

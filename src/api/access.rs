@@ -1,10 +1,11 @@
-//! Functions for superusers: who may use the extension.
+//! Functions for superusers: who may use the extension, and what becomes of a copy.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::sandbox;
+use crate::worker::registry::{self, Wake};
+use crate::{installation, sandbox, tx};
 
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn grant_usage(role: &str) -> Result<(), ErrorReport> {
@@ -14,6 +15,15 @@ fn grant_usage(role: &str) -> Result<(), ErrorReport> {
 #[pg_extern(volatile, strict, parallel_unsafe)]
 fn revoke_usage(role: &str) -> Result<(), ErrorReport> {
     Ok(revoke(role)?)
+}
+
+#[pg_extern(volatile, strict, parallel_unsafe)]
+fn adopt(take_over: default!(bool, "false")) -> Result<i64, ErrorReport> {
+    require_superuser()?;
+    tx::require_primary("adopt")?;
+    let unfinished = sandbox::as_extension_owner(|| installation::adopt(take_over))?;
+    registry::wake_at_commit(Wake::NewWorker);
+    Ok(unfinished)
 }
 
 /// What "API: public" marks, and nothing else: functions to call, relations to read without their secrets. Nobody gets
@@ -85,5 +95,5 @@ pub(super) fn require_superuser() -> Result<()> {
 /// Whether the current role is one.
 pub(super) fn is_superuser() -> Result<bool> {
     const IS_SUPERUSER: &str = "select r.rolsuper from pg_catalog.pg_roles r where r.rolname operator(pg_catalog.=) current_user";
-    Ok(Spi::get_one::<bool>(IS_SUPERUSER)?.unwrap_or(false))
+    Ok(tx::read::<bool>(IS_SUPERUSER, &[])?.unwrap_or(false))
 }

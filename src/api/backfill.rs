@@ -8,10 +8,10 @@ use pgrx::{JsonB, default};
 use super::upload::{options, owner_of, resolve_watch};
 use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of};
-use crate::sandbox;
 use crate::uploads::{self, NewUpload};
 use crate::watches::{Watch, column_type};
 use crate::worker::registry::{self, Wake};
+use crate::{sandbox, tx};
 
 /// Rows that are looked at together.
 const BATCH: i64 = 1000;
@@ -30,6 +30,7 @@ fn queue_missing(
     relation: Option<&str>,
     time_column: &str,
 ) -> Result<i64> {
+    tx::require_primary("backfill")?;
     sandbox::require_unrestricted()?;
     let watches = match relation {
         Some(_) => vec![resolve_watch(relation)?],

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::owner::Owner;
 use crate::sandbox::as_extension_owner;
 use crate::worker::registry::{self, Wake};
-use crate::{net, probe, secrets};
+use crate::{net, probe, secrets, tx};
 
 #[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)] // Named arguments in SQL.
@@ -109,6 +109,7 @@ fn delete_config(
     name: default!(Option<&str>, "'default'"),
     user_id: default!(Option<&str>, "NULL"),
 ) -> Result<(), ErrorReport> {
+    tx::require_primary("delete_config")?;
     let owner = Owner::acting_for(user_id)?;
     Ok(as_extension_owner(|| {
         configs::delete(&owner, name.unwrap_or(DEFAULT_NAME))
@@ -191,6 +192,7 @@ fn create(
     verify: Option<bool>,
     user_id: Option<&str>,
 ) -> Result<pgrx::Uuid> {
+    tx::require_primary("create_config")?;
     let owner = Owner::acting_for(user_id)?;
     let name = configs::config_name(name)?;
     let draft = given.complete()?;
@@ -211,6 +213,7 @@ fn update(
     verify: Option<bool>,
     user_id: Option<&str>,
 ) -> Result<()> {
+    tx::require_primary("update_config")?;
     let owner = Owner::acting_for(user_id)?;
     let hosts = net::limits()?.allowed_hosts;
     let (stored, draft) = as_extension_owner(|| {

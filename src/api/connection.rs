@@ -13,7 +13,7 @@ use crate::sandbox::{self, as_extension_owner};
 use crate::tables::{self, Table};
 use crate::uploads::unpack_sqlstate;
 use crate::worker::registry::{self, Wake};
-use crate::{net, secrets};
+use crate::{net, secrets, tx};
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn test_connection(
@@ -132,8 +132,9 @@ fn test_saved(owner: &Owner, name: Option<&str>) -> Result<Row> {
     }
     let stored = as_extension_owner(|| configs::require(owner, name))?;
     let outcome = as_extension_owner(|| stored.open()).and_then(probe::probe);
-    if Spi::get_one(
+    if tx::read(
         "select not pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool",
+        &[],
     )? == Some(true)
     {
         as_extension_owner(|| match &outcome {

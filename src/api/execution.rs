@@ -12,8 +12,8 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
 use crate::owner::Owner;
-use crate::sandbox;
 use crate::watches::column_type;
+use crate::{sandbox, tx};
 
 /// The request. Unknown keys are an error, since one that is misspelt would be lost in silence.
 #[derive(Deserialize)]
@@ -42,6 +42,7 @@ fn create_execution(
 
 /// Inserts as the caller, with the caller's rights and policies.
 fn create(request: Value, relation: Option<&str>) -> Result<String> {
+    tx::require_primary("create_execution")?;
     sandbox::require_unrestricted()?;
     let request: Request = serde_json::from_value(request).map_err(|error| {
         Error::invalid(format!("malformed request: {error}")).hint(

@@ -8,6 +8,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::error::Result;
+use crate::installation::Installation;
 use crate::worker::registry::{self, Live, Wake};
 use crate::{keys, sandbox};
 
@@ -165,12 +166,29 @@ type Status = (
 /// Counts only, over all owners: no row of anybody's is shown.
 fn status() -> Result<Status> {
     let worker = registry::my_worker();
-    let hint = match (registry::is_available(), &worker) {
+    let missing = match (registry::is_available(), &worker) {
         (_, Some(_)) => None,
-        (false, None) => Some("Add snowflake_bridge to shared_preload_libraries and restart the server.".to_owned()),
-        (true, None) => Some("No worker runs for this database: see the server log, snowflake_bridge.databases and max_worker_processes.".to_owned()),
+        (false, None) => Some(
+            "Add snowflake_bridge to shared_preload_libraries and restart the server.".to_owned(),
+        ),
+        (true, None) => {
+            Some("No worker runs for this database: snowflake_bridge.check() tells why.".to_owned())
+        }
     };
     sandbox::as_extension_owner(|| {
+        let mismatch = match Installation::find()? {
+            Some(installation) => installation.mismatch()?,
+            None => None,
+        };
+        let hint = match (missing, mismatch) {
+            (Some(missing), _) => Some(missing),
+            (None, Some(mismatch)) => Some(format!("The worker waits: {}. {}", mismatch.message(), mismatch.hint())),
+            (None, None) if worker.is_some_and(|worker| worker.is_waiting) => Some(
+                "The worker waits: stored secrets cannot be decrypted. To a superuser snowflake_bridge.check() says why."
+                    .to_owned(),
+            ),
+            (None, None) => None,
+        };
         Spi::connect(|client| {
             let rows = client.select(
                 "select current_database()::text, \
@@ -232,5 +250,5 @@ fn private_memory(pid: i32) -> Option<i64> {
 /// Called by the install script: a database that has just got the extension gets a worker when this commits.
 #[pg_extern(volatile, parallel_unsafe)]
 fn notify_launcher() {
-    registry::wake_at_commit(Wake::Launcher);
+    registry::wake_at_commit(Wake::NewWorker);
 }

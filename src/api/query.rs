@@ -14,7 +14,7 @@ use crate::owner::Owner;
 use crate::source::{self, OutOfRange, QueryOptions, spooled};
 use crate::uploads::{self, Spooled};
 use crate::worker::registry::{self, Wake};
-use crate::{client, configs, failpoint, guc, sandbox, watches};
+use crate::{client, configs, failpoint, guc, sandbox, tx, watches};
 
 // In its own words: the query is text, but its bytes are left as they are, which only UTF-8 could be a Rust string of.
 #[pg_extern(sql = "
@@ -34,6 +34,7 @@ fn upload_query(
     options: Option<JsonB>,
     user_id: Option<&str>,
 ) -> Result<i64, ErrorReport> {
+    tx::require_primary("upload_query")?;
     let query = query.ok_or_else(|| Error::invalid("query must not be null"))?;
     let target = Target {
         table_name,
@@ -63,6 +64,7 @@ fn upload_table(
     options: Option<JsonB>,
     user_id: Option<&str>,
 ) -> Result<i64, ErrorReport> {
+    tx::require_primary("upload_table")?;
     let relation = relation.ok_or_else(|| Error::invalid("relation must not be null"))?;
     let (query, name) = whole_relation(relation)?;
     let target = Target {

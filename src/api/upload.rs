@@ -50,6 +50,7 @@ fn cancel_upload(id: i64) -> Result<bool, ErrorReport> {
 /// became of a load that was begun. Of an upload whose rows their caller has read, the files go with it; it may have failed,
 /// since they are kept until then.
 fn cancel(id: i64) -> Result<bool> {
+    tx::require_primary("cancel_upload")?;
     sandbox::require_unrestricted()?;
     require_visible(id)?;
     let (is_canceled, files) = sandbox::as_extension_owner(|| {
@@ -101,6 +102,7 @@ pub fn options(
 }
 
 fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
+    tx::require_primary("upload")?;
     sandbox::require_unrestricted()?;
     let watch = resolve_watch(relation)?;
     let Some((user_id, options)) = read_row(&watch, execution_id)? else {
@@ -154,6 +156,7 @@ fn read_row(
 /// Goes on with the options that the row has now: changing them is what most hints ask for. Only the latest upload of
 /// an execution: an older one would load beside it what it has replaced.
 fn retry(id: i64) -> Result<bool> {
+    tx::require_primary("retry_upload")?;
     sandbox::require_unrestricted()?;
     require_visible(id)?;
     let (watch, execution_id) = sandbox::as_extension_owner(|| {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser, role_name};
 use crate::watches::{Columns, ResultSource, Watch, column_type, qualified_name, trigger_names};
 use crate::worker::registry::{self, Wake};
-use crate::{sandbox, source, uploads};
+use crate::{sandbox, source, tx, uploads};
 
 /// The columns through which application and worker talk: name and type.
 const OUR_COLUMNS: [(&str, &str); 9] = [
@@ -104,6 +104,7 @@ fn start(
     result: &Wanted<'_>,
     finished: Vec<String>,
 ) -> Result<i64> {
+    tx::require_primary("watch")?;
     sandbox::require_unrestricted()?;
     if finished.is_empty() {
         return Err(Error::invalid("finished must name at least one status"));
@@ -140,7 +141,7 @@ fn start(
     check_result(&watch)?;
     watch.id = save(&watch)?;
     create_triggers(&name, &watch)?;
-    registry::wake_at_commit(Wake::Launcher);
+    registry::wake_at_commit(Wake::NewWorker);
     Ok(watch.id)
 }
 
@@ -163,8 +164,10 @@ fn save(watch: &Watch) -> Result<i64> {
     sandbox::as_extension_owner(|| {
         Ok(Spi::get_one_with_args::<i64>(
             "insert into snowflake_bridge.watches as w (relation, user_id, owner_oid, act_for_users, finished, execution_id_column, \
-                 status_column, user_id_column, result_rows_column, result_columns_column, result_function, result_relation) \
-             values ($1::pg_catalog.regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::pg_catalog.regclass) \
+                 status_column, user_id_column, result_rows_column, result_columns_column, result_function, result_relation, \
+                 installation_id) \
+             select $1::pg_catalog.regclass, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::pg_catalog.regclass, i.id \
+             from snowflake_bridge.installation i \
              on conflict (relation) do update set is_active = true, user_id = excluded.user_id, owner_oid = excluded.owner_oid, \
                  act_for_users = excluded.act_for_users, finished = excluded.finished, \
                  execution_id_column = excluded.execution_id_column, status_column = excluded.status_column, \
@@ -192,6 +195,7 @@ fn save(watch: &Watch) -> Result<i64> {
 }
 
 fn stop(relation: &str) -> Result<bool> {
+    tx::require_primary("unwatch")?;
     sandbox::require_unrestricted()?;
     let oid = existing(relation)?;
     let name = qualified_name(oid)?.ok_or_else(|| Error::missing("the relation was dropped"))?;

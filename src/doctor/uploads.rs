@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 use super::{Finding, finding};
 use crate::error::Result;
+use crate::tx;
 use crate::watches::trigger_names;
 
 /// A queue whose oldest upload is due for longer does not move.
@@ -99,7 +100,7 @@ pub(super) fn credentials() -> Result<Finding> {
 
 /// Whether what is due is begun.
 pub(super) fn queue() -> Result<Finding> {
-    let (waiting, slow) = Spi::get_two_with_args::<i64, bool>(
+    let (waiting, slow) = tx::read_two::<i64, bool>(
         "select pg_catalog.count(*),
                 coalesce(pg_catalog.min(u.next_attempt_at) < pg_catalog.clock_timestamp() - $1::interval, false)
            from snowflake_bridge.uploads u where u.state in ('queued', 'retry')",
@@ -122,5 +123,5 @@ pub(super) fn queue() -> Result<Finding> {
 }
 
 fn count(query: &str) -> Result<i64> {
-    Ok(Spi::get_one(query)?.unwrap_or(0))
+    Ok(tx::read(query, &[])?.unwrap_or(0))
 }

@@ -76,7 +76,8 @@ pub struct Turn {
 }
 
 /// Takes the first due upload of the next lane that has one. The attempt is counted here, and committed before the row is
-/// touched. An execution whose earlier upload has not ended waits, so that its rows are replaced in order.
+/// touched. An execution whose earlier upload has not ended waits, so that its rows are replaced in order. What a
+/// dump has brought from another installation waits until it is adopted.
 ///
 /// # Errors
 /// If the statement fails.
@@ -149,6 +150,8 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
                          and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
                    and (u.crash_count = 0 or $10) \
                    and u.id not in (table waiting) \
+                   and (u.watch_id is null or exists (select from snowflake_bridge.watches w \
+                       join snowflake_bridge.installation i on i.id = w.installation_id where w.id = u.watch_id)) \
                  order by u.next_attempt_at, u.id limit 1 for update skip locked) d \
              left join snowflake_bridge.watches w on w.id = d.watch_id \
              left join snowflake_bridge.snowflake_configurations f on o.id is null \

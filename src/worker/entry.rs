@@ -1,6 +1,9 @@
 //! The process of one database's worker: how it begins, when there is nothing for it to do, and how it ends.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -8,12 +11,20 @@ use pgrx::prelude::*;
 use super::reader;
 use super::registry::{self, WorkerState};
 use super::service::{self, Service};
-use super::signals;
+use super::{activity, signals, vacancy};
 use crate::error::{Result, log_error, log_message};
-use crate::{guc, keys, timer, tx};
+use crate::installation::Installation;
+use crate::{guc, keys, net, timer, tx};
 
 /// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
 const LOCK_CLASS: u16 = 0x5342;
+/// Between two attempts to read our tables while somebody keeps them locked.
+const LOCKED_DELAY: Duration = Duration::from_millis(250);
+
+thread_local! {
+    /// What others are told when this worker is gone.
+    static LEAVES_AS: Cell<WorkerState> = const { Cell::new(WorkerState::LeftCleanly) };
+}
 
 #[pg_guard]
 #[unsafe(no_mangle)]
@@ -24,20 +35,38 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
     // SAFETY: a callback of this library, which stays loaded until the process has gone.
     unsafe { pg_sys::before_shmem_exit(Some(at_exit), pg_sys::Datum::from(0)) };
 
-    if !has_extension() {
-        registry::leave_worker(WorkerState::NoExtension);
-        return;
-    }
     if !take_lock() {
         // Another worker serves this database; the launcher looks again later.
         return;
     }
     // SAFETY: variables of this process.
-    let (pid, now) = unsafe { (pg_sys::MyProcPid, pg_sys::GetCurrentTimestamp()) };
-    let (before, stuck_at) = registry::enter_worker(pid, now);
+    let (pid, now, database) = unsafe {
+        (
+            pg_sys::MyProcPid,
+            pg_sys::GetCurrentTimestamp(),
+            pg_sys::MyDatabaseId,
+        )
+    };
+    let Some((before, stuck_at)) = registry::enter_worker(pid, now) else {
+        log_message("snowflake_bridge: too many databases have workers; this one gets none");
+        return;
+    };
+    if vacancy::is_vacated(database) {
+        LEAVES_AS.set(before);
+        return;
+    }
     keys::keep();
     let service = settle_session("snowflake_bridge worker")
-        .and_then(|()| Service::start(before == WorkerState::LeftCleanly, stuck_at));
+        .and_then(|()| patiently(Installation::find))
+        .and_then(|found| {
+            let installation = found.unwrap_or_else(|| end_without_extension());
+            // Whatever else waits for a process may be started now.
+            registry::wake_launcher();
+            wait_for_obstacles(installation)
+        })
+        .and_then(|installation| {
+            Service::start(installation, before == WorkerState::LeftCleanly, stuck_at)
+        });
     match service {
         Ok(mut service) => {
             log_message("snowflake_bridge: worker started");
@@ -51,6 +80,45 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
     }
 }
 
+/// Waits until nothing keeps the worker from sending, and says once what does.
+fn wait_for_obstacles(mut installation: Installation) -> Result<Installation> {
+    let mut said = String::new();
+    while let Some(obstacle) = patiently(|| installation.obstacle())? {
+        let message = obstacle.message();
+        if message != said {
+            log_message(&format!(
+                "snowflake_bridge: the worker waits: {message}. {}",
+                obstacle.hint()
+            ));
+            said = message;
+        }
+        registry::set_waiting(true);
+        activity::running("snowflake_bridge: waiting; check() tells for what");
+        net::sleep(guc::poll_interval());
+        signals::reload_if_asked();
+        installation = found_or_end()?;
+    }
+    registry::set_waiting(false);
+    Ok(installation)
+}
+
+/// Runs `work` in a transaction, as soon as nobody keeps our tables locked: an open DROP EXTENSION, say, that may yet be
+/// rolled back. Such a statement may in turn wait for a watched table that is being read.
+fn patiently<T>(work: impl Fn() -> Result<T>) -> Result<T> {
+    loop {
+        match tx::transaction(&work) {
+            Err(error)
+                if error.sqlstate_and_hint().0 == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE =>
+            {
+                activity::running("snowflake_bridge: waiting for a lock on its tables");
+                reader::make_way();
+                net::sleep(LOCKED_DELAY);
+            }
+            result => return result,
+        }
+    }
+}
+
 /// An orderly end, by SIGTERM or an ERROR: what was in flight is not to blame. A process that is killed never gets here.
 #[pg_guard]
 unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
@@ -60,7 +128,7 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
     }) {
         reader::end_all();
         registry::leave_stuck(timer::stuck_at());
-        registry::leave_worker(WorkerState::LeftCleanly);
+        registry::leave_worker(LEAVES_AS.get());
         service::close_sessions();
     }
 }
@@ -87,21 +155,38 @@ pub(super) fn settle_session(application_name: &str) -> Result<()> {
     })
 }
 
-/// Ends this process with an error if the catalog cannot be read: the launcher then starts another one later.
-fn has_extension() -> bool {
-    let found = tx::transaction(|| {
-        Ok(Spi::get_one::<bool>(
-            "select exists (select from pg_catalog.pg_extension where extname = 'snowflake_bridge')",
-        )?)
-    });
-    match found {
-        Ok(found) => found == Some(true),
-        Err(error) => {
-            log_error("snowflake_bridge: cannot look for the extension", &error);
-            // SAFETY: ends this process in order.
-            unsafe { pg_sys::proc_exit(1) };
-        }
+/// The installation of this database, while it has one.
+///
+/// # Errors
+/// If the catalog cannot be read.
+fn found_or_end() -> Result<Installation> {
+    Ok(patiently(Installation::find)?.unwrap_or_else(|| {
+        log_message("snowflake_bridge: the extension was dropped; worker ends");
+        end_without_extension()
+    }))
+}
+
+/// Without the extension there is nothing to do; CREATE EXTENSION brings another worker.
+fn end_without_extension() -> ! {
+    LEAVES_AS.set(WorkerState::NoExtension);
+    // SAFETY: ends this process in order.
+    unsafe { pg_sys::proc_exit(0) };
+}
+
+/// Ends this process if the extension was dropped, made anew, updated or adopted: what is in flight belongs to the
+/// installation that was, and its numbers mean nothing in another one.
+///
+/// # Errors
+/// If the catalog cannot be read.
+pub(super) fn end_unless_same(installation: &Installation) -> Result<()> {
+    if found_or_end()? != *installation {
+        log_message("snowflake_bridge: the extension has changed; the worker starts anew");
+        // SAFETY: a variable of this process.
+        registry::want_worker(unsafe { pg_sys::MyDatabaseId });
+        // SAFETY: ends this process in order.
+        unsafe { pg_sys::proc_exit(0) };
     }
+    Ok(())
 }
 
 /// One worker per database, whatever started it. Held until the process ends.
@@ -120,15 +205,5 @@ fn take_lock() -> bool {
         let result = pg_sys::LockAcquire(&raw mut tag, pg_sys::ExclusiveLock as i32, true, true);
         pg_sys::CommitTransactionCommand();
         result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
-    }
-}
-
-/// After DROP EXTENSION there is nothing left to do here; CREATE EXTENSION brings another worker.
-pub(super) fn end_if_dropped() {
-    if !has_extension() {
-        log_message("snowflake_bridge: the extension was dropped; worker ends");
-        registry::leave_worker(WorkerState::NoExtension);
-        // SAFETY: ends this process in order.
-        unsafe { pg_sys::proc_exit(0) };
     }
 }

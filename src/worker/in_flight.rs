@@ -9,7 +9,6 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-use super::entry::end_if_dropped;
 use super::registry::{self, Live};
 use super::runner::Canceler;
 use super::verdict::{next_state, record_failure};
@@ -152,7 +151,6 @@ fn end_unrecorded(id: i64, error: &Error) -> ! {
         &format!("snowflake_bridge: cannot record the end of upload {id}; the worker starts anew"),
         error,
     );
-    end_if_dropped();
     // SAFETY: ends this process in order.
     unsafe { pg_sys::proc_exit(1) };
 }

@@ -12,18 +12,40 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::registry::{self, WorkerState};
-use super::signals;
+use super::{signals, vacancy};
 use crate::error::log_message;
 use crate::{guc, net, tx};
 
 /// Between two looks at the list of databases; CREATE EXTENSION wakes the launcher earlier.
 const SCAN_INTERVAL: Duration = Duration::from_secs(30);
-/// Wait before a worker that ended with an error is started again.
+/// Wait before a worker that ended by itself is started again, and before another look for a free process.
 const RESTART_DELAY: Duration = Duration::from_secs(5);
+/// The wait doubles with every start that fails, up to this.
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(300);
+/// A worker that ends before it has run so long has failed to start.
+const HEALTHY: Duration = Duration::from_secs(10);
+/// Workers at once of which it is not known yet whether their database has the extension: many databases without it must
+/// not take all processes of the server.
+const MAX_PROBES: usize = 2;
 
+/// What the launcher knows of a database.
 struct Worker {
     handle: DynamicBackgroundWorker,
     started: Instant,
+    /// How often in a row a worker ended soon after its start.
+    failed_starts: u32,
+    state: State,
+}
+
+#[derive(PartialEq, Eq)]
+enum State {
+    /// Started, and not yet heard of.
+    Starting,
+    Running,
+    /// It ended, and another one is due then.
+    Ended(Instant),
+    /// There is nothing to do in its database.
+    NoExtension,
 }
 
 #[pg_guard]
@@ -35,10 +57,12 @@ pub extern "C-unwind" fn snowflake_bridge_launcher_main(_argument: pg_sys::Datum
     registry::enter_launcher();
 
     let mut workers: HashMap<pg_sys::Oid, Worker> = HashMap::new();
-    let mut registration_failed = false;
+    let mut was_short = false;
     loop {
-        signals::reload_if_asked();
-        let look_again = registry::take_rescan();
+        if signals::reload_if_asked() {
+            // Whoever mended something need not wait.
+            workers.retain(|_, worker| matches!(worker.state, State::Starting | State::Running));
+        }
         let databases = match tx::transaction(databases) {
             Ok(databases) => databases,
             Err(error) => {
@@ -47,66 +71,126 @@ pub extern "C-unwind" fn snowflake_bridge_launcher_main(_argument: pg_sys::Datum
                 continue;
             }
         };
-        registry::retain(&databases.iter().map(|(oid, _)| *oid).collect::<Vec<_>>());
+        end_others(&databases);
         workers.retain(|oid, _| databases.iter().any(|(known, _)| known == oid));
-        let mut all_registered = true;
-        for (oid, name) in databases {
-            if !needs_worker(oid, workers.get(&oid), look_again) {
-                continue;
-            }
-            match start(oid, &name) {
-                Some(handle) => {
-                    workers.insert(
-                        oid,
-                        Worker {
-                            handle,
-                            started: Instant::now(),
-                        },
-                    );
-                }
-                None => all_registered = false,
-            }
-        }
-        if !all_registered && !registration_failed {
+        let is_short = !start_due(&databases, &mut workers);
+        if is_short && !was_short {
             log_message(
                 "snowflake_bridge: no free background worker slot; raise max_worker_processes (one for the launcher and one for each database)",
             );
         }
-        registration_failed = !all_registered;
-        net::sleep(if workers.values().any(is_waiting_for_restart) {
+        registry::set_short_of_processes(is_short);
+        was_short = is_short;
+        net::sleep(if is_short {
             RESTART_DELAY
         } else {
-            SCAN_INTERVAL
+            until_next_start(&workers)
         });
     }
 }
 
-fn is_running(worker: &Worker) -> bool {
-    match worker.handle.pid() {
-        Ok(_) => true,
-        Err(status) => matches!(status, BackgroundWorkerStatus::NotYetStarted),
+/// Workers of databases that are not to have one any more, by `snowflake_bridge.databases` for instance.
+fn end_others(databases: &[(pg_sys::Oid, String)]) {
+    let oids: Vec<_> = databases.iter().map(|(oid, _)| *oid).collect();
+    for pid in registry::retain(&oids) {
+        // SAFETY: a signal to a process of ours: it takes its pid off the registry before it ends.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
     }
 }
 
-fn is_waiting_for_restart(worker: &Worker) -> bool {
-    !is_running(worker)
+/// Starts every worker that is due. Returns whether there was a process for each.
+fn start_due(
+    databases: &[(pg_sys::Oid, String)],
+    workers: &mut HashMap<pg_sys::Oid, Worker>,
+) -> bool {
+    for (oid, worker) in workers.iter_mut() {
+        worker.look(*oid);
+    }
+    for (oid, name) in databases {
+        // One that an earlier launcher started may still run.
+        if vacancy::is_vacated(*oid) || registry::worker_state(*oid) == WorkerState::Running {
+            continue;
+        }
+        let probes = workers
+            .values()
+            .filter(|worker| {
+                // One that waits for a lock on its database does not hold up the others.
+                worker.state == State::Starting && worker.started.elapsed() < HEALTHY
+            })
+            .count();
+        if probes >= MAX_PROBES {
+            // Whatever a probe finds wakes the launcher.
+            break;
+        }
+        let known = workers.get(oid);
+        let is_due = match known.map(|worker| &worker.state) {
+            None => true,
+            Some(State::Starting | State::Running) => false,
+            Some(State::Ended(due)) => *due <= Instant::now() || registry::take_wanted(*oid),
+            Some(State::NoExtension) => registry::take_wanted(*oid),
+        };
+        if !is_due {
+            continue;
+        }
+        let failed_starts = known.map_or(0, |worker| worker.failed_starts);
+        let Some(handle) = start(*oid, name) else {
+            return false;
+        };
+        workers.insert(
+            *oid,
+            Worker {
+                handle,
+                started: Instant::now(),
+                failed_starts,
+                state: State::Starting,
+            },
+        );
+    }
+    true
 }
 
-fn needs_worker(oid: pg_sys::Oid, worker: Option<&Worker>, look_again: bool) -> bool {
-    // One that an earlier launcher started may still run.
-    if registry::worker_state(oid) == WorkerState::Running {
-        return false;
+fn until_next_start(workers: &HashMap<pg_sys::Oid, Worker>) -> Duration {
+    let now = Instant::now();
+    workers
+        .values()
+        .filter_map(|worker| match worker.state {
+            State::Ended(due) => Some(due.saturating_duration_since(now)),
+            _ => None,
+        })
+        .fold(SCAN_INTERVAL, Duration::min)
+}
+
+impl Worker {
+    /// Learns what has become of it.
+    fn look(&mut self, database: pg_sys::Oid) {
+        if !matches!(self.state, State::Starting | State::Running) {
+            return;
+        }
+        if matches!(
+            self.handle.pid(),
+            Ok(_) | Err(BackgroundWorkerStatus::NotYetStarted)
+        ) {
+            if registry::worker_state(database) == WorkerState::Running {
+                self.state = State::Running;
+            }
+            return;
+        }
+        if registry::worker_state(database) == WorkerState::NoExtension {
+            registry::forget(database);
+            self.failed_starts = 0;
+            self.state = State::NoExtension;
+            return;
+        }
+        self.failed_starts = if self.started.elapsed() < HEALTHY {
+            self.failed_starts.saturating_add(1)
+        } else {
+            0
+        };
+        registry::set_failed_starts(database, self.failed_starts);
+        let delay =
+            RESTART_DELAY * 2_u32.saturating_pow(self.failed_starts.saturating_sub(1).min(16));
+        self.state = State::Ended(Instant::now() + delay.min(MAX_RESTART_DELAY));
     }
-    let Some(worker) = worker else {
-        return true;
-    };
-    if is_running(worker) {
-        return false;
-    }
-    if registry::worker_state(oid) == WorkerState::NoExtension {
-        return look_again;
-    }
-    worker.started.elapsed() >= RESTART_DELAY
 }
 
 fn start(oid: pg_sys::Oid, name: &str) -> Option<DynamicBackgroundWorker> {

@@ -9,7 +9,7 @@ use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
-use super::registry;
+use super::activity;
 use crate::error::{Error, Result, log_error};
 use crate::timer::{Limited, Purpose, limited};
 use crate::watches::Watch;
@@ -64,7 +64,7 @@ pub fn run() -> Result<bool> {
         if PAUSED.with_borrow(|paused| paused.contains_key(&watch_id)) {
             continue;
         }
-        registry::report_running(&format!(
+        activity::running(&format!(
             "snowflake_bridge: status of upload {}",
             mirror.upload
         ));

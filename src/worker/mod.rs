@@ -1,8 +1,10 @@
 //! The background worker: one launcher for the server, one worker for each database that has the extension, and
 //! readers for results that take long to read.
 
+mod activity;
 mod begin;
 mod cleaning;
+mod database_ddl;
 mod entry;
 mod events;
 mod in_flight;
@@ -18,6 +20,7 @@ mod signals;
 #[cfg(feature = "failpoints")]
 mod steps;
 mod turns;
+mod vacancy;
 mod verdict;
 mod witness;
 
@@ -29,7 +32,7 @@ use pgrx::pg_sys;
 /// Long enough not to turn a persistent fault into a load, short enough not to be noticed after a passing one.
 const LAUNCHER_RESTART: Duration = Duration::from_secs(10);
 
-/// Registers the launcher and reserves shared memory. Does nothing unless the postmaster is preloading libraries: a
+/// Registers the launcher, reserves shared memory and installs the hook on statements about databases. Does nothing unless the postmaster is preloading libraries: a
 /// library that a backend loads later can do neither.
 #[allow(unsafe_code)]
 pub fn register() {
@@ -44,6 +47,8 @@ pub fn register() {
         return;
     }
     registry::register();
+    vacancy::register();
+    database_ddl::install_hook();
     BackgroundWorkerBuilder::new("snowflake_bridge launcher")
         .set_type("snowflake_bridge launcher")
         .set_library("snowflake_bridge")

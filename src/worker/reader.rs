@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reading::{self, Read};
 use super::registry::{self, Live};
-use super::{entry, signals, witness};
+use super::{activity, entry, signals, witness};
 use crate::error::{Error, Result, log_error};
 use crate::source::spooled;
 use crate::uploads::{self, Claim, Claimed};
@@ -99,12 +99,23 @@ pub(super) fn ended() -> Vec<Claim> {
 /// Tells the reader of a claim to end; it is among the [`ended`] once it has.
 pub(super) fn end(claim: Claim) {
     RUNNING.with_borrow(|running| {
-        // One that has not begun yet is told at the next look.
-        if let Some(Ok(pid)) = running.get(&claim).map(DynamicBackgroundWorker::pid) {
-            // SAFETY: a signal to a process of ours, which PostgreSQL says is running.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
+        if let Some(reader) = running.get(&claim) {
+            tell_to_end(reader);
         }
     });
+}
+
+/// Tells all readers the same: somebody wants what they have locked.
+pub(super) fn make_way() {
+    RUNNING.with_borrow(|running| running.values().for_each(tell_to_end));
+}
+
+/// One that has not begun yet is told at the next look.
+fn tell_to_end(reader: &DynamicBackgroundWorker) {
+    if let Ok(pid) = reader.pid() {
+        // SAFETY: a signal to a process of ours, which PostgreSQL says is running.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
 }
 
 /// Ends every reader: nobody is left for whom they read.
@@ -270,7 +281,7 @@ fn work(task: Task) -> Result<()> {
         return Ok(());
     };
     witness::begin(&spool_root, Some(upload.id))?;
-    registry::report_running(&format!("snowflake_bridge: reading upload {}", upload.id));
+    activity::running(&format!("snowflake_bridge: reading upload {}", upload.id));
     let last = Cell::new(None::<Instant>);
     let read = reading::read_all(&upload, &spool_root, &|rows| {
         if last

@@ -25,8 +25,8 @@ static REGISTRY: PgLwLock<Registry> = unsafe {
 #[derive(Clone, Copy)]
 struct Registry {
     launcher: usize,
-    /// Set by CREATE EXTENSION: databases that had none must be looked at again.
-    rescan: bool,
+    /// The launcher found no process for a worker.
+    short_of_processes: bool,
     workers: [WorkerSlot; MAX_DATABASES],
     live: [Live; MAX_LIVE],
 }
@@ -35,7 +35,7 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             launcher: 0,
-            rescan: false,
+            short_of_processes: false,
             workers: [WorkerSlot::default(); MAX_DATABASES],
             live: [Live::default(); MAX_LIVE],
         }
@@ -54,8 +54,14 @@ pub struct WorkerSlot {
     pub started_at: i64,
     /// Seconds by which this machine's clock was ahead of Snowflake's when that last answered.
     pub clock_ahead: Option<i64>,
+    /// Something keeps it from sending anything.
+    pub is_waiting: bool,
+    /// How often in a row a worker has ended soon after its start.
+    pub failed_starts: u32,
     latch: usize,
     state: WorkerState,
+    /// A worker is to be started at once, whatever became of the one before it.
+    is_wanted: bool,
     /// What ended the worker before, if it would not end itself.
     stuck_at: Option<Purpose>,
 }
@@ -88,10 +94,15 @@ thread_local! {
     static PRELOADED: Cell<bool> = const { Cell::new(false) };
 }
 
-#[derive(Clone, Copy)]
+/// Whom a commit wakes. Who comes later in this list does for all before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wake {
+    /// The worker of this database: something is due.
     Worker,
+    /// The launcher: there may be another database.
     Launcher,
+    /// The launcher: this database wants a worker, which then looks at the queue by itself.
+    NewWorker,
 }
 
 /// Reserves the shared memory. Only in the postmaster, while it loads its preloaded libraries.
@@ -114,10 +125,7 @@ pub fn wake_at_commit(wake: Wake) {
         // SAFETY: a callback that lives as long as the library, which is never unloaded.
         unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut()) };
     }
-    // CREATE EXTENSION may enqueue as well; the launcher then starts a worker, which looks at the queue by itself.
-    if !matches!(WAKE_AT_COMMIT.get(), Some(Wake::Launcher)) {
-        WAKE_AT_COMMIT.set(Some(wake));
-    }
+    WAKE_AT_COMMIT.set(WAKE_AT_COMMIT.get().max(Some(wake)));
 }
 
 #[pg_guard]
@@ -128,7 +136,11 @@ unsafe extern "C-unwind" fn at_transaction_end(
     match event {
         pg_sys::XactEvent::XACT_EVENT_COMMIT => match WAKE_AT_COMMIT.take() {
             Some(Wake::Worker) => wake_worker(),
-            Some(Wake::Launcher) => wake_launcher(true),
+            Some(Wake::Launcher) => wake_launcher(),
+            Some(Wake::NewWorker) => {
+                want_worker(my_database());
+                wake_worker();
+            }
             None => {}
         },
         // A prepared transaction is found by the poll: nothing of ours runs when it is committed.
@@ -144,24 +156,21 @@ pub fn wake_worker() {
     if !is_available() {
         return;
     }
-    let database = my_database();
-    let latch = REGISTRY
-        .share()
-        .workers
-        .iter()
-        .find(|slot| slot.database == database && slot.latch != 0)
-        .map(|slot| slot.latch);
-    set_latch(latch.unwrap_or(0));
+    if let Some(worker) = my_worker() {
+        set_latch(worker.latch);
+    }
 }
 
-/// Wakes the launcher; with `rescan`, to look again at databases that had no extension.
-pub fn wake_launcher(rescan: bool) {
-    if !is_available() {
-        return;
-    }
-    let mut registry = REGISTRY.exclusive();
-    registry.rescan |= rescan;
-    set_latch(registry.launcher);
+/// Wakes the launcher: there is something to look at.
+pub(super) fn wake_launcher() {
+    let launcher = REGISTRY.share().launcher;
+    set_latch(launcher);
+}
+
+/// Has the launcher start a worker for this database at once, if it may have one.
+pub(super) fn want_worker(database: pg_sys::Oid) {
+    update_slot(database, |slot| slot.is_wanted = true);
+    wake_launcher();
 }
 
 fn set_latch(address: usize) {
@@ -187,43 +196,56 @@ pub fn enter_launcher() {
     REGISTRY.exclusive().launcher = my_latch();
 }
 
-/// Whether databases without the extension must be looked at again. Asking resets it.
-pub fn take_rescan() -> bool {
-    std::mem::take(&mut REGISTRY.exclusive().rescan)
+/// Whether the launcher lacks processes for workers: that `max_worker_processes` is too small.
+pub fn is_short_of_processes() -> bool {
+    is_available() && REGISTRY.share().short_of_processes
 }
 
-/// Enters this process as the worker of its database. Returns how the one before it left, and what it could not end.
-pub fn enter_worker(pid: i32, started_at: i64) -> (WorkerState, Option<Purpose>) {
-    let mut stuck_at = None;
-    let before = update_slot(|slot| {
-        let before = slot.state;
-        stuck_at = slot.stuck_at.take();
+pub(super) fn set_short_of_processes(is_short: bool) {
+    REGISTRY.exclusive().short_of_processes = is_short;
+}
+
+/// Whether a worker was wanted for this database since this was asked the last time.
+pub(super) fn take_wanted(database: pg_sys::Oid) -> bool {
+    REGISTRY
+        .exclusive()
+        .workers
+        .iter_mut()
+        .find(|slot| slot.database == database)
+        .is_some_and(|slot| std::mem::take(&mut slot.is_wanted))
+}
+
+/// Enters this process as the worker of its database. Returns how the one before it left, and what it could
+/// not end; `None` if no place is left.
+pub(super) fn enter_worker(pid: i32, started_at: i64) -> Option<(WorkerState, Option<Purpose>)> {
+    update_slot(my_database(), |slot| {
         slot.pid = pid;
         slot.started_at = started_at;
         slot.latch = my_latch();
-        slot.state = WorkerState::Running;
-        before
-    });
-    (before, stuck_at)
+        slot.is_waiting = false;
+        let before = std::mem::replace(&mut slot.state, WorkerState::Running);
+        (before, slot.stuck_at.take())
+    })
 }
 
 /// Leaves word for the next worker of what this one could not end.
-pub fn leave_stuck(stuck_at: Option<Purpose>) {
-    update_slot(|slot| {
-        slot.stuck_at = stuck_at;
-        slot.state
-    });
+pub(super) fn leave_stuck(stuck_at: Option<Purpose>) {
+    update_slot(my_database(), |slot| slot.stuck_at = stuck_at);
+}
+
+/// Notes whether something keeps the worker of this database from sending anything.
+pub(super) fn set_waiting(is_waiting: bool) {
+    update_slot(my_database(), |slot| slot.is_waiting = is_waiting);
 }
 
 /// Notes why the worker of this database is not there any more.
-pub fn leave_worker(state: WorkerState) {
-    update_slot(|slot| {
+pub(super) fn leave_worker(state: WorkerState) {
+    let database = my_database();
+    update_slot(database, |slot| {
         slot.pid = 0;
         slot.latch = 0;
         slot.state = state;
-        slot.state
     });
-    let database = my_database();
     for live in &mut REGISTRY.exclusive().live {
         if live.database == database {
             *live = Live::default();
@@ -231,8 +253,13 @@ pub fn leave_worker(state: WorkerState) {
     }
 }
 
-fn update_slot(change: impl FnOnce(&mut WorkerSlot) -> WorkerState) -> WorkerState {
-    let database = my_database();
+/// Notes how often in a row a worker of this database has ended soon after its start.
+pub(super) fn set_failed_starts(database: pg_sys::Oid, failed_starts: u32) {
+    update_slot(database, |slot| slot.failed_starts = failed_starts);
+}
+
+/// Changes the slot of a database, which gets one if it has none; `None` if no slot is free.
+fn update_slot<T>(database: pg_sys::Oid, change: impl FnOnce(&mut WorkerSlot) -> T) -> Option<T> {
     let mut registry = REGISTRY.exclusive();
     let position = registry
         .workers
@@ -244,27 +271,35 @@ fn update_slot(change: impl FnOnce(&mut WorkerSlot) -> WorkerState) -> WorkerSta
                 .iter()
                 .position(|slot| slot.database == pg_sys::InvalidOid)
         });
-    match position.and_then(|position| registry.workers.get_mut(position)) {
-        Some(slot) => {
-            slot.database = database;
-            change(slot)
-        }
-        None => WorkerState::Unknown,
-    }
+    let slot = registry.workers.get_mut(position?)?;
+    slot.database = database;
+    Some(change(slot))
 }
 
 /// Notes how this machine's clock stands to Snowflake's.
-pub fn note_clock(ahead: i64) {
-    update_slot(|slot| {
-        slot.clock_ahead = Some(ahead);
-        slot.state
-    });
+pub(super) fn note_clock(ahead: i64) {
+    update_slot(my_database(), |slot| slot.clock_ahead = Some(ahead));
 }
 
-/// Frees the slots of databases that are gone.
-pub fn retain(databases: &[pg_sys::Oid]) {
+/// Frees the slots of all databases but these. Returns the workers that still run there.
+pub(super) fn retain(databases: &[pg_sys::Oid]) -> Vec<i32> {
+    let mut running = Vec::new();
     for slot in &mut REGISTRY.exclusive().workers {
         if slot.database != pg_sys::InvalidOid && !databases.contains(&slot.database) {
+            if slot.pid == 0 {
+                *slot = WorkerSlot::default();
+            } else {
+                running.push(slot.pid);
+            }
+        }
+    }
+    running
+}
+
+/// Frees the slot of a database that does not have the extension, unless it has got it since.
+pub(super) fn forget(database: pg_sys::Oid) {
+    for slot in &mut REGISTRY.exclusive().workers {
+        if slot.database == database && slot.pid == 0 && !slot.is_wanted {
             *slot = WorkerSlot::default();
         }
     }
@@ -272,25 +307,33 @@ pub fn retain(databases: &[pg_sys::Oid]) {
 
 /// The state of the worker of `database`, as the launcher needs it.
 pub fn worker_state(database: pg_sys::Oid) -> WorkerState {
+    slot_of(database).map_or(WorkerState::Unknown, |slot| slot.state)
+}
+
+/// What is known of this database's workers.
+pub fn my_slot() -> Option<WorkerSlot> {
+    slot_of(my_database())
+}
+
+/// The running worker of this database.
+pub fn my_worker() -> Option<WorkerSlot> {
+    worker_of(my_database())
+}
+
+/// The running worker of a database.
+pub(super) fn worker_of(database: pg_sys::Oid) -> Option<WorkerSlot> {
+    slot_of(database).filter(|slot| slot.pid != 0)
+}
+
+fn slot_of(database: pg_sys::Oid) -> Option<WorkerSlot> {
+    if !is_available() {
+        return None;
+    }
     REGISTRY
         .share()
         .workers
         .iter()
         .find(|slot| slot.database == database)
-        .map_or(WorkerState::Unknown, |slot| slot.state)
-}
-
-/// The running worker of this database.
-pub fn my_worker() -> Option<WorkerSlot> {
-    if !is_available() {
-        return None;
-    }
-    let database = my_database();
-    REGISTRY
-        .share()
-        .workers
-        .iter()
-        .find(|slot| slot.database == database && slot.pid != 0)
         .copied()
 }
 
@@ -334,14 +377,4 @@ pub fn live_progress() -> Vec<Live> {
         .filter(|entry| entry.upload != 0 && entry.database == database)
         .copied()
         .collect()
-}
-
-/// Shows in `pg_stat_activity` what this process does.
-pub fn report_running(what: &str) {
-    if let Ok(text) = std::ffi::CString::new(what) {
-        // SAFETY: PostgreSQL copies the text.
-        unsafe {
-            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, text.as_ptr())
-        };
-    }
 }

@@ -1,5 +1,4 @@
 //! The worker of one database: its life, and its loop. It holds no transaction, snapshot or lock while anything travels.
-#![allow(unsafe_code)]
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use bridge_core::snowflake::{Pool, clock};
 use bridge_core::upload::{self, Phase};
-use pgrx::pg_sys;
 
 use super::begin::{self, Begun};
-use super::entry::end_if_dropped;
+use super::entry::end_unless_same;
 use super::in_flight::{InFlight, Stage, quoted};
 use super::janitor::Janitor;
 use super::reading::{self, Read};
 use super::registry;
 use super::runner::{self, Event, Job, Reporter};
 use super::turns::Turns;
-use super::{mirror, reader, signals, witness};
+use super::{activity, mirror, reader, signals, witness};
 use crate::error::{Result, log_error, log_message};
+use crate::installation::Installation;
 use crate::owner::Owner;
 use crate::source::spooled;
 use crate::timer::{self, Purpose};
@@ -28,6 +27,7 @@ use crate::uploads::{self, Blame, Claim, Claimed};
 use crate::{failpoint, guc, net, tx};
 
 pub(super) struct Service {
+    installation: Installation,
     spool_root: PathBuf,
     pool: Arc<Pool>,
     reporter: Reporter,
@@ -62,7 +62,11 @@ pub(super) fn close_sessions() {
 
 impl Service {
     /// Takes over from the worker before. `stuck_at` is what ended that one, though it left in good order.
-    pub(super) fn start(left_cleanly: bool, stuck_at: Option<Purpose>) -> Result<Self> {
+    pub(super) fn start(
+        installation: Installation,
+        left_cleanly: bool,
+        stuck_at: Option<Purpose>,
+    ) -> Result<Self> {
         let spool_root = spooled::root()?;
         // If the worker left in good order, nobody has died, and a reader of it may just be ending.
         let mut blame = if left_cleanly {
@@ -96,6 +100,7 @@ impl Service {
         let pool = Arc::new(Pool::new(net::limits()?)?);
         remember(&pool);
         Ok(Self {
+            installation,
             spool_root,
             pool,
             reporter: Reporter {
@@ -112,16 +117,13 @@ impl Service {
 
     pub(super) fn run(&mut self) {
         loop {
-            report_running(self.in_flight.len());
+            activity::working(self.in_flight.len());
             if signals::reload_if_asked() {
                 self.reload();
                 self.janitor.begin_anew();
             }
-            self.handle_events();
-            self.handle_readers();
-            let more = self.work().unwrap_or_else(|error| {
+            let more = self.turn().unwrap_or_else(|error| {
                 log_error("snowflake_bridge: worker", &error);
-                end_if_dropped();
                 None
             });
             self.janitor
@@ -131,7 +133,7 @@ impl Service {
                 .unwrap_or_else(guc::poll_interval)
                 .min(guc::poll_interval());
             if !timeout.is_zero() {
-                report_idle(self.in_flight.len());
+                activity::idle(self.in_flight.len());
                 net::sleep(timeout);
             }
         }
@@ -146,6 +148,14 @@ impl Service {
             registry::note_clock(ahead);
         }
         self.clock_ahead = ahead;
+    }
+
+    /// Everything there is to do now. Returns when to look again at the latest.
+    fn turn(&mut self) -> Result<Option<Duration>> {
+        end_unless_same(&self.installation)?;
+        self.handle_events();
+        self.handle_readers();
+        self.work()
     }
 
     /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
@@ -239,7 +249,7 @@ impl Service {
 
     fn begin(&mut self, upload: Claimed) {
         let (id, claim) = (upload.id, upload.as_claim());
-        registry::report_running(&format!("snowflake_bridge: upload {id}"));
+        activity::running(&format!("snowflake_bridge: upload {id}"));
         log_message(&format!(
             "snowflake_bridge: upload {id} of execution {} started, attempt {}",
             quoted(&upload.execution_id),
@@ -383,15 +393,4 @@ impl Service {
 
 fn is_overdue(in_flight: &InFlight) -> bool {
     matches!(in_flight.stage, Stage::Reader { until } if Instant::now() > until)
-}
-
-fn report_running(in_flight: usize) {
-    registry::report_running(&format!("snowflake_bridge: {in_flight} uploads under way"));
-}
-
-/// The text stays while the process is idle.
-fn report_idle(in_flight: usize) {
-    report_running(in_flight);
-    // SAFETY: no text is given.
-    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null()) };
 }

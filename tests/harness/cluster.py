@@ -117,6 +117,10 @@ class Cluster:
         path.touch()
         return path
 
+    def directory(self, name: str) -> Path:
+        """A new directory of the server user's, for a tablespace say."""
+        return give(self._directory(name), 0o700)
+
     # --- life -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -162,6 +166,11 @@ class Cluster:
         """An orderly restart, with whatever was queued."""
         self.stop()
         self.start()
+
+    def promote(self) -> None:
+        """Makes a primary of a standby, and returns when it is one."""
+        with self.connect() as connection:
+            connection.execute("select pg_promote()")
 
     def _kill_all(self) -> None:
         """Ends a postmaster that did not stop, and its children. It is still there, so these ids are still its own."""

@@ -1,0 +1,231 @@
+//! Statements that need a database without sessions: DROP DATABASE, CREATE DATABASE from a template, ALTER DATABASE RENAME
+//! and SET TABLESPACE. PostgreSQL refuses them while anybody is connected, and our workers always are: a hook has the
+//! worker leave before such a statement runs, if its user may run it.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char};
+use std::sync::OnceLock;
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::{registry, vacancy};
+
+type Hook = unsafe extern "C-unwind" fn(
+    *mut pg_sys::PlannedStmt,
+    *const c_char,
+    bool,
+    pg_sys::ProcessUtilityContext::Type,
+    pg_sys::ParamListInfo,
+    *mut pg_sys::QueryEnvironment,
+    *mut pg_sys::DestReceiver,
+    *mut pg_sys::QueryCompletion,
+);
+
+// Not through pgrx: its wrapper turns an ERROR into a panic and back, and what the error says about position, table and
+// constraint would be lost for every utility statement of the server.
+#[allow(non_snake_case)]
+unsafe extern "C-unwind" {
+    fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        text: *const c_char,
+        is_read_only: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        receiver: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
+/// What the hook found when it was installed, and calls after itself.
+static NEXT: OnceLock<Hook> = OnceLock::new();
+
+/// Installs the hook. Only in the postmaster, while it loads its preloaded libraries.
+pub(super) fn install_hook() {
+    // SAFETY: nothing else runs while libraries are loaded, and the hook stays as long as the server.
+    unsafe {
+        let next = pg_sys::ProcessUtility_hook.unwrap_or(standard_ProcessUtility);
+        if NEXT.set(next).is_ok() {
+            pg_sys::ProcessUtility_hook = Some(process_utility);
+        }
+    }
+}
+
+/// Every utility statement passes here. An ERROR jumps over this frame: it has nothing to be dropped.
+unsafe extern "C-unwind" fn process_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    is_read_only: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: a hook is given a live statement, and passes on what it was given.
+    unsafe {
+        match (*(*statement).utilityStmt).type_ {
+            pg_sys::NodeTag::T_DropdbStmt
+            | pg_sys::NodeTag::T_CreatedbStmt
+            | pg_sys::NodeTag::T_AlterDatabaseStmt
+            | pg_sys::NodeTag::T_RenameStmt => make_way((*statement).utilityStmt),
+            _ => {}
+        }
+        let next = match NEXT.get() {
+            Some(next) => *next,
+            None => standard_ProcessUtility as Hook,
+        };
+        next(
+            statement,
+            text,
+            is_read_only,
+            context,
+            parameters,
+            environment,
+            receiver,
+            completion,
+        );
+    }
+}
+
+/// Has the worker leave whose database the statement needs for itself.
+#[pg_guard]
+unsafe extern "C-unwind" fn make_way(statement: *mut pg_sys::Node) {
+    // SAFETY: called by the hook, inside a transaction, with a live statement.
+    unsafe {
+        if let Some(database) = needs_for_itself(statement) {
+            vacancy::vacate(database);
+        }
+        if (*statement).type_ == pg_sys::NodeTag::T_CreatedbStmt {
+            // A copy may have brought the extension along.
+            registry::wake_at_commit(registry::Wake::Launcher);
+        }
+    }
+}
+
+/// The database that must have no sessions for the statement to succeed, if the current user may run it: the failing
+/// statement of anybody else must not stop a worker.
+///
+/// # Safety
+/// Inside a transaction, with a live statement.
+unsafe fn needs_for_itself(statement: *mut pg_sys::Node) -> Option<pg_sys::Oid> {
+    // SAFETY: a node's tag tells its type; names are C strings of the parser.
+    unsafe {
+        let is_block = pg_sys::IsTransactionBlock();
+        match (*statement).type_ {
+            pg_sys::NodeTag::T_DropdbStmt if !is_block => {
+                let statement = statement.cast::<pg_sys::DropdbStmt>();
+                of_other_sessions((*statement).dbname).filter(|database| owns(*database))
+            }
+            pg_sys::NodeTag::T_AlterDatabaseStmt if !is_block => {
+                let statement = statement.cast::<pg_sys::AlterDatabaseStmt>();
+                option((*statement).options, c"tablespace")?;
+                of_other_sessions((*statement).dbname).filter(|database| owns(*database))
+            }
+            pg_sys::NodeTag::T_RenameStmt => {
+                let statement = statement.cast::<pg_sys::RenameStmt>();
+                if (*statement).renameType != pg_sys::ObjectType::OBJECT_DATABASE {
+                    return None;
+                }
+                of_other_sessions((*statement).subname)
+                    .filter(|database| owns(*database) && may_create_databases())
+            }
+            pg_sys::NodeTag::T_CreatedbStmt if !is_block => {
+                let statement = statement.cast::<pg_sys::CreatedbStmt>();
+                let template = option((*statement).options, c"template")?;
+                let name = pg_sys::defGetString(template);
+                Some(pg_sys::get_database_oid(name, true))
+                    .filter(|database| *database != pg_sys::InvalidOid)
+                    .filter(|database| {
+                        may_create_databases() && (owns(*database) || is_template(*database))
+                    })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The database of this name; `None` if there is none, or it is the one that this session is connected to, and that the
+/// statement therefore refuses.
+///
+/// # Safety
+/// Inside a transaction, with a C string.
+unsafe fn of_other_sessions(name: *const c_char) -> Option<pg_sys::Oid> {
+    // SAFETY: see above.
+    let (database, own) = unsafe { (pg_sys::get_database_oid(name, true), pg_sys::MyDatabaseId) };
+    (database != pg_sys::InvalidOid && database != own).then_some(database)
+}
+
+/// The option of this name that a statement gives with a value.
+///
+/// # Safety
+/// With a live list of options.
+unsafe fn option(options: *mut pg_sys::List, name: &CStr) -> Option<*mut pg_sys::DefElem> {
+    if options.is_null() {
+        return None;
+    }
+    // SAFETY: the list holds the parser's DefElems, and an index below its length is one of them.
+    unsafe {
+        (0..(*options).length)
+            .map(|index| pg_sys::list_nth(options, index).cast::<pg_sys::DefElem>())
+            .find(|option| CStr::from_ptr((**option).defname) == name && !(**option).arg.is_null())
+    }
+}
+
+fn owns(database: pg_sys::Oid) -> bool {
+    // SAFETY: inside a transaction.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        let owns = pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        let owns =
+            pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, pg_sys::GetUserId());
+        owns
+    }
+}
+
+/// Superuser, or CREATEDB.
+fn may_create_databases() -> bool {
+    // SAFETY: inside a transaction.
+    unsafe {
+        pg_sys::superuser()
+            || of_catalog(
+                pg_sys::SysCacheIdentifier::AUTHOID,
+                pg_sys::GetUserId(),
+                |role: &pg_sys::FormData_pg_authid| role.rolcreatedb,
+            )
+    }
+}
+
+fn is_template(database: pg_sys::Oid) -> bool {
+    // SAFETY: inside a transaction.
+    unsafe {
+        of_catalog(
+            pg_sys::SysCacheIdentifier::DATABASEOID,
+            database,
+            |database: &pg_sys::FormData_pg_database| database.datistemplate,
+        )
+    }
+}
+
+/// What a row of a shared catalog says; false if there is none.
+///
+/// # Safety
+/// Inside a transaction, with the type of that cache's rows.
+unsafe fn of_catalog<T>(
+    cache: pg_sys::SysCacheIdentifier::Type,
+    oid: pg_sys::Oid,
+    look: impl Fn(&T) -> bool,
+) -> bool {
+    // SAFETY: see above; the row stays until it is released.
+    unsafe {
+        let row = pg_sys::SearchSysCache1(cache as i32, pg_sys::Datum::from(oid));
+        if row.is_null() {
+            return false;
+        }
+        let answer = look(&*pg_sys::GETSTRUCT(row).cast::<T>());
+        pg_sys::ReleaseSysCache(row);
+        answer
+    }
+}
