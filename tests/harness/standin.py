@@ -197,6 +197,18 @@ class Account:
         """No access token given out so far is good for another login."""
         self.standin.admin("POST", "oauth/expire", {"account": self.name})
 
+    def shorten_copies(self, times: int) -> None:
+        """The next COPYs load a row less than there is, and say so."""
+        self.standin.admin("POST", "short-copies", {"account": self.name, "times": times})
+
+    def complete_copies(self) -> None:
+        """Ends what `shorten_copies` began."""
+        self.standin.admin("DELETE", "short-copies", {"account": self.name})
+
+    def store_at(self, endpoint: str) -> None:
+        """Answers to PUT name this address of the object store."""
+        self._apply(cloud_options={"stage_info": {"endPoint": endpoint}})
+
     def withhold(self, privilege: str, on: str, name: str, *, withhold: bool = True) -> None:
         """Takes a privilege from the role that the users work with."""
         change = {

@@ -66,6 +66,8 @@ class Account:
     cloud: Cloud = field(default_factory=Cloud)
     withheld: set[tuple[str, str, str, str]] = field(default_factory=set)
     oauth: OAuth = field(default_factory=OAuth)
+    # How many of the next COPYs lose a row of what they load.
+    short_copies: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
 def user_from_json(spec: dict[str, Any]) -> User:

@@ -65,6 +65,13 @@ def handle(
         if (method, what) == ("POST", "oauth/expire"):
             _account(services, request).oauth.expire()
             return 200, {}
+        if (method, what) == ("POST", "short-copies"):
+            _account(services, request).short_copies.release(int(request["times"]))
+            return 200, {}
+        if (method, what) == ("DELETE", "short-copies"):
+            while _account(services, request).short_copies.acquire(blocking=False):
+                pass
+            return 200, {}
         if what == "parking":
             return 200, _parking(services, method, request)
         if what == "chunks" and method in {"POST", "DELETE"}:

@@ -64,6 +64,7 @@ def run(session: Session, sql: str, stores: Stores, scratch: str, query: threadi
         return results.status("Copy executed with 0 files processed.", results.COPY)
     open_write(session, name, "INSERT", False, query)
     files = _load(session, statement, stored, columns, location, keys, objects, scratch, query)
+    _shorten(session, files)
     _write(session, stored, columns, files)
     if statement.flag("PURGE"):
         objects.remove(key for key, file in zip(keys, files, strict=True) if file.rows is not None)
@@ -150,6 +151,13 @@ def _load(
             rows = _convert(session, statement, stored, columns, staged, scratch)
         loaded.append(Loaded(name, key, staged.etag, rows))
     return loaded
+
+
+def _shorten(session: Session, files: list[Loaded]) -> None:
+    """A test may want rows to be lost on the way; what is told is what was loaded."""
+    full = next((file for file in files if file.count() > 0), None)
+    if full is not None and full.rows is not None and session.account.short_copies.acquire(blocking=False):
+        full.rows = full.rows.slice(1)
 
 
 def _convert(

@@ -233,6 +233,6 @@ def show_transactions(session: Session) -> Result:
     rows = [
         (item.id, item.user, item.session_id, item.name, item.started, item.state, "0")
         for item in session.engine.transactions.all()
-        if item.state == "running" and item.user == session.user.name
+        if item.state == "running" and (item.user == session.user.name or session.role == "ACCOUNTADMIN")
     ]
     return results.from_rows(columns, rows, results.SHOW)
