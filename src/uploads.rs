@@ -146,7 +146,8 @@ pub struct Blame {
 }
 
 /// Puts what the process before this one left in flight back in the queue: `(upload, died)` for each. An upload that is to
-/// blame waits, and after `max_crashes` it has failed; the others just go on, and so do all after a restart of the server.
+/// blame waits, and after `max_crashes` it has failed; the others just go on, and so do all after a restart of the server:
+/// before what came later, which may wait for the transactions that they left open.
 ///
 /// # Errors
 /// If the statement fails.
@@ -168,7 +169,7 @@ pub fn recover(
                  crash_count = u.crash_count + f.died::integer, \
                  state = case when f.died and u.crash_count + 1 >= $3 then 'failed' else 'retry' end, \
                  attempt_count = u.attempt_count - (not f.died)::integer, \
-                 next_attempt_at = clock_timestamp() + case when f.died then make_interval(secs => $4) else '0' end, \
+                 next_attempt_at = case when f.died then clock_timestamp() + make_interval(secs => $4) else u.created_at end, \
                  error_message = case when f.died then 'the worker process crashed during this upload' end, \
                  error_hint = case when f.died then 'The server log tells why. Call snowflake_bridge.retry_upload once the cause is gone.' end, \
                  completed_at = case when f.died and u.crash_count + 1 >= $3 then clock_timestamp() end, \

@@ -2,8 +2,8 @@
 //! thread, and waits for the answer.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -152,6 +152,8 @@ struct WorkerLedger<'a> {
     reporter: &'a Reporter,
     /// Whether it is open what becomes of the rows: nobody can stop the upload then.
     is_undecided: &'a watch::Sender<bool>,
+    /// The transaction of the last load.
+    transaction: &'a Mutex<Option<String>>,
 }
 
 #[async_trait]
@@ -162,6 +164,10 @@ impl Ledger for WorkerLedger<'_> {
 
     async fn copying(&self, transaction: &str) -> Result<()> {
         let transaction = transaction.to_owned();
+        *self
+            .transaction
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(transaction.clone());
         self.reporter
             .record(self.claim, Entry::Copying { transaction })
             .await
@@ -215,10 +221,11 @@ async fn carry(
     let claim = job.claim;
     let mut target = None;
     let (undecided, is_undecided) = watch::channel(job.transaction.is_some());
+    let transaction = Mutex::new(None);
     let mut has_swept = false;
     let result = tokio::select! {
         biased;
-        result = net::guarded(run(&job, &pool, &slots, &reporter, &undecided, &mut target)) => result,
+        result = net::guarded(run(&job, &pool, &slots, &reporter, &undecided, &transaction, &mut target)) => result,
         () = stop(canceled, is_undecided) => Err(upload::canceled()),
     };
     match result {
@@ -241,7 +248,17 @@ async fn carry(
         }
         Err(error) => {
             let is_canceled = error.kind() == ErrorKind::Canceled;
-            if reporter.finish(claim, target, Err(error)).await && is_canceled {
+            if !reporter.finish(claim, target, Err(error)).await {
+                return;
+            }
+            let transaction = transaction
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(transaction) = transaction {
+                // What it does not reach, the next attempt does.
+                let _ = net::guarded(abort(&job, &pool, &transaction)).await;
+            }
+            if is_canceled {
                 // As above.
                 let _ = net::guarded(remove_staged(&job, &pool, &reporter)).await;
             }
@@ -277,6 +294,17 @@ async fn tidy_up(
     Ok(())
 }
 
+/// Ends the transaction of a load that failed: if its ROLLBACK was lost, it still has the locks that others wait for, maybe in
+/// all slots, so that no next attempt would begin.
+async fn abort(job: &Job, pool: &Pool, transaction: &str) -> Result<()> {
+    let mut session = pool
+        .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
+        .await?;
+    upload::abort(transaction, &mut session).await?;
+    session.release();
+    Ok(())
+}
+
 async fn remove_staged(job: &Job, pool: &Pool, reporter: &Reporter) -> Result<()> {
     let mut session = pool
         .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
@@ -300,6 +328,7 @@ async fn run(
     slots: &Semaphore,
     reporter: &Reporter,
     is_undecided: &watch::Sender<bool>,
+    transaction: &Mutex<Option<String>>,
     target: &mut Option<String>,
 ) -> Result<Loaded> {
     let mut session = pool
@@ -331,6 +360,7 @@ async fn run(
         claim: job.claim,
         reporter,
         is_undecided,
+        transaction,
     };
     let outcome = upload::run(&upload, &mut session, &ledger).await?;
     Ok(Loaded {

@@ -139,6 +139,8 @@ def test_a_restart_with_work_queued(make_bridge) -> None:
     for number in range(5):
         bridge.completed(f"run-{number}")
     assert sorted(bridge.results(user, ["N"])) == [(number,) for number in range(5)]
+    ended = bridge.admin.execute("select execution_id from snowflake_bridge.uploads order by completed_at").fetchall()
+    assert ended[0]["execution_id"] == "run-0", "what had begun goes on before what waited"
     assert bridge.upload("run-4")["crash_count"] == 0, "an orderly stop is not a crash"
     assert bridge.upload("run-0")["crash_count"] == 0, "an orderly stop is not a crash"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from harness import wait
 from harness.bridge import Bridge
 from harness.standin import User
 
@@ -94,3 +97,15 @@ def test_one_user_in_trouble_delays_nobody_else(bridge: Bridge) -> None:
     bridge.run("run-1", [{"n": 1}])
     bridge.completed("run-1", seconds=20)
     assert bridge.row_count(good) == 1
+
+
+def test_a_rollback_that_is_lost(make_bridge: Callable[..., Bridge]) -> None:
+    """What others wait for does not stay locked until the next attempt, which may never begin if they take all slots."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "60s", "snowflake_bridge.retry_max_delay": "60s"})
+    bridge.ready()
+    for match in ({"sql": r"^\s*copy into"}, {"sql": r"^\s*rollback"}, {"path": "^/session$"}, {"kind": "abort"}):
+        bridge.standin.fault(match, {"status": 503}, times=100)
+    bridge.run("run-1", ROWS)
+    wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "the attempt has failed", 60)
+    wait.until(lambda: not bridge.account.sql("show transactions in account"), "nothing is left open", 30)
+    assert bridge.upload("run-1")["attempt_count"] == 1

@@ -30,6 +30,7 @@ use crate::spool::Manifest;
 use crate::types::Column;
 
 pub use strategy::{DateColumn, Match, Strategy, StrategyName};
+pub use transaction::abort;
 use transaction::{Settled, settle};
 
 /// COPY accepts no more than this many names in FILES.

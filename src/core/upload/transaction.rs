@@ -24,6 +24,15 @@ pub(super) async fn commit(warehouse: &mut dyn Warehouse, transaction: &str) -> 
     }
 }
 
+/// Ends a transaction of another session that nobody holds any more. Best effort, and harmless if it has ended.
+///
+/// # Errors
+/// What Snowflake answered.
+pub async fn abort(transaction: &str, warehouse: &mut dyn Warehouse) -> Result<()> {
+    execute(warehouse, sql::abort_transaction(transaction)?).await?;
+    Ok(())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Settled {
     Committed,
@@ -43,7 +52,7 @@ pub(super) async fn settle(warehouse: &mut dyn Warehouse, transaction: &str) -> 
         {
             Some("committed") => return Ok(Settled::Committed),
             Some("running") => {
-                execute(warehouse, sql::abort_transaction(transaction)?).await?;
+                abort(transaction, warehouse).await?;
             }
             Some(_) => return Ok(Settled::RolledBack),
             None => break,
