@@ -23,8 +23,9 @@ PYTEST := -m pytest -p no:cacheprovider
 RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install demo check test fuzz memory bench clean \
-        test-core test-protocol test-standin test-conformance test-regress test-isolation test-fidelity test-e2e
+.PHONY: help deps build install demo check test chaos chaos-mutants fuzz memory bench clean \
+        test-core test-protocol test-standin test-conformance test-regress test-isolation test-fidelity test-e2e \
+        test-chaos
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -64,9 +65,11 @@ test-conformance: ## tier: the Snowflake client against the stand-in over TLS, i
 test-regress: ## tier: the SQL surface by pg_regress
 	$(RUN) -m pg_regress
 
-test-isolation: ## tier: sessions and a worker's steps in every order, by pg_isolation_regress
-	cargo pgrx package --debug --pg-config $(PG_CONFIG) --out-dir target/package-failpoints \
-		--no-default-features --features "pg$(PG) failpoints"
+# The extension with a feature that is for tests only. It goes into servers of their own, which no other test uses.
+package-%:
+	cargo pgrx package --debug --pg-config $(PG_CONFIG) --out-dir target/$@ --no-default-features --features "pg$(PG) $*"
+
+test-isolation: package-failpoints ## tier: sessions and a worker's steps in every order, by pg_isolation_regress
 	$(RUN) -m isolation target/package-failpoints
 
 test-fidelity: ## tier: every type and its edge values to Snowflake and back, SEED=… VALUES=20
@@ -74,6 +77,17 @@ test-fidelity: ## tier: every type and its edge values to Snowflake and back, SE
 
 test-e2e: ## tier: a real server, the worker and the stand-in, read back by the official client
 	$(CLIENTS_PYTHON) $(PYTEST) tests/e2e
+
+test-chaos: package-failpoints ## tier: uploads while everything fails that can, briefly, and builds that the checker must refuse
+	SEED=$${SEED:-1} ROUNDS=$${ROUNDS:-2} JOBS=$${JOBS:-60} $(RUN) -m chaos target/package-failpoints
+	@$(MAKE) --no-print-directory chaos-mutants
+
+chaos: package-failpoints ## uploads while everything fails that can, ROUNDS=100 SEED=… JOBS=100 for each round
+	ROUNDS=$${ROUNDS:-100} $(RUN) -m chaos target/package-failpoints
+
+chaos-mutants: package-mutant_no_delete package-mutant_no_verify ## builds with a fault each, which the checker must find
+	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_delete doubled
+	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_verify lost unverified
 
 memory: ## memory of large results and files: ROWS=20000000 JSONB_MB=200 WIDE_ROWS=20000; SIZE_MB=2048 RATE_MB=200
 	@$(MAKE) --no-print-directory install

@@ -34,6 +34,21 @@ count_tests() {
                 if (pair[1] == "wrong") failed += pair[2]
             }
         }
+        # chaos: seed=1 jobs=120 rows=400 kills=5 faults=40 lost=0 doubled=0 unverified=0 stuck=0
+        /^chaos: seed=/ {
+            for (i = 3; i <= NF; i++) {
+                split($i, pair, "=")
+                if (pair[1] == "jobs") passed += pair[2]
+                if (pair[1] ~ /^(lost|doubled|unverified|stuck)$/) failed += pair[2]
+            }
+        }
+        # chaos mutant: package-mutant_no_delete doubled=7
+        /^chaos mutant: / {
+            for (i = 4; i <= NF; i++) {
+                split($i, pair, "=")
+                if (pair[2] > 0) passed++; else failed++
+            }
+        }
         END { print passed + 0, failed + 0, skipped + 0 }
     ' "$1"
 }
@@ -108,4 +123,5 @@ tier regress 3m test-regress
 tier isolation 10m test-isolation
 tier fidelity 6m test-fidelity
 tier e2e 15m test-e2e
+tier chaos 12m test-chaos
 finish

@@ -32,12 +32,17 @@ class Bridge:
     """One application on one server. `app` is the application's own connection, `admin` a superuser's."""
 
     def __init__(
-        self, standin: Standin, settings: Mapping[str, str] | None = None, *, hosts: Iterable[str] = ()
+        self,
+        standin: Standin,
+        settings: Mapping[str, str] | None = None,
+        *,
+        hosts: Iterable[str] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.standin = standin
         self.account: Account = standin.new_account()
         allowed = [self.account.origin, f"http://{standin.s3_endpoint}", *hosts]
-        self.cluster = Cluster({})
+        self.cluster = Cluster({}, variables)
         self.cluster.settings |= {
             **SETTINGS,
             "snowflake_bridge.key_file": str(self.cluster.keys / "keyring"),

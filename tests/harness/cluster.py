@@ -97,7 +97,8 @@ def pattern() -> Path:
 class Cluster:
     """One server. `keys`, the place for key files, lies beside its data directory and not in it."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], variables: Mapping[str, str] | None = None) -> None:
+        self.variables = dict(variables or {})
         self.root = scratch()
         self.data = self.root / "data"
         subprocess.run(["cp", "--archive", str(pattern()), str(self.data)], check=True)
@@ -131,7 +132,7 @@ class Cluster:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
-                env=environment(),
+                env=environment() | self.variables,
                 cwd=self.root,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,230 @@
+"""What goes wrong: fail points, the network, Snowflake's side, the server, and people who press buttons."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections import Counter
+
+from chaos.jobs import Round
+from chaos.world import World
+
+# Every named place of the product (`failpoint::reach` and `during`), and the first words of statements under way.
+PLACES = (
+    "claiming claimed reading read read-recorded reader-done recording intent-recorded put put-done staged prepared "
+    "table-changed temporary-made temporary-loaded loaded committed completing mirroring mirrored clean-up settling "
+    "recovering query-read COPY COMMIT BEGIN DELETE MERGE INSERT CREATE DESCRIBE SELECT ALTER UPDATE REMOVE DROP ROLLBACK"
+).split()
+ORDERS = {"kill": 35, "error": 30, "panic": 15, "sleep": 20}
+# Snowflake ends a transaction that has been idle for five minutes and keeps others waiting. Here, sooner.
+PATIENCE_SECONDS = 2.0
+STATEMENTS = ("copy into", "commit", "begin", "delete", "merge", "insert", "create", "describe", "select", "alter", "put")
+
+
+class Trouble:
+    """Makes trouble, one piece at a time, and counts it."""
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self.world = world
+        self.rng = rng
+        self.counts: Counter[str] = Counter()
+        self.kills = 0
+        self._orders = 0
+        self._posted = 0
+        self._looked = 0.0
+        # When each transaction was first seen that no upload in flight holds.
+        self._left_open: dict[int, float] = {}
+
+    def faults(self) -> int:
+        """All that went wrong, apart from kills."""
+        done = self.world.carried_out()
+        orders = sum(count for (_, what), count in done.items() if what != "kill")
+        network = sum(proxy.faults.total() for proxy in self.world.proxies)
+        return orders + network + self.counts.total()
+
+    def killed(self) -> int:
+        """Processes that died by SIGKILL."""
+        return self.kills + sum(count for (_, what), count in self.world.carried_out().items() if what == "kill")
+
+    def make(self, round: Round) -> None:
+        """One more thing goes wrong."""
+        [draw] = self.rng.choices(
+            [
+                self.fail_point,
+                self.snowflake,
+                self.storm,
+                self.reset,
+                self.sessions,
+                self.stage_credentials,
+                self.short_copy,
+                self.restart,
+                self.kill_worker,
+                self.end_worker,
+                self.people,
+                self.reload,
+            ],
+            [30, 26, 8, 3, 5, 3, 4, 2, 1, 1, 16, 1],
+        )
+        draw(round)
+
+    def stop(self) -> None:
+        """Nothing goes wrong from now on."""
+        self.world.withdraw_orders()
+        for proxy in self.world.proxies:
+            proxy.calm()
+        self.counts["snowflake"] += self._posted - self.world.standin.faults_left()
+        self._posted = 0
+        self.world.standin.clear_faults()
+        for account in self.world.accounts:
+            account.complete_copies()
+        self.world.standin.admin("DELETE", "validity")
+
+    # --- each kind ------------------------------------------------------------------------------------------------
+
+    def fail_point(self, _: Round) -> None:
+        place = self.rng.choice(PLACES)
+        [what] = self.rng.choices(list(ORDERS), list(ORDERS.values()))
+        if what == "sleep":
+            what += f" {self.rng.randrange(10, 500)}"
+        self._orders += 1
+        self.world.order(place, what, self._orders)
+
+    def snowflake(self, _: Round) -> None:
+        match = self.rng.choice(
+            [
+                {"kind": "query", "sql": r"^\s*" + self.rng.choice(STATEMENTS)},
+                {"kind": "query", "sql": r"^\s*(copy into|commit)"},
+                {"kind": "objectstore", "method": "PUT"},
+                {"kind": "login"},
+            ]
+        )
+        action = self.rng.choice(
+            [
+                {"lose_answer": True},
+                {"lose_answer": True},
+                {"status": self.rng.choice([429, 500, 503])},
+                {"delay_ms": self.rng.randrange(50, 1_500)},
+                {"cut_after": self.rng.randrange(0, 300)},
+                {"cut_request_after": self.rng.randrange(0, 300)},
+                {"black_hole": True},
+            ]
+        )
+        times = 1 if "black_hole" in action else self.rng.randrange(1, 3)
+        self.world.standin.fault(match, action, times=times)
+        self._posted += times
+
+    def storm(self, _: Round) -> None:
+        """The network is bad for some time."""
+        self.rng.choice(self.world.proxies).storm(self.rng.choice([0.02, 0.05, 0.2]))
+
+    def weather(self) -> None:
+        """Storms end: asked after every job."""
+        for proxy in self.world.proxies:
+            if proxy.level and self.rng.random() < 0.2:
+                proxy.calm()
+
+    def time_passes(self) -> None:
+        """Transactions that were left open end."""
+        now = time.monotonic()
+        if now - self._looked > PATIENCE_SECONDS:
+            self._looked = now
+            self._end_left_open(now)
+
+    def _end_left_open(self, now: float) -> None:
+        running = {
+            int(row[0]): account
+            for account in self.world.accounts
+            for row in account.sql("show transactions in account")
+        }
+        rows = self.world.attempt(
+            "select transaction_id::bigint as id from snowflake_bridge.uploads where transaction_id = any (%s) "
+            "and state not in ('claimed', 'staged', 'copying')",
+            [[str(each) for each in running]],
+            as_admin=True,
+        )
+        self._left_open = {row["id"]: self._left_open.get(row["id"], now) for row in rows or []}
+        for each, since in self._left_open.items():
+            if now - since > PATIENCE_SECONDS:
+                with contextlib.suppress(RuntimeError):  # its session is busy after all
+                    running[each].sql(f"select system$abort_transaction({each})")
+                    self.counts["transaction left open"] += 1
+
+    def reset(self, _: Round) -> None:
+        self.rng.choice(self.world.proxies).reset_all()
+
+    def sessions(self, _: Round) -> None:
+        """A session ends, or its tokens have run out."""
+        sessions = self.world.standin.admin("GET", "sessions")["sessions"]
+        if not sessions:
+            return
+        session = self.rng.choice(sessions)["id"]
+        method, body = self.rng.choice(
+            [
+                ("DELETE", {"id": session}),
+                ("POST", {"id": session, "expire": "session"}),
+                ("POST", {"id": session, "expire": "master"}),
+            ]
+        )
+        with contextlib.suppress(RuntimeError):  # it has just ended by itself
+            self.world.standin.admin(method, "sessions", body)
+            self.counts["session"] += 1
+
+    def stage_credentials(self, _: Round) -> None:
+        body = self.rng.choice([{}, {"after_requests": 1}])
+        self.world.standin.admin("POST", "expire-stage-credentials", body)
+        self.counts["stage credentials"] += 1
+
+    def short_copy(self, _: Round) -> None:
+        self.rng.choice(self.world.accounts).shorten_copies(1)
+        self.counts["short copy"] += 1
+
+    def restart(self, _: Round) -> None:
+        how = self.rng.choice([signal.SIGINT, signal.SIGQUIT])
+        self.world.bridge.cluster.stop(how)
+        self.world.bridge.cluster.start()
+        self.world.reconnect()
+        self.counts["restart"] += 1
+
+    def kill_worker(self, _: Round) -> None:
+        for pid in self._workers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                self.kills += 1
+
+    def end_worker(self, _: Round) -> None:
+        for pid in self._workers():
+            self.world.attempt("select pg_terminate_backend(%s)", [pid], as_admin=True)
+            self.counts["worker ended"] += 1
+
+    def _workers(self) -> list[int]:
+        rows = self.world.attempt(
+            "select pid from pg_stat_activity where backend_type = 'snowflake_bridge worker'", as_admin=True
+        )
+        return [row["pid"] for row in rows or []]
+
+    def reload(self, _: Round) -> None:
+        self.world.attempt("select pg_reload_conf()", as_admin=True)
+        self.counts["reload"] += 1
+
+    def people(self, round: Round) -> None:
+        """Somebody cancels an upload, or sends one on its way again that has stopped or waits."""
+        wish = self.rng.choice(["cancel_upload", "cancel_upload", "retry_upload"])
+        states = "('queued', 'retry', 'claimed', 'staged', 'copying')" if wish == "cancel_upload" else "('retry', 'failed', 'canceled')"
+        rows = self.world.attempt(
+            f"select id from snowflake_bridge.uploads where execution_id like %s and state in {states} order by id",
+            [f"{round.number}-%"],
+            as_admin=True,
+        )
+        if not rows:
+            return
+        upload = self.rng.choice(rows)["id"]
+        if wish == "retry_upload":
+            round.retried.add(upload)
+        self.world.attempt(f"select snowflake_bridge.{wish}(%s)", [upload], as_admin=True)
+        self.counts[wish] += 1
+
+
+__all__ = ["PLACES", "Trouble"]
