@@ -60,6 +60,9 @@ async fn a_password_login_sends_what_the_protocol_wants() {
     let parameters = &data["SESSION_PARAMETERS"];
     assert_eq!(parameters["CLIENT_VALIDATE_DEFAULT_PARAMETERS"], true);
     assert_eq!(parameters["TIMEZONE"], "UTC");
+    for kind in ["DATE", "TIME", "TIMESTAMP"] {
+        assert_eq!(parameters[format!("{kind}_INPUT_FORMAT")], "AUTO");
+    }
     assert_eq!(parameters["ABORT_DETACHED_QUERY"], true);
     assert_eq!(parameters["QUOTED_IDENTIFIERS_IGNORE_CASE"], false);
     assert_eq!(parameters["MULTI_STATEMENT_COUNT"], 1);

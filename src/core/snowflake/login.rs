@@ -126,6 +126,11 @@ fn login_body(
         "AUTOCOMMIT": !explicit_commit,
         // TIMESTAMP_LTZ becomes TIMESTAMP_TZ with the offset of the session.
         "TIMEZONE": "UTC",
+        // What we write is ISO 8601 and hexadecimal, whatever an account's own formats are.
+        "DATE_INPUT_FORMAT": "AUTO",
+        "TIME_INPUT_FORMAT": "AUTO",
+        "TIMESTAMP_INPUT_FORMAT": "AUTO",
+        "BINARY_INPUT_FORMAT": "HEX",
         // An account that folds quoted names would make "a" and "A" one column.
         "QUOTED_IDENTIFIERS_IGNORE_CASE": false,
         "MULTI_STATEMENT_COUNT": 1,
