@@ -64,7 +64,7 @@ pub(crate) async fn collect(http: &Http, data: QueryData) -> Result<QueryResult>
             "Snowflake sent a result in another format than JSON",
         ));
     }
-    let columns = data
+    let columns: Vec<String> = data
         .rowtype
         .unwrap_or_default()
         .into_iter()
@@ -84,11 +84,23 @@ pub(crate) async fn collect(http: &Http, data: QueryData) -> Result<QueryResult>
         rows.append(chunks::fetch(http, &chunk, headers, key).await?);
         rows.check()?;
     }
+    check_widths(columns.len(), &rows.rows)?;
     Ok(QueryResult {
         query_id: text::token(&data.query_id.unwrap_or_default()),
         columns,
         rows: rows.rows,
     })
+}
+
+/// A value that is missing must not pass for NULL.
+fn check_widths(columns: usize, rows: &[Vec<Option<String>>]) -> Result<()> {
+    if rows.iter().all(|row| row.len() == columns) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Internal,
+        "Snowflake sent a row that does not have one value for each column",
+    ))
 }
 
 #[cfg(test)]
@@ -110,6 +122,19 @@ mod tests {
         assert_eq!(result.value(2, "file"), None);
         assert_eq!(result.value(0, "other"), None);
         assert_eq!(result.rows_changed(), None);
+    }
+
+    #[test]
+    fn every_row_has_every_column() {
+        let rows = |widths: &[usize]| -> Vec<Vec<Option<String>>> {
+            widths.iter().map(|width| vec![None; *width]).collect()
+        };
+        assert!(check_widths(2, &rows(&[2, 2])).is_ok());
+        assert!(check_widths(2, &rows(&[])).is_ok());
+        for (columns, widths) in [(2, &[2, 1][..]), (2, &[3]), (0, &[1]), (1, &[0])] {
+            let error = check_widths(columns, &rows(widths)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal);
+        }
     }
 
     #[test]
