@@ -139,8 +139,8 @@ pub struct Column {
     /// The name in Snowflake and in the Parquet file.
     pub name: String,
     /// The type.
-    // Not flattened: serde buffers a flattened value, and a buffered number does not survive serde_json's
-    // `arbitrary_precision`, which another crate of the tree may switch on.
+    // Not flattened: serde buffers a flattened value, and a buffered number does not survive the `arbitrary_precision` of
+    // serde_json, which this crate needs for the digits of JSON.
     #[serde(rename = "type")]
     pub column_type: ColumnType,
 }

@@ -175,8 +175,22 @@ fn keys_of(keys: &[String], case: ColumnCase, manifest: &Manifest) -> Result<Vec
                 format!("key_columns names {} twice", shown(key)),
             ));
         }
-        if !columns.iter().any(|column| column.name == name) {
-            unknown.push(shown(key));
+        match columns.iter().find(|column| column.name == name) {
+            None => unknown.push(shown(key)),
+            Some(column)
+                if matches!(column.column_type, ColumnType::Variant | ColumnType::Array) =>
+            {
+                return Err(Error::new(
+                    ErrorKind::Configuration,
+                    format!(
+                        "key_columns names {}, which is {}: rows cannot be matched by that",
+                        shown(key),
+                        column.column_type.snowflake()
+                    ),
+                )
+                .with_hint("Name columns of numbers, dates, texts or the like, or give the column such a type in result_columns."));
+            }
+            Some(_) => {}
         }
         folded.push(name);
     }

@@ -94,6 +94,23 @@ fn a_window_comes_before_a_date_column() {
         .push(Column::new("time_window_end", ColumnType::Text));
     let error = upsert(None, ColumnCase::Preserve, &result).unwrap_err();
     assert!(error.message().contains("TIME_WINDOW_END"), "{error}");
+#[test]
+fn json_is_no_key() {
+    for (column_type, is_key) in [
+        (ColumnType::Variant, false),
+        (ColumnType::Array, false),
+        (ColumnType::Binary, true),
+        (ColumnType::Float, true),
+    ] {
+        let chosen = upsert(
+            Some(&["k"]),
+            ColumnCase::Upper,
+            &manifest(&[("K", column_type)]),
+        );
+        assert_eq!(chosen.is_ok(), is_key, "{column_type:?}");
+    }
+}
+
 }
 
 #[test]
