@@ -17,6 +17,65 @@ pub struct Declared {
     pub declared_type: Option<DeclaredType>,
 }
 
+/// Types that have none of their own in Snowflake: their values are strings in JSON, and stay those. Money is among them,
+/// since its string has the sign of its currency.
+pub(super) const TEXT_FORMS: [&str; 54] = [
+    "aclitem",
+    "bit",
+    "bit varying",
+    "box",
+    "cid",
+    "cidr",
+    "circle",
+    "datemultirange",
+    "daterange",
+    "inet",
+    "int4multirange",
+    "int4range",
+    "int8multirange",
+    "int8range",
+    "interval",
+    "jsonpath",
+    "line",
+    "lseg",
+    "macaddr",
+    "macaddr8",
+    "money",
+    "nummultirange",
+    "numrange",
+    "path",
+    "pg_lsn",
+    "pg_snapshot",
+    "point",
+    "polygon",
+    "refcursor",
+    "regclass",
+    "regcollation",
+    "regconfig",
+    "regdictionary",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+    "tid",
+    "time with time zone",
+    "timetz",
+    "tsmultirange",
+    "tsquery",
+    "tsrange",
+    "tstzmultirange",
+    "tstzrange",
+    "tsvector",
+    "txid_snapshot",
+    "varbit",
+    "xid",
+    "xid8",
+    "xml",
+];
+
 /// A type that an application can declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeclaredType {
@@ -59,9 +118,9 @@ impl DeclaredType {
         let words: Vec<&str> = name.split_ascii_whitespace().collect();
         let column_type = match words.join(" ").as_str() {
             "boolean" | "bool" => ColumnType::Boolean,
-            "smallint" | "int2" => ColumnType::number(5, 0)?,
-            "integer" | "int" | "int4" => ColumnType::number(10, 0)?,
-            "bigint" | "int8" | "long" => ColumnType::number(19, 0)?,
+            "smallint" | "int2" | "smallserial" => ColumnType::number(5, 0)?,
+            "integer" | "int" | "int4" | "serial" | "oid" => ColumnType::number(10, 0)?,
+            "bigint" | "int8" | "long" | "bigserial" => ColumnType::number(19, 0)?,
             "numeric" | "decimal" | "number" | "dec" => match arguments.as_slice() {
                 [] => return Ok(Self::Numeric),
                 [precision] => number(*precision, 0)?,
@@ -72,16 +131,8 @@ impl DeclaredType {
                 ColumnType::Float
             }
             "text" | "varchar" | "character varying" | "character" | "char" | "bpchar"
-            | "citext" | "name" | "string" => ColumnType::Text,
-            // They have no type of their own in Snowflake.
-            "interval"
-            | "inet"
-            | "cidr"
-            | "macaddr"
-            | "macaddr8"
-            | "xml"
-            | "timetz"
-            | "time with time zone" => ColumnType::Text,
+            | "citext" | "name" | "\"char\"" | "string" => ColumnType::Text,
+            name if TEXT_FORMS.contains(&name) || name.starts_with("interval ") => ColumnType::Text,
             "uuid" => return Ok(Self::Uuid),
             "date" => ColumnType::Date,
             "time" | "time without time zone" => ColumnType::Time,
@@ -90,7 +141,7 @@ impl DeclaredType {
             }
             "timestamptz" | "timestamp with time zone" | "timestamp_tz" => ColumnType::TimestampTz,
             "bytea" | "binary" => ColumnType::Binary,
-            "json" | "jsonb" | "variant" | "object" => ColumnType::Variant,
+            "json" | "jsonb" | "hstore" | "variant" | "object" => ColumnType::Variant,
             "array" => ColumnType::Array,
             _ => return Err(unknown()),
         };

@@ -1,6 +1,7 @@
 //! What an application may declare, and which values then fit.
 
 use super::*;
+use crate::json::declared::TEXT_FORMS;
 
 #[test]
 fn result_columns_are_checked() {
@@ -73,6 +74,15 @@ fn types_go_by_their_usual_spellings() {
         ("timestamp(3) without time zone", "TIMESTAMP_NTZ(6)"),
         (" TIMESTAMP WITH TIME ZONE ", "TIMESTAMP_TZ(6)"),
         ("timestamptz(6)", "TIMESTAMP_TZ(6)"),
+        ("bit(3)", "VARCHAR(134217728)"),
+        ("bit varying(8)", "VARCHAR(134217728)"),
+        ("money", "VARCHAR(134217728)"),
+        ("int4range", "VARCHAR(134217728)"),
+        ("interval day to second(3)", "VARCHAR(134217728)"),
+        ("\"char\"", "VARCHAR(134217728)"),
+        ("oid", "NUMBER(10,0)"),
+        ("bigserial", "NUMBER(19,0)"),
+        ("hstore", "VARIANT"),
         ("jsonb", "VARIANT"),
         ("text[]", "ARRAY"),
         ("numeric(10,2)[]", "ARRAY"),
@@ -94,6 +104,42 @@ fn declared_types_take_their_values_and_no_others() {
     let day = "Date(19753)";
     let cases: &[(&str, &str, Result<&str, &str>)] = &[
         ("boolean", "true", Ok("Bool(true)")),
+/// The table of declared types in docs/types.md says what happens.
+#[test]
+fn the_documentation_says_what_declared_types_become() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/types.md");
+    let documentation = std::fs::read_to_string(path).unwrap();
+    let (_, table) = documentation.split_once("| Declared |").unwrap();
+    let quoted = |cell: &str| -> Vec<String> {
+        let parts = cell.split('`').skip(1).step_by(2);
+        parts.map(str::to_owned).collect()
+    };
+    let mut names = Vec::new();
+    for line in table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+    {
+        let cells: Vec<&str> = line.split('|').collect();
+        let in_snowflake = quoted(cells[2]).swap_remove(0);
+        for name in quoted(cells[1]) {
+            let found = match DeclaredType::parse(&name.replace("(p,s)", "(7,3)")).unwrap() {
+                DeclaredType::Column(column_type) => column_type.snowflake(),
+                DeclaredType::Numeric => "NUMBER(38,s)".to_owned(),
+                DeclaredType::Uuid => ColumnType::Text.snowflake(),
+            };
+            assert_eq!(found, in_snowflake.replace("(p,s)", "(7,3)"), "{name}");
+            names.push(name);
+        }
+    }
+    for name in TEXT_FORMS {
+        assert!(
+            names.iter().any(|known| known == name),
+            "{name} is not in the table"
+        );
+    }
+}
+
         ("boolean", "\"f\"", Ok("Bool(false)")),
         ("boolean", "1", Err("is not a boolean")),
         (
