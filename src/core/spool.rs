@@ -102,17 +102,13 @@ pub struct TimeWindow {
 }
 
 impl TimeWindow {
-    /// Reads it from the parameters; `None` unless both ends are there, as texts or numbers.
+    /// The window between two ends; `None` unless both are there.
     #[must_use]
-    pub fn of_parameters(parameters: &serde_json::Value) -> Option<Self> {
-        let text = |key| match parameters.get(key)? {
-            serde_json::Value::String(text) if !text.is_empty() => Some(text.clone()),
-            serde_json::Value::Number(number) => Some(number.to_string()),
-            _ => None,
-        };
+    pub fn new(start: Option<String>, end: Option<String>) -> Option<Self> {
+        let end_of = |text: Option<String>| text.filter(|text| !text.is_empty());
         Some(Self {
-            start: text("time_window_start")?,
-            end: text("time_window_end")?,
+            start: end_of(start)?,
+            end: end_of(end)?,
         })
     }
 }

@@ -4,13 +4,16 @@
 
 use std::path::Path;
 
-use bridge_core::json::{Inference, PlanOptions, Rows, parse_result_columns};
+use bridge_core::json::{Inference, PlanOptions, Rows, TokenSink, parse_result_columns};
 use bridge_core::spool::{SpoolOptions, SpoolWriter, Stamp, TimeWindow};
 use chrono::Utc;
+use pgrx::datum::AnyElement;
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiHeapTupleData, quote_identifier};
 use uuid::Uuid;
 
+use super::json_text::walk_json;
 use super::jsonb::Jsonb;
 use super::query::{QueryOptions, QueryResult, read_query};
 use super::values::OutOfRange;
@@ -75,9 +78,7 @@ pub fn read(watch: &Watch, options: &ReadOptions<'_>) -> Result<QueryResult> {
                 )?,
                 None => encode(&row, options)?,
             };
-            read.manifest.window = row
-                .get::<pgrx::JsonB>(3)?
-                .and_then(|parameters| TimeWindow::of_parameters(&parameters.0));
+            read.manifest.window = TimeWindow::new(row.get(3)?, row.get(4)?);
             Ok(read)
         })
     })
@@ -110,34 +111,62 @@ pub fn stored_bytes(watch: &Watch, execution_id: &str) -> Result<Option<u64>> {
     })
 }
 
-/// Result, its columns and the parameters, each NULL where the row does not hold it.
+/// Result, the text of its columns, and the two ends of the time window, each NULL where the row does not hold it.
 fn row_query(watch: &Watch) -> Result<String> {
-    let json = |name: Option<&String>| {
-        name.map_or_else(
-            || "null::pg_catalog.jsonb".to_owned(),
-            |name| format!("{}::pg_catalog.jsonb", quote_identifier(name)),
-        )
-    };
     let (rows, columns) = match &watch.result {
         ResultSource::Columns { rows, columns } => (Some(rows), columns.as_ref()),
         ResultSource::Function(_) | ResultSource::Relation(_) => (None, None),
     };
     Ok(format!(
-        "select {}, {}, {} from {} where {}",
-        json(rows),
-        json(columns),
-        parameters(watch),
+        "select {}, {}, {}, {} from {} where {}",
+        rows.map_or("null".to_owned(), quote_identifier),
+        columns.map_or("null".to_owned(), |name| {
+            format!("{}::pg_catalog.text", quote_identifier(name))
+        }),
+        parameter(watch, "time_window_start"),
+        parameter(watch, "time_window_end"),
         watch.existing_name()?,
         watch.key_condition()?
     ))
 }
 
-/// The execution's parameters, where the relation has a column for them as the standard one has.
-fn parameters(watch: &Watch) -> &'static str {
+/// One of the execution's parameters, if it is a text or number, where the relation has a column for them as the standard
+/// one has. Of the others nothing is read, so that none can be in the way.
+fn parameter(watch: &Watch, key: &str) -> String {
     match column_type(watch.relation, "parameters").as_deref() {
-        Ok("jsonb") => "parameters",
-        Ok("json") => "parameters::pg_catalog.jsonb",
-        _ => "null::pg_catalog.jsonb",
+        Ok(json @ ("json" | "jsonb")) => format!(
+            "case when pg_catalog.{json}_typeof(parameters operator(pg_catalog.->) '{key}') in ('string', 'number') \
+             then parameters operator(pg_catalog.->>) '{key}' end"
+        ),
+        _ => "null::pg_catalog.text".to_owned(),
+    }
+}
+
+/// The result in the execution's own row, as long as SPI keeps that.
+enum InlineResult {
+    Json(pg_sys::Datum),
+    Jsonb(Jsonb),
+}
+
+impl InlineResult {
+    fn of(value: AnyElement) -> Result<Self> {
+        match value.oid() {
+            pg_sys::JSONOID => Ok(Self::Json(value.datum())),
+            // SAFETY: the value is of that type, and the SPI context outlives this.
+            pg_sys::JSONBOID => Ok(Self::Jsonb(unsafe { Jsonb::from_datum(value.datum()) })),
+            _ => Err(Error::invalid(
+                "the column of the results is neither json nor jsonb any more",
+            )
+            .hint("Give the column its type back, or call snowflake_bridge.watch with the column that holds the results now.")),
+        }
+    }
+
+    fn walk(&self, sink: &mut dyn TokenSink) -> Result<()> {
+        match self {
+            // SAFETY: the value is of that type.
+            Self::Json(value) => unsafe { walk_json(*value, sink) },
+            Self::Jsonb(value) => value.walk(sink),
+        }
     }
 }
 
@@ -147,15 +176,12 @@ fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Query
             "on_out_of_range is for values that PostgreSQL types: of inline results nothing is left out",
         ));
     }
-    let declared = match row.get::<pgrx::JsonB>(2)? {
-        Some(columns) => parse_result_columns(&columns.0)?,
+    let declared = match row.get::<String>(2)? {
+        Some(columns) => parse_result_columns(&columns)?,
         None => None,
     };
-    let entry = row.get_datum_by_ordinal(1)?;
-    let result = entry.value::<pgrx::datum::AnyElement>()?.map(|any| {
-        // SAFETY: the query casts the column to jsonb, and the SPI context outlives this function.
-        unsafe { Jsonb::from_datum(any.datum()) }
-    });
+    let result = row.get_datum_by_ordinal(1)?.value::<AnyElement>()?;
+    let result = result.map(InlineResult::of).transpose()?;
 
     let mut inference = Inference::new(declared.as_deref(), options.plan);
     if let Some(result) = &result {

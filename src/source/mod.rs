@@ -1,6 +1,7 @@
 //! PostgreSQL values on their way out: the only code that touches Datums.
 
 mod execution;
+mod json_text;
 mod jsonb;
 mod query;
 pub mod spooled;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import json
 import os
 import signal
 import time
@@ -268,3 +269,37 @@ def test_a_large_result_is_read_beside_the_others(bridge: Bridge, user: User) ->
     assert reader_pid(bridge) > 0
     bridge.completed("large", 120)
     assert bridge.row_count(user) == len(big), f"after {time.monotonic() - begun:.1f} s"
+
+
+def test_json_columns_are_read_as_they_are_written(bridge: Bridge, user: User) -> None:
+    """Of a key that comes twice jsonb would keep one value and tell nobody; digits and spaces stay as well."""
+    bridge.app.execute(f"create table {TABLE} (execution_id text unique, status text, user_id text, "
+                       "result_rows json, result_columns json, parameters json)")
+    bridge.watch()
+    for name, rows in {
+        "twice": '[{"a": 1, "a": 2}]',
+        "inside": '[{"a": {"b": 1, "b": 2}}]',
+        "whole": '[ {"a": 1.50, "b": {"c": [1.50]}} ]',
+    }.items():
+        bridge.start_execution(name)
+        bridge.app.execute(f"update {TABLE} set status = 'completed', result_rows = %s::json where execution_id = %s", [rows, name])
+    assert "twice" in bridge.failed("twice")["snowflake_error_message"]
+    assert "twice" in bridge.failed("inside")["snowflake_error_message"]
+    bridge.completed("whole")
+    [(a, b)] = bridge.results(user, ["A", "B"])
+    assert a == decimal.Decimal("1.5")
+    assert json.loads(b) == {"c": [1.5]}
+
+
+def test_parameters_that_are_not_used_are_not_in_the_way(bridge: Bridge, user: User) -> None:
+    """Neither by their depth nor by what else is wrong with them."""
+    bridge.watch()
+    deep = '{"a": ' + "[" * 300 + "]" * 300 + ', "n": 1e1000}'
+    bridge.start_execution("deep")
+    bridge.app.execute(f"update {TABLE} set parameters = %s::jsonb where execution_id = 'deep'", [deep])
+    bridge.finish("deep", [{"a": 1}])
+    bridge.completed("deep")
+    bridge.start_execution("columns")
+    bridge.app.execute(f"update {TABLE} set result_columns = %s::jsonb where execution_id = 'columns'", ["[" * 300 + "]" * 300])
+    bridge.finish("columns", [{"a": 1}])
+    assert "nested too deeply" in bridge.failed("columns")["snowflake_error_message"]

@@ -163,12 +163,24 @@ fn number(precision: i32, scale: i32) -> Result<ColumnType> {
     }
 }
 
-/// Reads `result_columns`: names, or objects with a `name` and perhaps a `type`. JSON null and an empty array say nothing.
+/// The longest text of `result_columns`, which is read into memory as a whole: some hundred bytes for each column that a
+/// table can have.
+const MAX_DECLARATION: usize = 4 << 20;
+
+/// Reads the text of `result_columns`: names, or objects with a `name` and perhaps a `type`. JSON null and an empty array say nothing.
 ///
 /// # Errors
-/// `Data` when it has another form, a type is unknown, or a name comes twice.
-pub fn parse_result_columns(json: &Json) -> Result<Option<Vec<Declared>>> {
-    let entries = match json {
+/// `Data` when it has another form, is longer than 4 MB, a type is unknown, or a name comes twice.
+pub fn parse_result_columns(json: &str) -> Result<Option<Vec<Declared>>> {
+    if json.len() > MAX_DECLARATION {
+        return Err(malformed(format!(
+            "it is longer than {MAX_DECLARATION} bytes"
+        )));
+    }
+    // The parser's own message may quote the text, and what is wrong with valid JSON is how deep it is.
+    let json = serde_json::from_str(json)
+        .map_err(|_| malformed("it is nested too deeply, or no JSON".to_owned()))?;
+    let entries = match &json {
         Json::Null => return Ok(None),
         Json::Array(entries) if entries.is_empty() => return Ok(None),
         Json::Array(entries) => entries,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::reading::NUMBER_IN_VARIANT;
-use super::writer::{JsonText, variant_keeps};
+use super::writer::{JsonText, number_in_variant};
 use super::{Token, TokenSink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::MAX_TEXT_BYTES;
@@ -17,15 +17,43 @@ pub const TOO_LONG_HINT: &str =
 #[derive(Debug, Default)]
 pub struct Document {
     json: JsonText,
-    /// The keys of the objects that are open; `None` for an array.
-    open: Vec<Option<HashSet<String>>>,
+    keys: OpenKeys,
+}
+
+/// The keys of the objects that are open; `None` for an array.
+#[derive(Debug, Default)]
+pub(super) struct OpenKeys(Vec<Option<HashSet<String>>>);
+
+impl OpenKeys {
+    /// Starts over.
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Takes the next token. Whether it is a key that its object has already, of which Snowflake would refuse the JSON.
+    pub(super) fn is_repeated(&mut self, token: Token<'_>) -> bool {
+        match token {
+            Token::BeginObject => self.0.push(Some(HashSet::new())),
+            Token::BeginArray => self.0.push(None),
+            Token::EndObject | Token::EndArray => {
+                self.0.pop();
+            }
+            Token::Key(key) => {
+                if let Some(Some(keys)) = self.0.last_mut() {
+                    return !keys.insert(key.to_owned());
+                }
+            }
+            _ => {}
+        }
+        false
+    }
 }
 
 impl Document {
     /// Starts over. Memory is kept for the next value, unless this one was unusually large.
     pub fn clear(&mut self) {
         self.json.clear();
-        self.open.clear();
+        self.keys.clear();
     }
 
     /// What was written.
@@ -51,33 +79,25 @@ impl TokenSink for Document {
             )
             .with_hint(TOO_LONG_HINT));
         }
-        match token {
-            Token::Number(number) if !variant_keeps(number) => {
-                return Err(Error::new(
-                    ErrorKind::Data,
-                    format!("a number in it is not {NUMBER_IN_VARIANT}"),
-                )
-                .with_hint("Snowflake would round the number. Cast the value to text."));
-            }
-            Token::BeginObject => self.open.push(Some(HashSet::new())),
-            Token::BeginArray => self.open.push(None),
-            Token::EndObject | Token::EndArray => {
-                self.open.pop();
-            }
-            Token::Key(key) => {
-                if let Some(Some(keys)) = self.open.last_mut()
-                    && !keys.insert(key.to_owned())
-                {
-                    return Err(Error::new(
-                        ErrorKind::Data,
-                        "an object in it has the same key twice",
-                    )
-                    .with_hint("Snowflake refuses such JSON. Cast it to jsonb, which keeps the last of them, or to text."));
-                }
-            }
-            _ => {}
+        if self.keys.is_repeated(token) {
+            return Err(Error::new(
+                ErrorKind::Data,
+                "an object in it has the same key twice",
+            )
+            .with_hint("Snowflake refuses such JSON. Cast it to jsonb, which keeps the last of them, or to text."));
         }
-        self.json.token(token);
+        let Token::Number(number) = token else {
+            self.json.token(token);
+            return Ok(());
+        };
+        let number = number_in_variant(number).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Data,
+                format!("a number in it is not {NUMBER_IN_VARIANT}"),
+            )
+            .with_hint("Snowflake would round the number. Cast the value to text.")
+        })?;
+        self.json.token(Token::Number(&number));
         Ok(())
     }
 }
@@ -109,6 +129,20 @@ mod tests {
         assert_eq!(
             written(" { \"a\" : [ 1 , 2 ] } ").unwrap(),
             r#"{"a":[1,2]}"#
+        );
+    }
+
+    #[test]
+    fn what_only_a_double_holds_is_written_as_one() {
+        let plain = format!(
+            "[1{}, -0.{}25, 0.{}1]",
+            "0".repeat(300),
+            "0".repeat(39),
+            "0".repeat(36)
+        );
+        assert_eq!(
+            written(&plain).unwrap(),
+            format!("[1e300,-2.5e-40,0.{}1]", "0".repeat(36))
         );
     }
 

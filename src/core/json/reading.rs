@@ -4,7 +4,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::Token;
-use super::writer::{JsonText, KEPT, variant_keeps};
+use super::writer::{JsonText, KEPT, number_in_variant};
 use crate::batch::Value;
 use crate::calendar::{parse_date, parse_time, parse_timestamp, parse_timestamp_with_offset};
 use crate::decimal::Decimal;
@@ -116,11 +116,10 @@ impl Scratch {
                 parse_timestamp_with_offset(text).map(Value::TimestampTz)
             }
             (ColumnType::Variant, Token::Number(text)) => {
-                return if variant_keeps(text) {
-                    Ok(Value::Json(text))
-                } else {
-                    Err(NUMBER_IN_VARIANT)
-                };
+                let number = number_in_variant(text).ok_or(NUMBER_IN_VARIANT)?;
+                self.json.clear();
+                self.json.token(Token::Number(&number));
+                Some(Value::Json(self.json.as_str()))
             }
             (ColumnType::Variant, token) => {
                 self.json.clear();
@@ -149,6 +148,9 @@ impl Scratch {
         true
     }
 }
+
+/// What is said of JSON that Snowflake refuses.
+pub(super) const DISTINCT_KEYS: Expected = "JSON whose objects have no key twice";
 
 /// What is said of a number that a VARIANT would round.
 pub(super) const NUMBER_IN_VARIANT: Expected =

@@ -1,10 +1,11 @@
 //! The second walk over a result: its values, read as the plan says, go to where rows go.
 
+use super::document::OpenKeys;
 use super::inference::{Plan, PlannedColumn, SourceKey};
 use super::key_index::KeyIndex;
-use super::reading::{Expected, NUMBER_IN_VARIANT, Scratch};
+use super::reading::{DISTINCT_KEYS, Expected, NUMBER_IN_VARIANT, Scratch};
 use super::walker::{RowShape, Step, Walker};
-use super::writer::variant_keeps;
+use super::writer::number_in_variant;
 use super::{Token, TokenSink};
 use crate::batch::RowSink;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +22,8 @@ pub struct Rows<'a, S: RowSink> {
     positions: Vec<Option<usize>>,
     current: Option<usize>,
     scratch: Scratch,
+    /// Of the value that is being written.
+    keys: OpenKeys,
 }
 
 impl<'a, S: RowSink> Rows<'a, S> {
@@ -45,6 +48,7 @@ impl<'a, S: RowSink> Rows<'a, S> {
             positions,
             current: None,
             scratch: Scratch::default(),
+            keys: OpenKeys::default(),
         }
     }
 
@@ -90,21 +94,24 @@ impl<'a, S: RowSink> Rows<'a, S> {
         let json = &mut self.scratch.json;
         if step == Step::NestedBegin {
             json.clear();
+            self.keys.clear();
         }
-        if let Token::Number(number) = token
-            && planned.column.column_type != ColumnType::Text
-            && !variant_keeps(number)
-        {
-            return Err(misfit(planned, self.walker.row(), NUMBER_IN_VARIANT));
+        let refused = |expected| Err(misfit(planned, self.walker.row(), expected));
+        if planned.column.column_type == ColumnType::Text {
+            json.token(token);
+        } else if self.keys.is_repeated(token) {
+            return refused(DISTINCT_KEYS);
+        } else if let Token::Number(number) = token {
+            let Some(number) = number_in_variant(number) else {
+                return refused(NUMBER_IN_VARIANT);
+            };
+            json.token(Token::Number(&number));
+        } else {
+            json.token(token);
         }
-        json.token(token);
         // Looked at on the way, so that memory is bounded by the limit and not by the value.
         if json.as_str().len() > MAX_TEXT_BYTES {
-            return Err(misfit(
-                planned,
-                self.walker.row(),
-                "within the 128 MB that Snowflake holds",
-            ));
+            return refused("within the 128 MB that Snowflake holds");
         }
         if step == Step::NestedEnd {
             return match self.scratch.nested(planned.reading) {

@@ -1,5 +1,6 @@
 //! Tokens written as JSON text, for columns that travel as such.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::Token;
@@ -86,12 +87,23 @@ impl JsonText {
     }
 }
 
-/// Whether PARSE_JSON keeps the number: it does if 38 digits hold it in plain notation, and else makes it a double.
-pub(super) fn variant_keeps(number: &str) -> bool {
-    let plain = !number.bytes().any(|byte| matches!(byte, b'e' | b'E'));
-    if plain && number.len() <= usize::from(MAX_PRECISION) {
-        return true;
+/// The number as PARSE_JSON keeps it exactly, if it does. In plain notation it keeps what 38 digits hold. Everything else it
+/// makes a double, at least where an exponent leaves it no choice; so that is how a double is written.
+pub(super) fn number_in_variant(number: &str) -> Option<Cow<'_, str>> {
+    let is_plain = !number.bytes().any(|byte| matches!(byte, b'e' | b'E'));
+    let fits = || {
+        number.len() <= usize::from(MAX_PRECISION)
+            || Decimal::parse(number).is_some_and(|number| number.fits_number())
+    };
+    if is_plain && fits() {
+        return Some(Cow::Borrowed(number));
     }
-    (plain && Decimal::parse(number).is_some_and(|number| number.fits_number()))
-        || Decimal::is_double(number)
+    if !Decimal::is_double(number) {
+        return None;
+    }
+    if is_plain {
+        let double: f64 = number.parse().ok()?;
+        return Some(Cow::Owned(format!("{double:e}")));
+    }
+    Some(Cow::Borrowed(number))
 }

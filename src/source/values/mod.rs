@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use column::Form;
 use memory::ValueMemory;
 use nested::Types;
+pub(super) use scalar::bytes as varlena_bytes;
 pub use settings::Pinned;
 
 /// What becomes of a value that Snowflake cannot hold.

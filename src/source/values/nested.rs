@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bridge_core::batch::Value;
 use bridge_core::decimal::Decimal;
-use bridge_core::json::{Document, Token, TokenSink, parse_text};
+use bridge_core::json::{Document, Token, TokenSink};
 use pgrx::{check_for_interrupts, pg_sys};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
@@ -15,9 +15,9 @@ use uuid::fmt::Hyphenated;
 use super::Unread;
 use super::column::{Attribute, Function, attributes, extension_type};
 use super::memory::ValueMemory;
-use super::scalar;
-use super::text::{c_to_utf8, to_utf8};
+use super::text::c_to_utf8;
 use crate::error::Result;
+use crate::source::json_text::walk_json;
 use crate::source::jsonb::Jsonb;
 
 /// Elements between two looks for an interrupt: some tens of microseconds.
@@ -143,9 +143,7 @@ impl Types {
                     pg_sys::JsonEncodeDateTime(buffer.as_mut_ptr(), value, type_oid, none);
                     to.token(Token::String(c_to_utf8(buffer.as_ptr())?))?;
                 }
-                Kind::Json => {
-                    parse_text(to_utf8(scalar::bytes(value))?, &mut Interruptible(to, 0))?
-                }
+                Kind::Json => walk_json(value, to)?,
                 Kind::Jsonb => Jsonb::from_datum(value).walk(to)?,
                 Kind::Cast(cast) => Jsonb::from_datum(cast.call(value)).walk(to)?,
                 Kind::Array(element) => self.write_array(element, value, to)?,

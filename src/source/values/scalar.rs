@@ -22,7 +22,7 @@ const MOMENT_HINT: &str = "Snowflake holds the years 1 to 9999 and times of day 
 ///
 /// # Safety
 /// A value of a type of variable length; the result lives as long as it and the current memory context.
-pub(super) unsafe fn bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
+pub(in crate::source) unsafe fn bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: as the caller promises.
     unsafe {
         let plain = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());

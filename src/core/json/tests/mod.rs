@@ -32,7 +32,7 @@ impl RowSink for Collected {
 }
 
 fn plan_with(result_columns: &str, options: PlanOptions, result: &str) -> Result<Plan> {
-    let declared = parse_result_columns(&serde_json::from_str(result_columns).unwrap())?;
+    let declared = parse_result_columns(result_columns)?;
     let mut inference = Inference::new(declared.as_deref(), options);
     parse_text(result, &mut inference)?;
     inference.finish()
