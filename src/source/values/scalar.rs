@@ -15,6 +15,8 @@ const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * MICROS_PER_DAY;
 
 const NUMBER_HINT: &str = "Pass options => '{\"numeric\": \"varchar\"}' to load numerics without declared digits as text, or \
      '{\"on_out_of_range\": \"null\"}' to load such values as NULL.";
+const DECLARED_NUMBER_HINT: &str = "Pass options => '{\"on_out_of_range\": \"null\"}' to load such values as NULL, or cast \
+     the column to text, or to numeric without digits, in the query.";
 const MOMENT_HINT: &str = "Snowflake holds the years 1 to 9999 and times of day before 24:00. Pass \
      options => '{\"on_out_of_range\": \"null\"}', or \"text\", to load such values as NULL, or the columns as text.";
 
@@ -121,7 +123,7 @@ pub(super) fn number<'a>(stored: &[u8], scale: u8) -> Result<Value<'a>, Unread> 
         SPECIAL => {
             return Err(Unread::out_of_range(
                 "the number is NaN or infinite",
-                NUMBER_HINT,
+                DECLARED_NUMBER_HINT,
             ));
         }
         SHORT => {
@@ -139,7 +141,10 @@ pub(super) fn number<'a>(stored: &[u8], scale: u8) -> Result<Value<'a>, Unread> 
     unscaled_of_groups(negative, words, weight, scale)
         .map(|unscaled| Value::Decimal { unscaled, scale })
         .ok_or_else(|| {
-            Unread::out_of_range("the number does not fit the declared digits", NUMBER_HINT)
+            Unread::out_of_range(
+                "the number does not fit the declared digits",
+                DECLARED_NUMBER_HINT,
+            )
         })
 }
 
