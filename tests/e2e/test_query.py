@@ -154,6 +154,9 @@ JSONS: list[tuple[str, str, Any]] = [
     ("array['{\"k\": 1}'::jsonb, 'null']", "ARRAY", [{"k": 1}, None]),
     ("array[1.50, 'nan']::numeric[]", "ARRAY", [1.5, "NaN"]),
     ("array[0.1, 'infinity']::float8[]", "ARRAY", [0.1, "Infinity"]),
+    ("array[0.1]::real[]", "ARRAY", [0.10000000149011612]),
+    ("array[-1234.50, 0.05]::money[]", "ARRAY", [-1234.5, 0.05]),
+    ("array[1e-40]::numeric[]", "ARRAY", [1e-40]),
     ("array['2024-01-01', 'infinity']::date[]", "ARRAY", ["2024-01-01", "infinity"]),
     (
         "array['2024-01-01 12:00+02']::timestamptz[]",
@@ -200,7 +203,7 @@ def test_every_type(bridge: Bridge, user: User) -> None:
     # What a session has set changes nothing of what arrives.
     bridge.app.execute(
         "set datestyle = 'German'; set intervalstyle = 'sql_standard'; set timezone = 'Asia/Tokyo'; "
-        "set extra_float_digits = 0; set bytea_output = 'escape'; set search_path = public"
+        "set extra_float_digits = 0; set bytea_output = 'escape'; set quote_all_identifiers = on; set search_path = public"
     )
     cases = VALUES + JSONS
     query = "select " + ", ".join(f"{sql} as c{place}" for place, (sql, _, _) in enumerate(cases))

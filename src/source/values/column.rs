@@ -290,7 +290,7 @@ fn within(bytes: usize, limit: usize) -> Result<(), Unread> {
 }
 
 /// How many digits after the point a value of money has: the locale says, and it may say none.
-fn money_scale() -> Result<u8> {
+pub(super) fn money_scale() -> Result<u8> {
     let scale =
         Spi::get_one::<i32>("select pg_catalog.scale('0'::pg_catalog.money::pg_catalog.numeric)")?;
     scale

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::Unread;
-use super::column::{Attribute, Function, attributes, extension_type};
+use super::column::{Attribute, Function, attributes, extension_type, money_scale};
 use super::memory::ValueMemory;
 use super::text::c_to_utf8;
 use crate::error::Result;
@@ -29,8 +29,13 @@ enum Kind {
     Bool,
     /// By its text form, which is a number unless it is NaN or infinite.
     Number(Function),
-    /// The same for a double, of which PostgreSQL's text may name a neighbour's digits.
+    /// The same for a float, by the digits of the double that it is in a column; PostgreSQL's text may name a neighbour's.
+    Single(Function),
     Double(Function),
+    /// As the digits that its column would have.
+    Money {
+        scale: u8,
+    },
     /// As PostgreSQL's own `to_json` writes it.
     Moment(pg_sys::Oid),
     Json,
@@ -119,7 +124,8 @@ impl Types {
         // is looked after as PostgreSQL does it.
         unsafe {
             pg_sys::check_stack_depth();
-            match self.kind(type_oid)? {
+            let kind = self.kind(type_oid)?;
+            match kind {
                 Kind::Bool => to.token(Token::Bool(value.value() != 0))?,
                 Kind::Number(output) => {
                     let text = output.text(value)?;
@@ -129,13 +135,19 @@ impl Types {
                         to.token(Token::String(text))?;
                     }
                 }
-                Kind::Double(output) => {
-                    let double = f64::from_bits(value.value() as u64);
+                Kind::Single(output) | Kind::Double(output) => {
+                    let double = match kind {
+                        Kind::Single(_) => f32::from_bits(value.value() as u32).into(),
+                        _ => f64::from_bits(value.value() as u64),
+                    };
                     if double.is_finite() {
                         to.token(Token::Number(&shortest(double)))?;
                     } else {
                         to.token(Token::String(output.text(value)?))?;
                     }
+                }
+                Kind::Money { scale } => {
+                    to.token(Token::Number(&plain(value.value() as i64, scale)))?;
                 }
                 Kind::Moment(type_oid) => {
                     let mut buffer = [0 as c_char; pg_sys::MAXDATELEN as usize + 1];
@@ -292,25 +304,24 @@ impl Types {
     }
 }
 
-/// The shortest digits that name this double and no other: 1e23 is 1e23, where PostgreSQL says 9.999999999999999e+22.
+/// The shortest digits that name this double and no other: 1e23 is 1e23, where PostgreSQL says 9.999999999999999e+22. Zero
+/// keeps its sign only as what cannot be read as an integer.
 fn shortest(double: f64) -> String {
     match double.abs() {
+        0.0 if double.is_sign_negative() => "-0.0e0".to_owned(),
         size if size == 0.0 || (1e-5..1e16).contains(&size) => double.to_string(),
         _ => format!("{double:e}"),
     }
 }
 
-/// Takes the tokens of a text for a document, and lets it be interrupted.
-struct Interruptible<'a>(&'a mut Document, usize);
-
-impl TokenSink for Interruptible<'_> {
-    fn token(&mut self, token: Token<'_>) -> bridge_core::Result<()> {
-        self.1 += 1;
-        if self.1.is_multiple_of(ELEMENTS_PER_CHECK) {
-            check_for_interrupts!();
-        }
-        self.0.token(token)
-    }
+/// A number of so many digits after the point.
+fn plain(unscaled: i64, scale: u8) -> String {
+    let scale = usize::from(scale);
+    let digits = format!("{:0width$}", unscaled.unsigned_abs(), width = scale + 1);
+    let (before, after) = digits.split_at(digits.len() - scale);
+    let sign = if unscaled < 0 { "-" } else { "" };
+    let point = if scale == 0 { "" } else { "." };
+    format!("{sign}{before}{point}{after}")
 }
 
 /// # Safety
@@ -325,9 +336,12 @@ unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
             | pg_sys::INT4OID
             | pg_sys::INT8OID
             | pg_sys::OIDOID
-            | pg_sys::FLOAT4OID
             | pg_sys::NUMERICOID => Kind::Number(Function::output(base)),
+            pg_sys::FLOAT4OID => Kind::Single(Function::output(base)),
             pg_sys::FLOAT8OID => Kind::Double(Function::output(base)),
+            pg_sys::MONEYOID => Kind::Money {
+                scale: money_scale()?,
+            },
             pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Kind::Moment(base),
             pg_sys::JSONOID => Kind::Json,
             pg_sys::JSONBOID => Kind::Jsonb,

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
-const PINNED: [(&CStr, &CStr); 6] = [
+const PINNED: [(&CStr, &CStr); 7] = [
     (c"datestyle", c"ISO, YMD"),
     (c"intervalstyle", c"iso_8601"),
     (c"timezone", c"UTC"),
@@ -15,6 +15,7 @@ const PINNED: [(&CStr, &CStr); 6] = [
     (c"bytea_output", c"hex"),
     // Names of relations, functions and types come with their schema.
     (c"search_path", c"pg_catalog"),
+    (c"quote_all_identifiers", c"off"),
 ];
 
 /// As long as this lives, text is made in one way.
