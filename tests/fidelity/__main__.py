@@ -18,8 +18,11 @@ from typing import Any
 
 import psycopg
 import pyarrow.parquet as pq
+from psycopg.types.json import Jsonb
 
 from fidelity.catalogue import INSIDE_INDEXES, TYPES, WITHOUT_INPUT, Type
+from fidelity.wide import Column
+from fidelity.wide import check as check_wide
 from harness import reader
 from harness.bridge import Bridge
 from harness.standin import Standin, User
@@ -46,6 +49,10 @@ BUILT_IN = """
 """
 
 
+# Types of which on_out_of_range => 'text' makes text; no NUMBER has the digits of the last.
+TEXT_IF_ASKED = ("date", "time", "timestamp", "timestamptz", "numeric", "numeric(38,38)")
+
+
 def main() -> int:
     seed = int(os.environ.get("SEED") or random.randrange(2**32))
     drawn = int(os.environ.get("VALUES") or 20)
@@ -66,12 +73,18 @@ def main() -> int:
             counts["wrong"] += 1
             print(f"wrong: nothing tries the type {name}", flush=True)
         rng = random.Random(seed)
+        wide: list[Column] = []
         for kind in TYPES:
             values = [*kind.values, *(kind.draw(rng) for _ in range(drawn if kind.draw else 0))]
+            wide.append(Column(kind, values))
             for outcome, what in check(bridge, user, kind, values):
                 counts[outcome] += 1
                 if outcome == "wrong":
                     print(f"wrong: seed={seed} {kind.sql}: {what}", flush=True)
+        for outcome, what in check_wide(bridge, user, wide):
+            counts[outcome] += 1
+            if outcome == "wrong":
+                print(f"wrong: seed={seed} {what}", flush=True)
     total = counts.total()
     print(
         f"fidelity: seed={seed} types={len(TYPES)} values={total} exact={counts['exact']} "
@@ -106,10 +119,48 @@ def check(bridge: Bridge, user: User, kind: Type, values: list[str]) -> Iterator
         create(bridge, kind, "refused", [value])
         try:
             bridge.call("upload_table", relation="refused", table_name=f"R_{kind.name}")
-        except psycopg.errors.DataError:
-            yield "refused", value
+        except psycopg.errors.DataError as error:
+            if 'column "V", row 1' in str(error):
+                yield "refused", value
+            else:
+                yield "wrong", f"{value!r} is refused without its place: {error}"
         else:
             yield "wrong", f"{value!r} was taken"
+    for options, is_text in (({"on_out_of_range": "null"}, False), ({"on_out_of_range": "text"}, True)):
+        if kind.refused:
+            yield from excused(bridge, user, kind, options, is_text)
+    if kind.sql == "numeric":
+        yield from excused(bridge, user, kind, {"numeric": "varchar"}, True)
+
+
+def excused(bridge: Bridge, user: User, kind: Type, options: dict[str, str], is_text: bool) -> Iterator[tuple[str, str]]:
+    """What becomes of the values that are refused otherwise: NULL, or with all others of their type the text that they are."""
+    create(bridge, kind, "excused", [*kind.values, *kind.refused])
+    target = f"E_{kind.name}_{'_'.join(options.values())}".upper()
+    arguments = {"relation": "excused", "table_name": target, "options": Jsonb(options)}
+    if is_text and kind.sql not in TEXT_IF_ASKED:
+        try:
+            bridge.call("upload_table", **arguments)
+        except psycopg.errors.DataError:
+            yield "refused", ""
+        else:
+            yield "wrong", f"a value was taken with {options}"
+        return
+    upload = bridge.call("upload_table", **arguments)
+    state = bridge.call("wait_for_upload", id=upload, timeout="60 s")
+    if state != "completed":
+        yield "wrong", f"the upload with {options} ended as {state}"
+        return
+    in_snowflake = dict(reader.query(bridge.account, user, f'select n, v from "{user.database}"."{user.schema}"."{target}"'))
+    for row in bridge.app.execute("select n, v::text as text, to_json(v)::text as json from excused").fetchall():
+        value = in_snowflake[row["n"]]
+        if is_text:
+            same = value == row["text"]
+        elif row["n"] >= len(kind.values):
+            same = value is None
+        else:
+            same = kind.is_same(row["text"], row["json"], value)
+        yield ("exact", "") if same else ("wrong", f"{row['text']!r} is {value!r} with {options}")
 
 
 def create(bridge: Bridge, kind: Type, table: str, values: list[str]) -> None:
@@ -134,20 +185,14 @@ def travel(bridge: Bridge, user: User, kind: Type, values: list[str]) -> Iterato
         yield "wrong", f"the upload ended as {state}"
         return
     in_snowflake = dict(reader.query(bridge.account, user, f'select n, v from "{user.database}"."{user.schema}"."{target}"'))
-    rows = bridge.app.execute("select n, v::text as text, to_jsonb(v)::text as json from source").fetchall()
+    rows = bridge.app.execute("select n, v::text as text, to_json(v)::text as json from source").fetchall()
     for row in rows:
         wrong = [
             f"{row['text']!r} is {arrived[row['n']]!r} in {where}"
             for where, arrived in (("Snowflake", in_snowflake), ("the file", in_file))
-            if not same(kind, row, arrived[row["n"]])
+            if not kind.is_same(row["text"], row["json"], arrived[row["n"]])
         ]
         yield ("wrong", "; ".join(wrong)) if wrong else ("exact", "")
-
-
-def same(kind: Type, row: dict[str, Any], arrived: Any) -> bool:
-    if row["text"] is None:
-        return arrived is None
-    return kind.same(row["text"], row["json"], arrived)
 
 
 def parquet(bridge: Bridge, upload: int) -> dict[int, Any]:

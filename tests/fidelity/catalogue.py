@@ -7,6 +7,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from fidelity import compare
 from fidelity.compare import Comparison
@@ -26,6 +27,10 @@ class Type:
     draw: Draw | None = None
     made: tuple[str, ...] = ()
 
+    def is_same(self, text: str | None, as_json: str, arrived: Any) -> bool:
+        """Whether the value arrived; NULL as NULL."""
+        return arrived is None if text is None else self.same(text, as_json, arrived)
+
     def array(self) -> Type:
         """Arrays of the type: without elements, with all of its values and a NULL, of two dimensions, and drawn ones."""
         delimiter = ";" if self.name == "box" else ","
@@ -38,7 +43,12 @@ class Type:
         return Type(
             f"{self.name}_array",
             f"{self.sql}[]",
-            {"oid": compare.numbers, "double precision": compare.doubles}.get(self.sql, compare.array),
+            {
+                "oid": compare.numbers,
+                "money": compare.moneys,
+                "real": compare.singles,
+                "double precision": compare.doubles,
+            }.get(self.sql, compare.array),
             ("{}", array([*some, "NULL"]), array([two, two]), "[-1:0]=" + array([some[0], "NULL"])),
             (),
             (lambda rng: array(element(draw(rng)) for _ in range(rng.randrange(5)))) if draw else None,
@@ -179,7 +189,7 @@ SCALARS: tuple[Type, ...] = (
         (),
         doubles,
     ),
-    Type("float4", "real", compare.single, ("0", "NaN", "-Infinity", "3.4028235e38", "1e-45", "0.1"), (), floats),
+    Type("float4", "real", compare.single, ("0", "-0", "NaN", "-Infinity", "3.4028235e38", "1e-45", "0.1"), (), floats),
     Type(
         "numeric_12_2", "numeric(12,2)", compare.number, ("0", "9999999999.99", "-0.01"), ("NaN",), decimals(12, 2)
     ),
@@ -250,7 +260,7 @@ SCALARS: tuple[Type, ...] = (
         "jsonb",
         "jsonb",
         compare.document,
-        ("null", "0", '""', "[]", "{}", '"\\\\N"', '{"a": {"b": [1, null, {"c": "ä€𝄞"}]}}', "1" * 38, '{"A": 1, "a": 2}'),
+        ("null", "0", '""', "[]", "{}", '"\\\\N"', '{"a": {"b": [1, null, {"c": "ä€𝄞"}]}}', "1" * 38, '{"A": 1, "a": 2}', "[1e300, -2.5e-40, 1e-37]", "1e300", "5e-324"),
         ("1" * 39, "1e400"),
         documents,
     ),

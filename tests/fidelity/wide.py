@@ -1,0 +1,123 @@
+"""All types side by side in one relation, on the two ways that a watch's results take: what a relation of the watch's owner
+has under an execution's id, and JSON in the execution's own row with every type declared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from fidelity import compare
+from fidelity.catalogue import Type
+from harness import reader
+from harness.bridge import TABLE, Bridge
+from harness.standin import User
+
+# What an application declares for types whose names say nothing outside of their database, or more than Snowflake has.
+DECLARED = {
+    "fidelity_mood": "text",
+    "fidelity_positive": "integer",
+    "fidelity_pair": "jsonb",
+    "numeric(38,38)": "numeric",
+    "int2vector": "array",
+    "oidvector": "array",
+    "information_schema.cardinal_number": "integer",
+    "information_schema.time_stamp": "timestamptz",
+    "information_schema.character_data": "text",
+    "information_schema.sql_identifier": "text",
+    "information_schema.yes_or_no": "text",
+    "pg_node_tree": "text",
+    "pg_ndistinct": "text",
+    "pg_dependencies": "text",
+    "pg_mcv_list": "text",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A type with the values that its column has, from the first row on."""
+
+    kind: Type
+    values: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        return f"v_{self.kind.name}"
+
+    @property
+    def count(self) -> int:
+        return len(self.values) + len(self.kind.made)
+
+    @property
+    def declared(self) -> str:
+        return DECLARED.get(self.kind.sql, self.kind.sql)
+
+
+def check(bridge: Bridge, user: User, columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
+    """What became of each value on both ways: exact or wrong."""
+    create(bridge, columns)
+    bridge.call("watch", relation="wide_runs", create_if_missing=True, result_relation="wide")
+    bridge.app.execute("insert into wide_runs (execution_id, status, snowflake_enabled) values ('wide', 'completed', true)")
+    yield from arrived(bridge, user, columns, "wide_runs_results", inline=False)
+    declared = [{"name": "n", "type": "int"}, *({"name": column.name, "type": column.declared} for column in columns)]
+    bridge.app.execute(
+        f"insert into {TABLE} (execution_id, status, snowflake_enabled, snowflake_table_name, result_columns, result_rows) "
+        "select 'inline', 'completed', true, 'inline', %s, jsonb_agg(to_jsonb(w) - 'execution_id') from wide w",
+        [Jsonb(declared)],
+    )
+    yield from arrived(bridge, user, columns, "inline", inline=True)
+
+
+def create(bridge: Bridge, columns: Sequence[Column]) -> None:
+    """The relation: one row more than the longest column has values, which are followed by NULLs."""
+    bridge.app.execute(
+        "create table wide (execution_id text, n integer, " + ", ".join(f"{column.name} {column.kind.sql}" for column in columns) + ")"
+    )
+    for n in range(1 + max(column.count for column in columns)):
+        having = [column for column in columns if n < len(column.values)]
+        names = ["execution_id", "n", *(column.name for column in having)]
+        values = ["'wide'", "%s", *(f"%s::text::{column.kind.sql}" for column in having)]
+        bridge.app.execute(
+            f"insert into wide ({', '.join(names)}) values ({', '.join(values)})", [n, *(column.values[n] for column in having)]
+        )
+    for column in columns:
+        for n, made in enumerate(column.kind.made, start=len(column.values)):
+            bridge.admin.execute(f"update wide set {column.name} = {made} where n = {n}")
+
+
+def arrived(bridge: Bridge, user: User, columns: Sequence[Column], target: str, inline: bool) -> Iterator[tuple[str, str]]:
+    execution = "inline" if inline else "wide"
+    [row] = bridge.app.execute("select id from snowflake_bridge.uploads where execution_id = %s", [execution]).fetchall()
+    state = bridge.call("wait_for_upload", id=row["id"], timeout="120 s")
+    if state != "completed":
+        [row] = bridge.app.execute("select to_jsonb(u) as u from snowflake_bridge.uploads u where id = %s", [row["id"]]).fetchall()
+        yield "wrong", f"the upload of {execution} ended as {state}: {row['u'].get('last_error', row['u'])}"
+        return
+    names = ", ".join(f'"{column.name.upper()}"' for column in columns)
+    rows = reader.query(bridge.account, user, f'select "N", {names} from "{user.database}"."{user.schema}"."{target.upper()}"')
+    in_snowflake = {int(row[0]): row[1:] for row in rows}
+    for index, column in enumerate(columns):
+        to_json = "to_jsonb" if inline else "to_json"
+        source = bridge.app.execute(
+            f"select n, {column.name}::text as text, {to_json}({column.name})::text as json from wide where n <= %s", [column.count]
+        ).fetchall()
+        for row in source:
+            value = in_snowflake[row["n"]][index]
+            same = same_as_json(column, row["json"], row["text"], value) if inline else column.kind.is_same(row["text"], row["json"], value)
+            yield ("exact", "") if same else ("wrong", f"{column.kind.sql} by {execution}: {row['text']!r} is {value!r}")
+
+
+def same_as_json(column: Column, as_json: str | None, text: str | None, value: Any) -> bool:
+    """Inline results are JSON: what counts is what PostgreSQL's own JSON has, without the sign of zero, and null is NULL."""
+    if as_json in (None, "null") or text is None or as_json is None:
+        return value is None
+    if column.declared.endswith("[]") or column.declared == "array":
+        return compare.document(text, as_json, value) or compare.doubles(text, as_json, value)
+    if column.declared in ("real", "double precision"):
+        return compare.double(str(json.loads(as_json)), as_json, value)
+    if column.declared == "money":
+        return compare.text(text, as_json, value)
+    return column.kind.is_same(text, as_json, value)
