@@ -53,6 +53,8 @@ comment on function snowflake_bridge.worker_status() is
     'API: public. The worker of this database, how many uploads are in which state, and what the last error was.';
 comment on function snowflake_bridge.notify_launcher() is
     'API: private. Called by the install script, so that a worker starts when CREATE EXTENSION commits.';
+comment on function snowflake_bridge.upper_name(text) is
+    'API: private. A name in upper case, as names are folded for Snowflake, whatever the locale.';
 comment on function snowflake_bridge.check() is
     'API: public. What is right and what is wrong with this installation, and what to do about it.';
 comment on function snowflake_bridge.caller() is

@@ -171,13 +171,26 @@ comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake tran
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.
 create unique index uploads_waiting on snowflake_bridge.uploads (watch_id, execution_id) where state = 'queued';
--- What waits, lane by lane (an owner and a connection), so that finding the next lane costs the same however much waits.
+-- What waits, lane by lane (an owner and a connection) and stream by stream (what goes to one table, as far as the options
+-- tell), so that finding the next of them costs the same however much waits.
 create index uploads_lanes on snowflake_bridge.uploads
-    (owner_kind, user_id, owner_oid, (coalesce(options ->> 'config', 'default')), next_attempt_at, id) where state in ('queued', 'retry');
+    (owner_kind, user_id, owner_oid, (coalesce(options ->> 'config', 'default')),
+     (coalesce((options -> 'database')::text, '') || ' ' || coalesce((options -> 'schema_name')::text, '') || ' ' ||
+        coalesce((options -> 'table_name')::text, '') || ' ' || coalesce(watch_id::text, '')), next_attempt_at, id)
+    where state in ('queued', 'retry');
+-- The first of each stream, in the order of entry.
+create index uploads_streams on snowflake_bridge.uploads
+    (owner_kind, user_id, owner_oid, (coalesce(options ->> 'config', 'default')),
+     (coalesce((options -> 'database')::text, '') || ' ' || coalesce((options -> 'schema_name')::text, '') || ' ' ||
+        coalesce((options -> 'table_name')::text, '') || ' ' || coalesce(watch_id::text, '')), id)
+    where state in ('queued', 'retry', 'claimed', 'staged', 'copying');
 create index uploads_retry on snowflake_bridge.uploads (next_attempt_at) where state = 'retry';
 create index uploads_in_flight on snowflake_bridge.uploads (id) where state in ('claimed', 'staged', 'copying');
 -- Uploads that want a table for themselves: usually none, and then nobody has to wait for one.
-create index uploads_alone on snowflake_bridge.uploads (id)
+create index uploads_alone on snowflake_bridge.uploads
+    (owner_kind, user_id, owner_oid, (coalesce(options ->> 'config', 'default')),
+     (coalesce((options -> 'database')::text, '') || ' ' || coalesce((options -> 'schema_name')::text, '') || ' ' ||
+        coalesce((options -> 'table_name')::text, '') || ' ' || coalesce(watch_id::text, '')), id)
     where options ->> 'strategy' in ('upsert', 'replace') and state in ('queued', 'retry', 'claimed', 'staged', 'copying');
 create index uploads_mirror on snowflake_bridge.uploads (mirror_after) where needs_mirror;
 create index uploads_clean_up on snowflake_bridge.uploads (clean_up_after)

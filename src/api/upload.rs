@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bridge_core::names;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -316,4 +317,10 @@ fn look(id: i64) -> Result<Option<Seen>> {
             })
         })
     })
+}
+
+/// Called by the worker: names of tables are compared as they will be in Snowflake, whatever the database's locale.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn upper_name(name: &str) -> String {
+    names::upper_name(name)
 }

@@ -114,10 +114,15 @@ pub fn object_name(source: &str, case: ColumnCase) -> Result<String> {
     })
 }
 
+/// A name in upper case, as Snowflake has those that are not quoted.
+pub fn upper_name(source: &str) -> String {
+    source.to_uppercase()
+}
+
 /// Folds a name, or says what is wrong with it.
 fn identifier(source: &str, case: ColumnCase) -> Result<String, String> {
     let name = match case {
-        ColumnCase::Upper => source.to_uppercase(),
+        ColumnCase::Upper => upper_name(source),
         ColumnCase::Preserve => source.to_owned(),
     };
     if name.is_empty() {

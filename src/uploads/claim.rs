@@ -123,14 +123,37 @@ fn take_after(after: Option<&Lane>, turn: &Turn) -> Result<Option<Claimed>> {
 }
 
 /// Goes from lane to lane by the index `uploads_lanes`, from the one after the given lane on, until it finds an upload that
-/// may be taken: what it costs depends on how many lanes have to be passed, and not on how many uploads wait in them.
+/// may be taken: of the lane's streams, the one whose first upload has been due for longest comes first. What it costs depends
+/// on how many lanes and streams have to be passed, and not on how many uploads wait in them.
 static TAKE: LazyLock<String> = LazyLock::new(|| {
     let next_lane = |after: &str| {
         format!(
-            "select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, u.next_attempt_at as due_at \
+            "select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config \
              from snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
                and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) > ({after}) \
-             order by u.owner_kind, u.user_id, u.owner_oid, {CONFIG}, u.next_attempt_at, u.id limit 1"
+             order by u.owner_kind, u.user_id, u.owner_oid, {CONFIG} limit 1"
+        )
+    };
+    let of_lane = format!(
+        "snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
+           and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) = ({})",
+        lane("l")
+    );
+    let next_head = |condition: &str| {
+        format!(
+            "select {STREAM} as stream, u.next_attempt_at, u.id, u.watch_id from {of_lane} {condition} \
+             order by {STREAM}, u.next_attempt_at, u.id limit 1"
+        )
+    };
+    let due = |condition: &str, order: &str| {
+        format!(
+            "select * from (select u.id, u.watch_id from {of_lane} and {STREAM} = s.stream and {condition} \
+                 and u.next_attempt_at <= clock_timestamp() \
+                 and not exists (select from snowflake_bridge.uploads e \
+                     where e.watch_id = u.watch_id and e.execution_id = u.execution_id and e.id < u.id \
+                       and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
+                 and (u.crash_count = 0 or $10) \
+               order by {order} limit 1 for update skip locked) d"
         )
     };
     format!(
@@ -139,25 +162,21 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
          {turns}, \
          due as materialized ( \
              select d.id, coalesce(o.account_identifier, f.account_identifier) as account from lanes l \
-             left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) \
-                 = (l.owner_kind, l.user_id, l.owner_oid, l.config) \
+             left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) = ({l}) \
              cross join lateral ( \
-                 select u.id, u.watch_id from snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
-                   and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) = (l.owner_kind, l.user_id, l.owner_oid, l.config) \
-                   and u.next_attempt_at <= clock_timestamp() \
-                   and not exists (select from snowflake_bridge.uploads e \
-                       where e.watch_id = u.watch_id and e.execution_id = u.execution_id and e.id < u.id \
-                         and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
-                   and (u.crash_count = 0 or $10) \
-                   and u.id not in (table waiting) \
-                   and (u.watch_id is null or exists (select from snowflake_bridge.watches w \
-                       join snowflake_bridge.installation i on i.id = w.installation_id where w.id = u.watch_id)) \
-                 order by u.next_attempt_at, u.id limit 1 for update skip locked) d \
+                 with recursive heads as ( \
+                     ({first_head}) union all select n.* from heads h cross join lateral ({next_head}) n) \
+                 select d.* from ( \
+                     select h.stream, t.last from heads h left join held t on ({t}, t.stream) = ({l}, h.stream) \
+                     where h.next_attempt_at <= clock_timestamp() \
+                       and (h.watch_id is null or exists (select from snowflake_bridge.watches w \
+                           join snowflake_bridge.installation i on i.id = w.installation_id where w.id = h.watch_id)) \
+                     order by h.next_attempt_at, h.id) s \
+                 cross join lateral ({any_due} union all {due_in_turn}) d limit 1) d \
              left join snowflake_bridge.watches w on w.id = d.watch_id \
              left join snowflake_bridge.snowflake_configurations f on o.id is null \
                  and (f.owner_kind, f.user_id, f.owner_oid, f.name) = ('role', w.user_id, w.owner_oid, l.config) \
-             where l.due_at <= clock_timestamp() \
-               and (l.owner_kind, l.user_id, l.owner_oid, l.config) not in ( \
+             where ({l}) not in ( \
                    select c.kind, c.user_id, c.oid::oid, c.config from unnest($5, $6, $7, $8) as c (kind, user_id, oid, config)) \
                and lower(coalesce(o.account_identifier, f.account_identifier, '')) <> all ($9) \
              limit 1) \
@@ -167,8 +186,14 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
              needs_mirror = true, mirror_after = clock_timestamp() \
          from due where u.id = due.id returning {CLAIMED}, lower(coalesce(due.account, ''))",
         first = next_lane("$1, $2, $3::oid, $4"),
-        next = next_lane("l.owner_kind, l.user_id, l.owner_oid, l.config"),
-        turns = turns::TURNS,
+        next = next_lane(&lane("l")),
+        turns = turns::TURNS.as_str(),
+        l = lane("l"),
+        t = lane("t"),
+        first_head = next_head(""),
+        next_head = next_head(&format!("and {STREAM} > h.stream")),
+        any_due = due("s.last is null", "u.next_attempt_at, u.id"),
+        due_in_turn = due("u.id <= s.last", "u.id"),
     )
 });
 
@@ -191,7 +216,20 @@ pub fn of_claim(claim: Claim) -> Result<Option<Claimed>> {
 }
 
 /// The connection that an upload of `uploads u` names.
-const CONFIG: &str = "coalesce(u.options ->> 'config', 'default')";
+pub(super) const CONFIG: &str = "coalesce(u.options ->> 'config', 'default')";
+
+/// What tells the uploads of a lane apart that go to different tables, of `uploads u`: the indexes have the same expression.
+/// Two streams may still go to one table.
+pub(super) const STREAM: &str = "(coalesce((u.options -> 'database')::text, '') || ' ' || \
+    coalesce((u.options -> 'schema_name')::text, '') || ' ' || coalesce((u.options -> 'table_name')::text, '') || ' ' || \
+    coalesce(u.watch_id::text, ''))";
+
+/// The columns of a lane, of what is called `alias`.
+pub(super) fn lane(alias: &str) -> String {
+    ["owner_kind", "user_id", "owner_oid", "config"]
+        .map(|column| format!("{alias}.{column}"))
+        .join(", ")
+}
 
 /// The columns that [`claimed`] reads, of `uploads u`; the account comes after them.
 const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \

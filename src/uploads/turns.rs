@@ -1,36 +1,62 @@
 //! Whose turn it is at a table that somebody wants to have alone: a part of the statement that claims uploads.
 
+use std::sync::LazyLock;
+
+use super::claim::{CONFIG, STREAM, lane};
+
 /// Uploads that replace rows of others are alone at their table, in the order of entry; those that only add rows stand
 /// beside each other. A table is told by the account of the configuration that will be used and by the names as far as
 /// they are known here: what only Snowflake knows (a user's default schema) is another table than one that is named.
+/// Names are folded as they are for Snowflake; two that `column_case` keeps apart take turns all the same.
 ///
-/// For each table that any waiting or running upload wants for itself: the first of its uploads, the first that wants it
-/// for itself, and how many are in flight.
-pub(super) const TURNS: &str = "\
-    wanted as materialized ( \
-        select u.id, u.state, u.options ->> 'strategy' in ('upsert', 'replace') as alone, \
-            concat_ws(chr(10), \
-                lower(coalesce(o.account_identifier, f.account_identifier, '')), \
-                upper(coalesce(nullif(u.options ->> 'database', ''), o.database, f.database, '')), \
-                upper(coalesce(nullif(u.options ->> 'schema_name', ''), o.schema, f.schema, '')), \
-                upper(coalesce(nullif(u.options ->> 'table_name', ''), c.relname || '_results', ''))) as target \
-        from snowflake_bridge.uploads u \
-        left join snowflake_bridge.watches w on w.id = u.watch_id \
-        left join pg_catalog.pg_class c on c.oid = w.relation::oid \
-        left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) \
-            = (u.owner_kind, u.user_id, u.owner_oid, coalesce(u.options ->> 'config', 'default')) \
-        left join snowflake_bridge.snowflake_configurations f on o.id is null and (f.owner_kind, f.user_id, f.owner_oid, f.name) \
-            = ('role', w.user_id, w.owner_oid, coalesce(u.options ->> 'config', 'default')) \
-        where u.state in ('queued', 'retry', 'claimed', 'staged', 'copying') \
-          and exists (select from snowflake_bridge.uploads a \
-              where a.options ->> 'strategy' in ('upsert', 'replace') \
-                and a.state in ('queued', 'retry', 'claimed', 'staged', 'copying'))), \
-    turns as materialized ( \
-        select target, min(id) as first, min(id) filter (where alone) as first_alone, \
-            count(*) filter (where state in ('claimed', 'staged', 'copying')) as in_flight, \
-            count(*) filter (where alone and state in ('claimed', 'staged', 'copying')) as alone_in_flight \
-        from wanted group by target having bool_or(alone)), \
-    waiting as materialized ( \
-        select w.id from wanted w join turns t using (target) \
-        where case when w.alone then w.id > t.first or t.in_flight > 0 \
-              else w.id > t.first_alone or t.alone_in_flight > 0 end)";
+/// `held` has each stream at whose table turns are taken, and the last of its uploads, in the order of entry, that may be
+/// taken now. It is found by the first upload of each stream, and not at all while nobody wants a table alone: what it
+/// costs depends on how many streams there are, and not on how many uploads wait in them.
+pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
+    let stream = format!("u.owner_kind, u.user_id, u.owner_oid, {CONFIG}, {STREAM}");
+    let first = |condition: &str| {
+        format!(
+            "select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream, u.id as first \
+             from snowflake_bridge.uploads u where {UNENDED} and {condition} order by {stream}, u.id limit 1"
+        )
+    };
+    format!(
+        "streams as ( \
+             ({first}) union all select n.* from streams s cross join lateral ({next}) n), \
+         in_flight as materialized ( \
+             select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream, bool_or({ALONE}) as alone \
+             from snowflake_bridge.uploads u where u.state in ('claimed', 'staged', 'copying') group by {stream}), \
+         targets as materialized ( \
+             select s.*, i.stream is not null as is_busy, coalesce(i.alone, false) as is_taken, \
+                 (select u.id from snowflake_bridge.uploads u where {ALONE} and {UNENDED} \
+                    and ({stream}) = ({s}, s.stream) order by u.id limit 1) as first_alone, \
+                 lower(coalesce(o.account_identifier, f.account_identifier, '')) as account, \
+                 snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'database', ''), o.database, f.database, '')) as database, \
+                 snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'schema_name', ''), o.schema, f.schema, '')) as schema, \
+                 snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'table_name', ''), c.relname || '_results', '')) as name \
+             from streams s join snowflake_bridge.uploads u on u.id = s.first \
+             left join in_flight i on ({i}, i.stream) = ({s}, s.stream) \
+             left join snowflake_bridge.watches w on w.id = u.watch_id \
+             left join pg_catalog.pg_class c on c.oid = w.relation::oid \
+             left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) = ({s}) \
+             left join snowflake_bridge.snowflake_configurations f on o.id is null \
+                 and (f.owner_kind, f.user_id, f.owner_oid, f.name) = ('role', w.user_id, w.owner_oid, s.config)), \
+         turns as materialized ( \
+             select account, database, schema, name, \
+                 case when bool_or(is_taken) then 0 \
+                     when bool_or(is_busy) or min(first) < min(first_alone) then min(first_alone) - 1 \
+                     else min(first_alone) end as last \
+             from targets group by account, database, schema, name having min(first_alone) is not null), \
+         held as materialized ( \
+             select {s}, s.stream, t.last from targets s join turns t using (account, database, schema, name))",
+        first = first(&format!(
+            "exists (select from snowflake_bridge.uploads u where {ALONE} and {UNENDED})"
+        )),
+        next = first(&format!("({stream}) > ({}, s.stream)", lane("s"))),
+        s = lane("s"),
+        i = lane("i"),
+    )
+});
+
+const ALONE: &str = "u.options ->> 'strategy' in ('upsert', 'replace')";
+const UNENDED: &str = "u.state in ('queued', 'retry', 'claimed', 'staged', 'copying')";

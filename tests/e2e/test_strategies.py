@@ -218,6 +218,24 @@ def test_one_at_a_time_and_in_order(bridge: Bridge, user: User) -> None:
     assert len(bridge.account.statements("INSERT OVERWRITE", mark)) == 5
 
 
+def test_names_that_fold_to_one_take_turns(bridge: Bridge, user: User) -> None:
+    """`straße` and `STRASSE` are one table in Snowflake, whatever the database's locale makes of the first."""
+    bridge.run("run-1", [{"n": 1}], snowflake_table_name="straße")
+    bridge.completed("run-1")
+    bridge.standin.fault({"kind": "query", "sql": "^\\s*COPY INTO"}, {"delay_ms": 120_000}, times=1)
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-2", [{"n": 2}], snowflake_table_name="STRASSE", snowflake_options=REPLACE)
+    bridge.uploading({"kind": "query", "sql": "COPY INTO"}, mark)
+    bridge.run("run-3", [{"n": 3}], snowflake_table_name="straße")
+    bridge.run("elsewhere", [{"n": 1}])
+    bridge.completed("elsewhere")
+    assert bridge.upload("run-3")["state"] == "queued"
+    bridge.standin.clear_faults()
+    bridge.completed("run-3", seconds=60)
+    found = bridge.account.sql("select N from ANALYTICS_DB.REPORTS.STRASSE order by N")
+    assert [int(row[0]) for row in found] == [2, 3]
+
+
 def test_appends_stand_beside_each_other(bridge: Bridge, user: User) -> None:
     load(bridge, "run-0", [{"n": 0}], None)
     bridge.standin.fault({"kind": "query", "sql": "^\\s*COPY INTO"}, {"delay_ms": 120_000}, times=2)
