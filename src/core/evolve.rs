@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::types::{ColumnType, MAX_PRECISION, MAX_TEXT_BYTES};
+use crate::types::{Column, ColumnType, MAX_PRECISION, MAX_TEXT_BYTES};
 
 /// The type of a column that a table already has, as far as we know its kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,41 +151,35 @@ const FRACTION_DIGITS: u8 = 6;
 /// A double holds every integer of up to 15 decimal digits.
 const EXACT_DOUBLE_DIGITS: u8 = 15;
 
-/// Whether a column of type `existing` takes values of type `wanted`.
+/// Whether a column of type `existing` takes the values of `column`.
 #[must_use]
-pub fn fit(existing: ExistingType, wanted: ColumnType) -> Fit {
+pub fn fit(existing: ExistingType, column: &Column) -> Fit {
     use ExistingType as Has;
-    let fits = match (existing, wanted) {
-        (Has::Text { length }, ColumnType::Text) => {
+    let wanted = column.column_type;
+    let fits = match (existing, wanted, column.narrowest.unwrap_or(wanted)) {
+        (Has::Text { length }, ColumnType::Text, _) => {
             return if usize::try_from(length).is_ok_and(|length| length >= MAX_TEXT_BYTES) {
                 Fit::AsIs
             } else {
                 Fit::Widen(wanted.snowflake())
             };
         }
-        (Has::Number { precision, scale }, ColumnType::Number { precision: wanted_precision, scale: wanted_scale }) => {
-            let digits = precision.saturating_sub(scale).max(wanted_precision - wanted_scale);
-            if wanted_scale > scale {
-                let precision = digits.saturating_add(wanted_scale).min(MAX_PRECISION);
-                return Fit::Rebuild(format!("NUMBER({precision},{wanted_scale})"));
-            }
-            // Keeping the scale, which cannot change, and all digits before the point as far as there are any more.
-            let needed = (wanted_precision - wanted_scale).saturating_add(scale).min(MAX_PRECISION);
-            return if needed <= precision { Fit::AsIs } else { Fit::Widen(format!("NUMBER({needed},{scale})")) };
+        (Has::Number { precision, scale }, _, ColumnType::Number { precision: digits, scale: decimals }) => {
+            return fit_number((precision, scale), usual_number(wanted, digits, decimals), (digits, decimals));
         }
-        (Has::Float, ColumnType::Number { precision, scale }) => scale == 0 && precision <= EXACT_DOUBLE_DIGITS,
+        (Has::Float, _, ColumnType::Number { precision, scale }) => scale == 0 && precision <= EXACT_DOUBLE_DIGITS,
         // These have one text each, whatever the session's output formats are.
-        (Has::Text { .. }, ColumnType::Number { .. } | ColumnType::Boolean) => true,
-        (Has::Boolean, ColumnType::Boolean)
-        | (Has::Float, ColumnType::Float)
-        | (Has::Binary { .. }, ColumnType::Binary)
-        | (Has::Date, ColumnType::Date)
-        | (Has::Array, ColumnType::Array)
-        | (Has::Variant, _) => true,
-        (Has::Time { precision }, ColumnType::Time)
-        | (Has::TimestampNtz { precision }, ColumnType::TimestampNtz)
+        (Has::Text { .. }, ColumnType::Number { .. } | ColumnType::Boolean, _) => true,
+        (Has::Boolean, ColumnType::Boolean, _)
+        | (Has::Float, ColumnType::Float, _)
+        | (Has::Binary { .. }, ColumnType::Binary, _)
+        | (Has::Date, ColumnType::Date, _)
+        | (Has::Array, ColumnType::Array, _)
+        | (Has::Variant, _, _) => true,
+        (Has::Time { precision }, ColumnType::Time, _)
+        | (Has::TimestampNtz { precision }, ColumnType::TimestampNtz, _)
         // Both keep the instant, which is all that the value has: its offset is always zero.
-        | (Has::TimestampLtz { precision } | Has::TimestampTz { precision }, ColumnType::TimestampTz) => {
+        | (Has::TimestampLtz { precision } | Has::TimestampTz { precision }, ColumnType::TimestampTz, _) => {
             precision >= FRACTION_DIGITS
         }
         _ => false,
@@ -193,25 +187,63 @@ pub fn fit(existing: ExistingType, wanted: ColumnType) -> Fit {
     if fits { Fit::AsIs } else { Fit::Refused }
 }
 
-impl ColumnType {
-    /// Whether a column whose type DESCRIBE TABLE calls `existing` takes values of this type.
+/// The digits and the scale that a column gets once it is changed: those of the type it would be created with. Numbers that
+/// travel as text get what they would have got as numbers.
+fn usual_number(wanted: ColumnType, digits: u8, decimals: u8) -> (u8, u8) {
+    match wanted {
+        ColumnType::Number { precision, scale } => (precision, scale),
+        _ => match ColumnType::number_of_data((digits - decimals).into(), decimals.into()) {
+            Some(ColumnType::Number { precision, scale }) => (precision, scale),
+            _ => (digits, decimals),
+        },
+    }
+}
+
+/// Whether a NUMBER takes numbers, all three told by their digits in all and after the point: what there is, what it becomes
+/// if it is changed, and what the numbers need.
+fn fit_number(existing: (u8, u8), usual: (u8, u8), needed: (u8, u8)) -> Fit {
+    let (precision, scale) = existing;
+    let usual_digits = usual.0 - usual.1;
+    if needed.1 > scale {
+        let digits = precision.saturating_sub(scale).max(usual_digits);
+        let precision = digits.saturating_add(usual.1).min(MAX_PRECISION);
+        return Fit::Rebuild(format!("NUMBER({precision},{})", usual.1));
+    }
+    // The scale cannot change. A number that has too many digits even for the widest NUMBER of that scale, Snowflake refuses.
+    if precision == MAX_PRECISION || (needed.0 - needed.1).saturating_add(scale) <= precision {
+        return Fit::AsIs;
+    }
+    let wider = usual_digits.saturating_add(scale).min(MAX_PRECISION);
+    Fit::Widen(format!("NUMBER({wider},{scale})"))
+}
+
+impl Column {
+    /// Whether a column whose type DESCRIBE TABLE calls `existing` takes the values of this one.
     #[must_use]
-    pub fn fit(self, existing: &str) -> Fit {
+    pub fn fit(&self, existing: &str) -> Fit {
         ExistingType::parse(existing).map_or(Fit::Refused, |existing| fit(existing, self))
     }
 }
 
-/// What COPY's SELECT says to bring the Parquet field `field` of type `wanted` into a column of type `existing`.
+/// What COPY's SELECT says to bring the Parquet field of `column` into a column of type `existing`.
 ///
 /// COPY converts few types on its own: text, for one, is not made a VARIANT unless asked.
 #[must_use]
-pub fn copy_expression_into(existing: ExistingType, wanted: ColumnType, field: &str) -> String {
-    let expression = wanted.copy_expression(field);
-    match (existing, wanted) {
-        (ExistingType::Variant, ColumnType::Variant) => expression,
-        (ExistingType::Variant, _) => format!("TO_VARIANT({expression})"),
-        (ExistingType::Text { .. }, ColumnType::Number { .. } | ColumnType::Boolean) => {
+pub fn copy_expression_into(existing: ExistingType, column: &Column) -> String {
+    use ExistingType as Has;
+    let expression = column.column_type.copy_expression(&column.name);
+    match (existing, column.column_type, column.narrowest) {
+        (Has::Variant, ColumnType::Variant, _) => expression,
+        (Has::Variant, _, _) => format!("TO_VARIANT({expression})"),
+        // The digits of the number and no more, or its text would depend on the other rows.
+        (Has::Text { .. }, ColumnType::Number { scale: 1.., .. }, _) => {
+            format!("RTRIM(RTRIM({expression}::VARCHAR, '0'), '.')")
+        }
+        (Has::Text { .. }, ColumnType::Number { .. } | ColumnType::Boolean, _) => {
             format!("{expression}::VARCHAR")
+        }
+        (Has::Number { .. } | Has::Float, ColumnType::Text, Some(number)) => {
+            number.copy_expression(&column.name)
         }
         _ => expression,
     }
@@ -280,9 +312,10 @@ mod tests {
             ColumnType::Array,
         ] {
             let existing = ExistingType::parse(&wanted.snowflake()).unwrap();
-            assert_eq!(fit(existing, wanted), Fit::AsIs, "{existing}");
+            let column = Column::new("A", wanted);
+            assert_eq!(fit(existing, &column), Fit::AsIs, "{existing}");
             assert_eq!(
-                copy_expression_into(existing, wanted, "A"),
+                copy_expression_into(existing, &column),
                 wanted.copy_expression("A")
             );
         }
@@ -334,28 +367,94 @@ mod tests {
             ("OBJECT", ColumnType::Variant, Fit::Refused),
         ] {
             assert_eq!(
-                fit(ExistingType::parse(existing).unwrap(), wanted),
+                Column::new("A", wanted).fit(existing),
                 expected,
                 "{existing} ← {wanted:?}"
             );
         }
     }
 
+    /// A column of numbers that have at most so many digits before and after the point.
+    fn counted(column_type: ColumnType, integer_digits: i64, scale: i64) -> Column {
+        Column {
+            narrowest: ColumnType::narrowest_number(integer_digits, scale),
+            ..Column::new("A", column_type)
+        }
+    }
+
+    #[test]
+    fn numbers_that_were_counted_fit_by_the_digits_that_they_have() {
+        let rebuilt = || Fit::Rebuild("NUMBER(38,10)".to_owned());
+        for (existing, integer_digits, scale, expected) in [
+            ("NUMBER(12,2)", 2, 2, Fit::AsIs),
+            ("NUMBER(12,2)", 10, 0, Fit::AsIs),
+            ("NUMBER(12,2)", 11, 2, Fit::Widen("NUMBER(30,2)".to_owned())),
+            ("NUMBER(12,2)", 2, 3, rebuilt()),
+            ("NUMBER(10,0)", 5, 0, Fit::AsIs),
+            ("NUMBER(10,0)", 11, 0, Fit::Widen("NUMBER(38,0)".to_owned())),
+            ("NUMBER(38,0)", 1, 1, rebuilt()),
+            ("NUMBER(38,8)", 1, 1, Fit::AsIs),
+            ("NUMBER(38,8)", 1, 9, rebuilt()),
+            // Whether it has room for these, Snowflake says.
+            ("NUMBER(38,10)", 30, 0, Fit::AsIs),
+            ("FLOAT", 15, 0, Fit::AsIs),
+            ("FLOAT", 16, 0, Fit::Refused),
+            ("FLOAT", 1, 1, Fit::Refused),
+        ] {
+            let number = ColumnType::number_of_data(integer_digits, scale).unwrap();
+            // The same numbers on their way as text make the same of a column of numbers.
+            for column_type in [number, TEXT] {
+                assert_eq!(
+                    counted(column_type, integer_digits, scale).fit(existing),
+                    expected,
+                    "{existing} ← {integer_digits}, {scale} as {column_type:?}"
+                );
+            }
+        }
+        assert_eq!(counted(TEXT, 39, 0).fit("NUMBER(38,0)"), Fit::Refused);
+        assert_eq!(
+            copy_expression_into(
+                ExistingType::parse("NUMBER(12,2)").unwrap(),
+                &counted(TEXT, 2, 1)
+            ),
+            "$1:\"A\"::NUMBER(3,1)"
+        );
+    }
+
     #[test]
     fn copy_converts_explicitly_what_it_would_not_convert_itself() {
-        let variant = ExistingType::Variant;
-        assert_eq!(
-            copy_expression_into(variant, TEXT, "A"),
-            "TO_VARIANT($1:\"A\"::VARCHAR(134217728))"
-        );
-        assert_eq!(
-            copy_expression_into(variant, ColumnType::Array, "A"),
-            "TO_VARIANT(PARSE_JSON($1:\"A\")::ARRAY)"
-        );
-        let text = ExistingType::Text { length: 20 };
-        assert_eq!(
-            copy_expression_into(text, number(38, 0), "A"),
-            "$1:\"A\"::NUMBER(38,0)::VARCHAR"
-        );
+        let number_10 = "$1:\"A\"::NUMBER(38,10)::VARCHAR";
+        for (existing, wanted, expected) in [
+            ("VARIANT", TEXT, "TO_VARIANT($1:\"A\"::VARCHAR(134217728))"),
+            (
+                "VARIANT",
+                ColumnType::Array,
+                "TO_VARIANT(PARSE_JSON($1:\"A\")::ARRAY)",
+            ),
+            (
+                "VARCHAR(20)",
+                number(38, 0),
+                "$1:\"A\"::NUMBER(38,0)::VARCHAR",
+            ),
+            (
+                "VARCHAR(20)",
+                number(38, 10),
+                &format!("RTRIM(RTRIM({number_10}, '0'), '.')"),
+            ),
+            (
+                "VARCHAR(20)",
+                ColumnType::Boolean,
+                "$1:\"A\"::BOOLEAN::VARCHAR",
+            ),
+        ] {
+            assert_eq!(
+                copy_expression_into(
+                    ExistingType::parse(existing).unwrap(),
+                    &Column::new("A", wanted)
+                ),
+                expected,
+                "{existing} ← {wanted:?}"
+            );
+        }
     }
 }

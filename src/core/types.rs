@@ -84,6 +84,21 @@ impl ColumnType {
         Self::number(MAX_PRECISION, scale).ok()
     }
 
+    /// The NUMBER that a new column gets for data of so many digits before and after the point; nothing if there is none.
+    #[must_use]
+    pub fn number_of_data(integer_digits: i64, scale: i64) -> Option<Self> {
+        let usual = if scale > 0 { USUAL_SCALE } else { 0 };
+        Self::number_for(integer_digits, scale, usual)
+    }
+
+    /// The narrowest NUMBER that holds every number of so many digits before and after the point; nothing if there is none.
+    #[must_use]
+    pub fn narrowest_number(integer_digits: i64, scale: i64) -> Option<Self> {
+        let scale = u8::try_from(scale).ok()?;
+        let precision = u8::try_from(integer_digits).ok()?.checked_add(scale)?;
+        Self::number(precision.max(1), scale).ok()
+    }
+
     /// The Arrow type of the column in memory and, by way of its logical type, in the Parquet file.
     #[must_use]
     pub fn arrow(self) -> DataType {
@@ -143,6 +158,10 @@ pub struct Column {
     // serde_json, which this crate needs for the digits of JSON.
     #[serde(rename = "type")]
     pub column_type: ColumnType,
+    /// The narrowest NUMBER that holds all numbers of the column, where these were counted and not declared. What a new
+    /// column gets is wider, for the numbers of tomorrow; what a table has may be as narrow as this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub narrowest: Option<ColumnType>,
 }
 
 impl Column {
@@ -151,6 +170,7 @@ impl Column {
         Self {
             name: name.into(),
             column_type,
+            narrowest: None,
         }
     }
 }
@@ -298,21 +318,52 @@ mod tests {
     }
 
     #[test]
+    fn the_narrowest_number_of_the_digits() {
+        for (integer_digits, scale, expected) in [
+            (0, 0, Some((1, 0))),
+            (2, 2, Some((4, 2))),
+            (0, 3, Some((3, 3))),
+            (38, 0, Some((38, 0))),
+            (37, 2, None),
+            (0, 38, None),
+            (i64::MAX, i64::MAX, None),
+        ] {
+            assert_eq!(
+                ColumnType::narrowest_number(integer_digits, scale),
+                expected.map(|(precision, scale)| ColumnType::Number { precision, scale }),
+                "{integer_digits} {scale}"
+            );
+        }
+    }
+
+    #[test]
     fn a_column_survives_json_in_both_ways_of_reading_it() {
-        let column = Column::new(
+        let declared = Column::new(
             "A",
             ColumnType::Number {
                 precision: 38,
                 scale: 10,
             },
         );
-        let text = serde_json::to_string(&column).unwrap();
-        assert_eq!(
-            text,
-            r#"{"name":"A","type":{"number":{"precision":38,"scale":10}}}"#
-        );
-        assert_eq!(serde_json::from_str::<Column>(&text).unwrap(), column);
-        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(serde_json::from_value::<Column>(value).unwrap(), column);
+        let counted = Column {
+            narrowest: ColumnType::narrowest_number(2, 1),
+            ..declared.clone()
+        };
+        for (column, written) in [
+            (
+                declared,
+                r#"{"name":"A","type":{"number":{"precision":38,"scale":10}}}"#,
+            ),
+            (
+                counted,
+                r#"{"name":"A","type":{"number":{"precision":38,"scale":10}},"narrowest":{"number":{"precision":3,"scale":1}}}"#,
+            ),
+        ] {
+            let text = serde_json::to_string(&column).unwrap();
+            assert_eq!(text, written);
+            assert_eq!(serde_json::from_str::<Column>(&text).unwrap(), column);
+            let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::from_value::<Column>(value).unwrap(), column);
+        }
     }
 }

@@ -71,6 +71,19 @@ def test_many_who_evolve_the_same_table_at_once(bridge: Bridge, user: User) -> N
     assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*map(Decimal, (0, 1, 3, 5, 7)), *halves])
 
 
+def test_numbers_that_a_table_made_by_hand_has_room_for(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(f"create table {QUALIFIED} (AMOUNT number(12,2) not null, RATIO float, CODE varchar(20))")
+    bridge.run("run-1", [{"amount": 19.99, "ratio": 5, "code": 5}])
+    bridge.completed("run-1")
+    # The text of a number does not depend on what stands in other rows.
+    bridge.run("run-2", [{"amount": 20, "ratio": 6, "code": 5}, {"amount": 0.5, "ratio": 7, "code": -1.5}])
+    bridge.completed("run-2")
+    assert types(bridge, user)["AMOUNT"] == "NUMBER(12,2)"
+    assert sorted_rows(bridge, user, "AMOUNT", "RATIO", "CODE") == sorted(
+        [(Decimal("19.99"), 5.0, "5"), (Decimal(20), 6.0, "5"), (Decimal("0.5"), 7.0, "-1.5")], key=str
+    )
+
+
 def test_a_table_in_another_case(bridge: Bridge, user: User) -> None:
     bridge.account.sql(f'create table {QUALIFIED} ("amount" number(38,0), "Upload_Id" varchar)')
     for number in (1, 2):

@@ -133,27 +133,30 @@ impl Inference {
         let mut kept = Vec::new();
         for (position, seen) in self.columns.iter().enumerate() {
             if let Some(reading) = seen.decide(self.options.numeric)? {
-                kept.push((position, seen.name.as_str(), reading));
+                kept.push((position, seen, reading));
             }
         }
         let names = column_names(
-            kept.iter().map(|(_, name, _)| *name),
+            kept.iter().map(|(_, seen, _)| seen.name.as_str()),
             self.options.column_case,
         )?;
         let by_position = self.walker.shape() == Some(RowShape::Array);
-        let columns =
-            kept.into_iter()
-                .zip(names)
-                .map(|((position, source_name, reading), name)| PlannedColumn {
-                    source: if by_position {
-                        SourceKey::Position(position)
-                    } else {
-                        SourceKey::Key(source_name.to_owned())
-                    },
-                    source_name: source_name.to_owned(),
-                    column: Column::new(name, reading.column_type()),
-                    reading,
-                });
+        let columns = kept
+            .into_iter()
+            .zip(names)
+            .map(|((position, seen, reading), name)| PlannedColumn {
+                source: if by_position {
+                    SourceKey::Position(position)
+                } else {
+                    SourceKey::Key(seen.name.clone())
+                },
+                source_name: seen.name.clone(),
+                column: Column {
+                    narrowest: seen.narrowest(reading),
+                    ..Column::new(name, reading.column_type())
+                },
+                reading,
+            });
         Ok(Plan {
             columns: columns.collect(),
             rows: self.walker.row(),
@@ -345,6 +348,18 @@ impl Seen {
         } else {
             USUAL_SCALE
         })?))
+    }
+
+    /// The narrowest NUMBER for the column's numbers, if it is one of numbers whose digits nobody declared.
+    fn narrowest(&self, reading: Reading) -> Option<ColumnType> {
+        let is_counted = match (reading, self.declared_type) {
+            (Reading::NumberText, _) => true,
+            (_, None | Some(DeclaredType::Numeric)) => {
+                matches!(reading.column_type(), ColumnType::Number { .. })
+            }
+            _ => false,
+        };
+        ColumnType::narrowest_number(self.integer_digits, self.scale).filter(|_| is_counted)
     }
 
     /// A NUMBER of all 38 digits with the scale that the data needs, or the usual one if that leaves the digits room.

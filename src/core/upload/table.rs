@@ -197,7 +197,7 @@ fn look(upload: &Upload, existing: &[Existing]) -> Result<Look> {
     for (column, assigned) in columns.iter().zip(&names) {
         let table = &upload.target;
         let present = assigned.and_then(|index| existing.get(index));
-        let fit = present.map(|present| column.column_type.fit(&present.column_type));
+        let fit = present.map(|present| column.fit(&present.column_type));
         let name = match present {
             Some(present) => present.name.as_str(),
             None if is_rebuilding => rebuild::name_while_rebuilt(existing, &column.name),
@@ -286,9 +286,7 @@ fn ready(upload: &Upload, existing: &[Existing]) -> Result<Target> {
         }
         let expression = match (constant, ExistingType::parse(&present.column_type)) {
             (Some(value), _) => format!("{}::VARCHAR", sql::quote_literal(value)),
-            (None, Some(existing_type)) => {
-                copy_expression_into(existing_type, column.column_type, &column.name)
-            }
+            (None, Some(existing_type)) => copy_expression_into(existing_type, column),
             (None, None) => column.column_type.copy_expression(&column.name),
         };
         filled.push(CopyColumn {

@@ -82,8 +82,8 @@ struct Reader {
     name: String,
     column_type: ColumnType,
     form: Form,
-    /// For a numeric without declared digits: the most digits before and after the point so far. It travels as its
-    /// digits, and what the column is called is decided by all of them.
+    /// For a numeric without declared digits, unless it had a value that is no number: the most digits before and after
+    /// the point so far. It travels as its digits, and what the column is called is decided by all of them.
     digits: Option<(i64, i64)>,
     /// Values that Snowflake could not hold as what they are.
     affected: u64,
@@ -128,7 +128,7 @@ impl RowReader {
                 )
             }?;
             readers.push(Reader {
-                digits: matches!(form, Form::Digits(_)).then_some((0, 0)),
+                digits: matches!(form, Form::Digits(_) | Form::DigitsText(_)).then_some((0, 0)),
                 name,
                 column_type,
                 form,
@@ -202,9 +202,7 @@ impl RowReader {
         memory.scoped(|| match unsafe { reader.form.value(value, types) } {
             Ok((value, is_odd)) => {
                 reader.affected += u64::from(is_odd);
-                if let Some(digits) = &mut reader.digits {
-                    measure(digits, value);
-                }
+                reader.digits = reader.digits.and_then(|digits| measure(digits, value));
                 Ok(sink.append(index, value)?)
             }
             Err(Unread::OutOfRange { .. }) if *on_out_of_range == OutOfRange::Null => {
@@ -237,7 +235,11 @@ impl RowReader {
     /// If the numbers of a column need more digits than Snowflake has.
     pub fn settle(self, manifest: &mut Manifest) -> Result<Vec<(String, u64)>> {
         for (reader, column) in self.readers.iter().zip(&mut manifest.columns) {
-            if let Some((integer_digits, scale)) = reader.digits {
+            let Some((integer_digits, scale)) = reader.digits else {
+                continue;
+            };
+            column.narrowest = ColumnType::narrowest_number(integer_digits, scale);
+            if matches!(reader.form, Form::Digits(_)) {
                 column.column_type = ColumnType::number_for(integer_digits, scale, USUAL_SCALE)
                     .ok_or_else(|| too_many_digits(&reader.name, integer_digits, scale))?;
             }
@@ -255,11 +257,14 @@ fn place(column: &str, row: u64) -> String {
     format!("column {}, row {row}", shown(column))
 }
 
-fn measure(digits: &mut (i64, i64), value: Value<'_>) {
-    if let Value::Text(text) = value
-        && let Some(number) = Decimal::parse(text)
-    {
-        digits.0 = digits.0.max(number.integer_digits());
-        digits.1 = digits.1.max(number.scale());
-    }
+/// The digits with those of one more value; `None` if that is no number.
+fn measure((integer_digits, scale): (i64, i64), value: Value<'_>) -> Option<(i64, i64)> {
+    let Value::Text(text) = value else {
+        return None;
+    };
+    let number = Decimal::parse(text)?;
+    Some((
+        integer_digits.max(number.integer_digits()),
+        scale.max(number.scale()),
+    ))
 }

@@ -87,6 +87,10 @@ class Transform:
             left, kind = self._translate(node.this)
             right, _ = self._translate(node.expression)
             return f"nullif({left}, {right})", kind
+        if isinstance(node, exp.Trim) and node.args.get("position") == "TRAILING" and node.expression:
+            text, _ = self._translate(node.this)
+            characters, _ = self._translate(node.expression)
+            return f"rtrim({text}, {characters})", "VARCHAR"
         raise unsupported(f"'{node.sql(dialect='snowflake')}' in a COPY transformation")
 
     @staticmethod

@@ -96,6 +96,27 @@ fn numbers_of_more_digits_are_refused_or_become_text() {
 }
 
 #[test]
+fn the_digits_of_numbers_that_nobody_declared_are_counted() {
+    let narrowest = |columns: &str, values: &str| {
+        let result = format!(r#"[{{"a": {values}}}]"#);
+        let plan = plan_with(columns, PlanOptions::default(), &result).unwrap();
+        plan.columns[0].column.narrowest
+    };
+    let numeric = r#"[{"name": "a", "type": "numeric"}]"#;
+    for (columns, value, expected) in [
+        ("null", "19.99", ColumnType::narrowest_number(2, 2)),
+        ("null", "5", ColumnType::narrowest_number(1, 0)),
+        (numeric, "\"0.125\"", ColumnType::narrowest_number(0, 3)),
+        ("null", "\"19.99\"", None),
+        ("null", "[1]", None),
+        (r#"[{"name": "a", "type": "numeric(5,2)"}]"#, "19.99", None),
+        (r#"[{"name": "a", "type": "text"}]"#, "19.99", None),
+    ] {
+        assert_eq!(narrowest(columns, value), expected, "{columns} {value}");
+    }
+}
+
+#[test]
 fn columns_come_in_the_order_of_declaration_and_then_of_appearance() {
     let result = r#"[{"b": 1, "a": 2, "nothing": null}, {"c": true, "a": 3}]"#;
     let all = plan(result).unwrap();

@@ -204,17 +204,14 @@ mod tests {
 
     fn columns() -> Vec<Column> {
         vec![
-            Column {
-                name: "A".into(),
-                column_type: ColumnType::Number {
+            Column::new(
+                "A",
+                ColumnType::Number {
                     precision: 38,
                     scale: 2,
                 },
-            },
-            Column {
-                name: "b\"c".into(),
-                column_type: ColumnType::Variant,
-            },
+            ),
+            Column::new("b\"c", ColumnType::Variant),
         ]
     }
 
