@@ -84,6 +84,23 @@ def test_numbers_that_a_table_made_by_hand_has_room_for(bridge: Bridge, user: Us
     )
 
 
+def test_numbers_as_text_whatever_comes_first(bridge: Bridge, user: User) -> None:
+    options = {"numeric": "varchar"}
+    bridge.run("run-1", [{"n": 1}], snowflake_options=options)
+    bridge.completed("run-1")
+    bridge.run("run-2", [{"n": 2.5}, {"n": 10**40}], snowflake_options=options)
+    bridge.completed("run-2")
+    assert types(bridge, user)["N"] == "VARCHAR(134217728)"
+    assert sorted_rows(bridge, user, "N") == [("1",), (str(10**40),), ("2.5",)]
+
+
+def test_numbers_as_text_for_a_table_of_numbers(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(f"create table {QUALIFIED} (N number(12,2))")
+    bridge.run("run-1", [{"n": 1}, {"n": 2.5}], snowflake_options={"numeric": "varchar"})
+    bridge.completed("run-1")
+    assert sorted_rows(bridge, user, "N") == [(Decimal(1),), (Decimal("2.5"),)]
+
+
 def test_a_table_in_another_case(bridge: Bridge, user: User) -> None:
     bridge.account.sql(f'create table {QUALIFIED} ("amount" number(38,0), "Upload_Id" varchar)')
     for number in (1, 2):

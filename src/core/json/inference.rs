@@ -17,14 +17,15 @@ use crate::names::{
 };
 use crate::types::{Column, ColumnType, MAX_PRECISION, MAX_SCALE, USUAL_SCALE};
 
-/// What becomes of numbers that are no integers of up to 38 digits.
+/// What becomes of numbers whose digits nobody declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Numeric {
-    /// They become NUMBER(38, s); what does not fit exactly is refused.
+    /// They become NUMBER(38, s); what fits into none exactly is refused.
     #[default]
     Number,
-    /// The whole column becomes VARCHAR, each number in its own digits.
+    /// The column becomes VARCHAR, each number in its own digits, whatever numbers come: a table that was made for
+    /// integers would not take the first decimal as text. One that has a NUMBER is filled with numbers if they fit.
     Varchar,
 }
 
@@ -39,7 +40,7 @@ impl FromStr for Numeric {
                 ErrorKind::Configuration,
                 "numeric is neither number nor varchar",
             )
-            .with_hint("Set numeric to number, or to varchar to load decimals as text.")),
+            .with_hint("Set numeric to number, or to varchar to load numbers as text.")),
         }
     }
 }
@@ -324,30 +325,23 @@ impl Seen {
             Some(DeclaredType::Column(column_type)) => Reading::Plain(column_type),
             Some(DeclaredType::Uuid) => Reading::Uuid,
             Some(DeclaredType::Numeric) if numeric == Numeric::Varchar => Reading::NumberText,
-            Some(DeclaredType::Numeric) => Reading::Plain(self.number(USUAL_SCALE)?),
+            Some(DeclaredType::Numeric) => Reading::Plain(
+                ColumnType::number_for(self.integer_digits, self.scale, USUAL_SCALE)
+                    .ok_or_else(|| self.too_many_digits())?,
+            ),
             None => match (self.booleans, self.numbers, self.strings, self.nested) {
                 (false, false, false, false) => return Ok(None),
                 (true, false, false, false) => Reading::Plain(ColumnType::Boolean),
                 (false, false, true, false) => Reading::Plain(ColumnType::Text),
-                (false, true, false, false) => self.inferred_number(numeric)?,
+                (false, true, false, false) if numeric == Numeric::Varchar => Reading::NumberText,
+                (false, true, false, false) => Reading::Plain(
+                    ColumnType::number_of_data(self.integer_digits, self.scale)
+                        .ok_or_else(|| self.too_many_digits())?,
+                ),
                 _ => Reading::Plain(ColumnType::Variant),
             },
         };
         Ok(Some(reading))
-    }
-
-    fn inferred_number(&self, numeric: Numeric) -> Result<Reading> {
-        let integers = self.scale == 0;
-        if numeric == Numeric::Varchar
-            && !(integers && self.integer_digits <= i64::from(MAX_PRECISION))
-        {
-            return Ok(Reading::NumberText);
-        }
-        Ok(Reading::Plain(self.number(if integers {
-            0
-        } else {
-            USUAL_SCALE
-        })?))
     }
 
     /// The narrowest NUMBER for the column's numbers, if it is one of numbers whose digits nobody declared.
@@ -362,10 +356,8 @@ impl Seen {
         ColumnType::narrowest_number(self.integer_digits, self.scale).filter(|_| is_counted)
     }
 
-    /// A NUMBER of all 38 digits with the scale that the data needs, or the usual one if that leaves the digits room.
-    fn number(&self, usual_scale: i64) -> Result<ColumnType> {
-        ColumnType::number_for(self.integer_digits, self.scale, usual_scale)
-            .ok_or_else(|| too_many_digits(&self.name, self.integer_digits, self.scale))
+    fn too_many_digits(&self) -> Error {
+        too_many_digits(&self.name, self.integer_digits, self.scale)
     }
 }
 

@@ -248,7 +248,7 @@ fn meaning(code: &str) -> Option<Meaning> {
         "002023" => (Data, "a column of the table has another type than the result", "Use another table, or change the column's type."),
         STAGED_FILE_MISSING => (Transient, "a file is not in the stage any more", ""),
         "100035" | "100040" | "100038" => (Data, "a value cannot be converted to the type of its column", ""),
-        "100039" | "100046" => (Data, "a number is too large for its column", "Widen the column, or load the number as text with numeric => 'varchar'."),
+        "100039" | "100046" => (Data, "a number is too large for its column", "Widen the column in Snowflake, or load into another table (snowflake_table_name)."),
         "100069" => (Data, "a value is not valid JSON", ""),
         "100071" => (Data, "a JSON value cannot be converted to the type of its column", ""),
         "100072" => (Data, "a NULL meets a column that is NOT NULL", "Drop the NOT NULL of the column, or fill the value in the result."),

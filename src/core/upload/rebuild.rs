@@ -175,7 +175,7 @@ fn does_not_fit(table: &TableName, name: &str, was: &Existing, to: &Existing) ->
             to.column_type
         ),
     )
-    .with_hint("Load into another table (snowflake_table_name), or as text with numeric => 'varchar'.")
+    .with_hint("Load into another table (snowflake_table_name).")
 }
 
 fn contradiction(table: &TableName, name: &str, to: &Existing, was: &Existing) -> Error {
