@@ -137,7 +137,8 @@ impl fmt::Display for ExistingType {
 pub enum Fit {
     /// It holds every value of the type. What it cannot hold because of its size, Snowflake refuses; nothing is cut.
     AsIs,
-    /// It does once it has this type, to which ALTER COLUMN … SET DATA TYPE can bring it without touching a value.
+    /// It holds every value of the type once it has this one, to which ALTER COLUMN … SET DATA TYPE can bring it without
+    /// touching a value; as it is, maybe those that come.
     Widen(String),
     /// It does once its values have been copied into a column of this type, which takes its place: no ALTER gets there.
     Rebuild(String),

@@ -71,6 +71,18 @@ def test_many_who_evolve_the_same_table_at_once(bridge: Bridge, user: User) -> N
     assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*map(Decimal, (0, 1, 3, 5, 7)), *halves])
 
 
+def test_a_table_of_somebody_else(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(f"create table {QUALIFIED} (NAME varchar(5), N number(5,0), EXECUTION_ID varchar,"
+                       " UPLOADED_AT timestamp_tz, USER_ID varchar, UPLOAD_ID varchar)")
+    bridge.account.withhold("OWNERSHIP", "TABLE", QUALIFIED)
+    bridge.run("run-1", [{"name": "short", "n": 12345}])
+    bridge.completed("run-1")
+    bridge.run("run-2", [{"name": "too long", "n": 1}])
+    assert "too long" in bridge.failed("run-2")["snowflake_error_message"]
+    assert types(bridge, user)["NAME"] == "VARCHAR(5)"
+    assert bridge.results(user, ["NAME", "N"]) == [("short", 12345)]
+
+
 def test_numbers_that_a_table_made_by_hand_has_room_for(bridge: Bridge, user: User) -> None:
     bridge.account.sql(f"create table {QUALIFIED} (AMOUNT number(12,2) not null, RATIO float, CODE varchar(20))")
     bridge.run("run-1", [{"amount": 19.99, "ratio": 5, "code": 5}])

@@ -95,7 +95,7 @@ impl Step {
 pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result<Target> {
     let mut was_created = false;
     let mut failed: Vec<String> = Vec::new();
-    let mut given_up: Vec<String> = Vec::new();
+    let mut wants_optional = true;
     for _ in 0..MAX_LOOKS {
         let steps = match describe(warehouse, &upload.target).await? {
             None if was_created => return Err(unseen(&upload.target)),
@@ -107,7 +107,7 @@ pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> R
         };
         let steps: Vec<Step> = steps
             .into_iter()
-            .filter(|step| !given_up.contains(&step.statement))
+            .filter(|step| wants_optional || !step.is_optional)
             .collect();
         if steps.is_empty() {
             // Only what is optional is left to do; a look that ignores it is ready.
@@ -140,7 +140,8 @@ pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> R
                         None => error,
                     });
                 }
-                given_up.push(step.statement);
+                // Nor will a role that may not do one of them do the others.
+                wants_optional = false;
                 break;
             }
             // Somebody else may have been faster. What to do next, the table tells.
@@ -226,11 +227,14 @@ fn look(upload: &Upload, existing: &[Existing]) -> Result<Look> {
                     &format!("it has no column {}", shown(&column.name)),
                 ));
             }
-            Some(Fit::AsIs) => {}
             Some(Fit::Widen(wider)) if upload.evolve_schema => {
-                steps.push(Step::new(sql::widen_column(table, name, &wider)));
+                let mut widen = Step::new(sql::widen_column(table, name, &wider));
+                // It takes ownership of the table, and may not be needed: COPY refuses what is too long, and cuts nothing.
+                widen.is_optional = true;
+                steps.push(widen);
             }
-            Some(Fit::Widen(wider) | Fit::Rebuild(wider)) => {
+            Some(Fit::AsIs | Fit::Widen(_)) => {}
+            Some(Fit::Rebuild(wider)) => {
                 let had = present.map_or("", |present| present.column_type.as_str());
                 return Err(not_evolving(
                     table,

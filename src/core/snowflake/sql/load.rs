@@ -112,7 +112,7 @@ pub fn copy_into(
         "COPY INTO {} ({names}) FROM (SELECT {expressions} FROM {}) FILES = ({files}) \
          FILE_FORMAT = (TYPE = PARQUET COMPRESSION = AUTO USE_VECTORIZED_SCANNER = TRUE USE_LOGICAL_TYPE = TRUE \
          BINARY_AS_TEXT = FALSE TRIM_SPACE = FALSE REPLACE_INVALID_CHARACTERS = FALSE NULL_IF = ()) \
-         ON_ERROR = ABORT_STATEMENT FORCE = {}",
+         ON_ERROR = ABORT_STATEMENT TRUNCATECOLUMNS = FALSE FORCE = {}",
         table.quoted(),
         stage_path(directory),
         if force { "TRUE" } else { "FALSE" }
@@ -280,7 +280,7 @@ mod tests {
             "{copy}"
         );
         assert!(
-            copy.ends_with("ON_ERROR = ABORT_STATEMENT FORCE = TRUE"),
+            copy.ends_with("ON_ERROR = ABORT_STATEMENT TRUNCATECOLUMNS = FALSE FORCE = TRUE"),
             "{copy}"
         );
     }
