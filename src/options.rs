@@ -98,13 +98,12 @@ impl TargetOptions {
     ///
     /// # Errors
     /// If the keys are no columns of the result, or nothing tells what an upsert matches by.
-    pub fn strategy(&self, manifest: &Manifest, execution_id: &str) -> Result<Strategy> {
+    pub fn strategy(&self, manifest: &Manifest) -> Result<Strategy> {
         Ok(Strategy::choose(
             self.strategy.unwrap_or_default(),
             self.key_columns.as_deref(),
             self.plan().column_case,
             manifest,
-            execution_id,
         )?)
     }
 

@@ -179,7 +179,7 @@ fn queue(
         )
     })?;
     // Keys that the result lacks are told to whoever can mend the query, and not to the worker.
-    options.strategy(&read.manifest, &execution_id)?;
+    options.strategy(&read.manifest)?;
     for (column, count) in &read.affected {
         let fate = match on_out_of_range {
             OutOfRange::Text => "are loaded as text",

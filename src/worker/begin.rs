@@ -197,7 +197,7 @@ impl<'a> Attempt<'a> {
             schema,
             database,
             spool: reading::spool(upload, spool_root),
-            strategy: options.strategy(&manifest, &upload.execution_id)?,
+            strategy: options.strategy(&manifest)?,
             manifest,
             staged_claim,
             transaction: upload.transaction.clone().filter(|_| is_same),

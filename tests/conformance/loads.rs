@@ -211,7 +211,7 @@ async fn from_a_file_to_rows(world: World, cloud: &str) {
     run(&mut session, sql::begin()).await;
     run(
         &mut session,
-        sql::delete_uploads(&table(), UPLOAD_ID, &[UPLOAD]),
+        sql::delete_uploads(&table(), UPLOAD_ID, &[UPLOAD], &[]),
     )
     .await;
     copy(&mut session, &manifest, true).await;

@@ -15,8 +15,8 @@ pub use load::{
 };
 pub use retention::delete_uploaded_before;
 pub use strategies::{
-    count_keys, count_rows, create_temporary_table, delete_dates, delete_where, drop_table,
-    has_rows, insert_from, insert_overwrite, merge, ordinal_column, temporary_table,
+    count_keys, count_rows, create_temporary_table, delete_dates, drop_table, has_rows,
+    insert_from, insert_overwrite, merge, ordinal_column, temporary_table,
 };
 pub use tables::{
     add_columns, copy_column, create_table, describe_table, drop_column, equal_column,

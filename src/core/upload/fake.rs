@@ -204,11 +204,6 @@ impl FakeWarehouse {
                 .retain(|(key, _)| !days.contains(&(key / KEYS_PER_DAY)));
             return none();
         }
-        if text.starts_with("DELETE FROM") && text.contains("TIME_WINDOW") {
-            // Of one execution and window all rows are here.
-            self.writable().clear();
-            return none();
-        }
         if text.starts_with("DELETE FROM") {
             self.writable()
                 .retain(|(_, upload)| !text.contains(upload.as_str()));

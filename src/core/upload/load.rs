@@ -12,7 +12,7 @@ use super::verify::{counted, verify_copy, verify_count};
 use super::{Ledger, MAX_FILES_PER_COPY, Outcome, Phase, Upload, execute, outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::names::{EXECUTION_ID, TIME_WINDOW_END, TIME_WINDOW_START, UPLOAD_ID, USER_ID};
+use crate::names::{TIME_WINDOW_END, TIME_WINDOW_START, UPLOAD_ID, USER_ID};
 use crate::snowflake::Warehouse;
 use crate::snowflake::sql::{self, TableName};
 
@@ -53,7 +53,7 @@ pub(super) async fn load(
 ) -> Result<Outcome> {
     let has_files = !upload.manifest.files.is_empty();
     match &upload.strategy {
-        Strategy::Append => {
+        Strategy::Append | Strategy::Upsert(Match::Window(_)) => {
             let mut remove = upload.replaces.clone();
             if is_repeated {
                 remove.push(upload.upload_id);
@@ -61,29 +61,25 @@ pub(super) async fn load(
             if !has_files && remove.is_empty() {
                 return Ok(outcome(upload, None));
             }
+            let window = match &upload.strategy {
+                Strategy::Upsert(Match::Window(window)) => vec![
+                    (target.name_of(TIME_WINDOW_START), window.start.as_str()),
+                    (target.name_of(TIME_WINDOW_END), window.end.as_str()),
+                ],
+                _ => Vec::new(),
+            };
             let mut clear = Vec::new();
             if !remove.is_empty() && !cfg!(feature = "mutant_no_delete") {
                 let column = target.name_of(UPLOAD_ID);
-                clear.push(sql::delete_uploads(&upload.target, column, &remove));
+                clear.push(sql::delete_uploads(
+                    &upload.target,
+                    column,
+                    &remove,
+                    &window,
+                ));
             }
             Loader::new(upload, target, warehouse, ledger, is_repeated)
                 .must(Work::Copy { clear })
-                .await
-        }
-        Strategy::Upsert(Match::Window {
-            execution_id,
-            window,
-        }) => {
-            let clear = sql::delete_where(
-                &upload.target,
-                &[
-                    (target.name_of(EXECUTION_ID), execution_id),
-                    (target.name_of(TIME_WINDOW_START), &window.start),
-                    (target.name_of(TIME_WINDOW_END), &window.end),
-                ],
-            );
-            Loader::new(upload, target, warehouse, ledger, is_repeated)
-                .must(Work::Copy { clear: vec![clear] })
                 .await
         }
         Strategy::Upsert(_) if !has_files => Ok(outcome(upload, None)),

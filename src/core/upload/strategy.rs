@@ -38,13 +38,8 @@ pub enum Strategy {
 pub enum Match {
     /// Row by row, where these columns of the result are the same. NULL is the same as NULL.
     Keys(Vec<String>),
-    /// All rows of the same execution and the same time window.
-    Window {
-        /// The execution.
-        execution_id: String,
-        /// The window.
-        window: TimeWindow,
-    },
+    /// All rows of the same time window that earlier uploads of the same execution brought.
+    Window(TimeWindow),
     /// All rows of the same user whose date is one of the result's.
     Dates(DateColumn),
     /// None: a result without rows and without columns to match by.
@@ -133,7 +128,6 @@ impl Strategy {
         key_columns: Option<&[String]>,
         case: ColumnCase,
         manifest: &Manifest,
-        execution_id: &str,
     ) -> Result<Self> {
         match (name, key_columns) {
             (StrategyName::Append, _) => Ok(Self::Append),
@@ -141,14 +135,14 @@ impl Strategy {
             (StrategyName::Upsert, Some(keys)) => {
                 keys_of(keys, case, manifest).map(|keys| Self::Upsert(Match::Keys(keys)))
             }
-            (StrategyName::Upsert, None) => default_match(manifest, execution_id).map(Self::Upsert),
+            (StrategyName::Upsert, None) => default_match(manifest).map(Self::Upsert),
         }
     }
 
     /// Columns that the table needs besides those of the files, each with the one value that all rows have.
     pub(super) fn constants(&self) -> Vec<(Column, String)> {
         match self {
-            Self::Upsert(Match::Window { window, .. }) => vec![
+            Self::Upsert(Match::Window(window)) => vec![
                 (
                     Column::new(TIME_WINDOW_START, ColumnType::Text),
                     window.start.clone(),
@@ -209,7 +203,7 @@ fn keys_of(keys: &[String], case: ColumnCase, manifest: &Manifest) -> Result<Vec
     )))
 }
 
-fn default_match(manifest: &Manifest, execution_id: &str) -> Result<Match> {
+fn default_match(manifest: &Manifest) -> Result<Match> {
     const HINT: &str = "Name the columns that identify a row with key_columns.";
     if let Some(window) = &manifest.window {
         for name in [TIME_WINDOW_START, TIME_WINDOW_END] {
@@ -227,10 +221,7 @@ fn default_match(manifest: &Manifest, execution_id: &str) -> Result<Match> {
                 .with_hint(format!("{HINT} Or rename the column in the result.")));
             }
         }
-        return Ok(Match::Window {
-            execution_id: execution_id.to_owned(),
-            window: window.clone(),
-        });
+        return Ok(Match::Window(window.clone()));
     }
     match DateColumn::detect(&manifest.columns) {
         Ok(Some(column)) => Ok(Match::Dates(column)),

@@ -119,12 +119,21 @@ pub fn copy_into(
     )
 }
 
-/// Deletes the rows that uploads brought, by the column that holds the uploads' ids.
+/// Deletes the rows that uploads brought, by the column that holds the uploads' ids: those that have these values.
 #[must_use]
-pub fn delete_uploads(table: &TableName, column: &str, uploads: &[Uuid]) -> String {
+pub fn delete_uploads(
+    table: &TableName,
+    column: &str,
+    uploads: &[Uuid],
+    values: &[(&str, &str)],
+) -> String {
     let ids = join(uploads, |upload| quote_literal(&upload.to_string()));
+    let having: String = values
+        .iter()
+        .map(|(column, value)| format!(" AND {} = {}", quote_ident(column), quote_literal(value)))
+        .collect();
     format!(
-        "DELETE FROM {} WHERE {} IN ({ids})",
+        "DELETE FROM {} WHERE {} IN ({ids}){having}",
         table.quoted(),
         quote_ident(column)
     )
@@ -223,8 +232,14 @@ mod tests {
         let second = "00000000-0000-0000-0000-000000000002";
         for (made, wanted) in [
             (
-                delete_uploads(&table(), UPLOAD_ID, &[a, b]),
+                delete_uploads(&table(), UPLOAD_ID, &[a, b], &[]),
                 format!("DELETE FROM {quoted} WHERE \"UPLOAD_ID\" IN ('{first}', '{second}')"),
+            ),
+            (
+                delete_uploads(&table(), UPLOAD_ID, &[a], &[("A", "it's"), ("B", "\\")]),
+                format!(
+                    r#"DELETE FROM {quoted} WHERE "UPLOAD_ID" IN ('{first}') AND "A" = 'it''s' AND "B" = '\\'"#
+                ),
             ),
             (
                 count_upload(&table(), UPLOAD_ID, a),

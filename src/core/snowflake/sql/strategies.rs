@@ -160,20 +160,6 @@ pub fn delete_dates(
     )
 }
 
-/// Deletes the rows that have these values.
-#[must_use]
-pub fn delete_where(table: &TableName, values: &[(&str, &str)]) -> String {
-    let conditions: Vec<String> = values
-        .iter()
-        .map(|(column, value)| format!("{} = {}", quote_ident(column), quote_literal(value)))
-        .collect();
-    format!(
-        "DELETE FROM {} WHERE {}",
-        table.quoted(),
-        conditions.join(" AND ")
-    )
-}
-
 fn key_list(keys: &[&str]) -> String {
     let keys: Vec<String> = keys.iter().map(|key| quote_ident(key)).collect();
     keys.join(", ")
@@ -247,10 +233,6 @@ mod tests {
             (
                 delete_dates(&target, &from, "USER_ID", "D", true),
                 r#"DELETE FROM "DB"."S"."T" AS t USING (SELECT DISTINCT "USER_ID" AS "U", TO_DATE("D") AS "D" FROM "DB"."S"."X") AS s WHERE EQUAL_NULL(t."USER_ID", s."U") AND EQUAL_NULL(TO_DATE(t."D"), s."D")"#,
-            ),
-            (
-                delete_where(&target, &[("A", "it's"), ("B", "\\")]),
-                r#"DELETE FROM "DB"."S"."T" WHERE "A" = 'it''s' AND "B" = '\\'"#,
             ),
         ] {
             assert_eq!(made, wanted);

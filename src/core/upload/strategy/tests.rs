@@ -25,7 +25,7 @@ fn manifest(columns: &[(&str, ColumnType)]) -> Manifest {
 fn upsert(keys: Option<&[&str]>, case: ColumnCase, manifest: &Manifest) -> Result<Match> {
     let keys: Option<Vec<String>> =
         keys.map(|keys| keys.iter().map(|key| (*key).to_owned()).collect());
-    match Strategy::choose(StrategyName::Upsert, keys.as_deref(), case, manifest, "e-1")? {
+    match Strategy::choose(StrategyName::Upsert, keys.as_deref(), case, manifest)? {
         Strategy::Upsert(found) => Ok(found),
         other => panic!("{other:?}"),
     }
@@ -79,13 +79,7 @@ fn a_window_comes_before_a_date_column() {
         start: "2024-01-01".to_owned(),
         end: "20240131".to_owned(),
     };
-    assert_eq!(
-        found,
-        Match::Window {
-            execution_id: "e-1".to_owned(),
-            window
-        }
-    );
+    assert_eq!(found, Match::Window(window));
     assert_eq!(Strategy::Upsert(found).constants().len(), 2);
     result
         .columns

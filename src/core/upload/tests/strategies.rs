@@ -24,13 +24,18 @@ fn by_dates() -> Strategy {
 }
 
 fn by_window() -> Strategy {
-    Strategy::Upsert(Match::Window {
-        execution_id: "e-1".to_owned(),
-        window: TimeWindow {
-            start: "2024-01-01".to_owned(),
-            end: "2024-01-31".to_owned(),
-        },
-    })
+    Strategy::Upsert(Match::Window(TimeWindow {
+        start: "2024-01-01".to_owned(),
+        end: "2024-01-31".to_owned(),
+    }))
+}
+
+/// For an upsert by window, what is in the table is of an earlier upload of the same execution.
+fn replaced(strategy: &Strategy) -> Vec<Uuid> {
+    match strategy {
+        Strategy::Upsert(Match::Window(_)) => vec![Uuid::from_u128(3)],
+        _ => Vec::new(),
+    }
 }
 
 /// What an upload of two files does to a table.
@@ -104,6 +109,7 @@ impl Case {
     fn upload(&self) -> Upload {
         Upload {
             strategy: self.strategy.clone(),
+            replaces: replaced(&self.strategy),
             ..upload(2)
         }
     }
@@ -216,6 +222,30 @@ async fn a_key_that_the_table_has_twice_is_refused() {
 }
 
 #[tokio::test]
+async fn a_window_is_not_that_of_others_who_load_the_same_table() {
+    let mut warehouse = FakeWarehouse::with_rows(0..3);
+    let mut first = upload(1);
+    first.strategy = by_window();
+    run(&first, &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
+    assert_eq!(warehouse.counts().get(&earlier()), Some(&3));
+    let mut again = first;
+    again.replaces = vec![Uuid::from_u128(3)];
+    run(&again, &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
+    let deletion = warehouse
+        .log
+        .iter()
+        .rfind(|line| line.starts_with("DELETE"));
+    let deletion = deletion.expect("earlier rows are deleted");
+    for part in [earlier().as_str(), "2024-01-01", "2024-01-31"] {
+        assert!(deletion.contains(part), "{deletion}");
+    }
+}
+
+#[tokio::test]
 async fn an_empty_result_empties_what_it_replaces_and_nothing_else() {
     for (strategy, left) in [
         (Strategy::Replace, 0),
@@ -227,6 +257,7 @@ async fn an_empty_result_empties_what_it_replaces_and_nothing_else() {
         let mut warehouse = FakeWarehouse::with_rows(0..3);
         let mut empty = upload(0);
         empty.strategy = strategy.clone();
+        empty.replaces = replaced(&strategy);
         let outcome = run(&empty, &mut warehouse, &FakeLedger::default())
             .await
             .unwrap();
