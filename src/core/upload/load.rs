@@ -177,7 +177,7 @@ impl<'a> Loader<'a> {
                     &self.upload.target,
                     &temporary,
                     self.target.name_of(USER_ID),
-                    self.target.name_of(&date.name),
+                    self.target.column_of(&date.name)?,
                     date.is_timestamp,
                 ),
                 temporary: &temporary,

@@ -37,6 +37,17 @@ impl Target {
             .map_or(field, |column| column.name.as_str())
     }
 
+    /// How the table's column for one of the upload is filled.
+    pub(super) fn column_of(&self, field: &str) -> Result<&CopyColumn> {
+        let column = self.columns.iter().find(|column| column.field == field);
+        column.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "a strategy names a column that the result does not have",
+            )
+        })
+    }
+
     /// An error of Snowflake's about a NULL, with the columns that it may be about: it often names none itself.
     pub(super) fn explain(&self, error: Error) -> Error {
         /// "NULL result in a non-nullable column."

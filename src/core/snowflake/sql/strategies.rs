@@ -132,18 +132,21 @@ pub fn has_rows(table: &TableName) -> String {
     )
 }
 
-/// Deletes the rows of `target` that have the user and the date of any row of `from`.
+/// Deletes the rows of `target` that have the user and the date of any row of `from`; of moments the day in UTC counts.
 #[must_use]
 pub fn delete_dates(
     target: &TableName,
     from: &TableName,
     user: &str,
-    date: &str,
+    date: &CopyColumn,
     is_timestamp: bool,
 ) -> String {
     let day = |alias: &str| {
-        let column = format!("{alias}{}", quote_ident(date));
-        if is_timestamp {
+        let column = format!("{alias}{}", quote_ident(&date.name));
+        if date.column_type.starts_with("TIMESTAMP_TZ") {
+            // TO_DATE alone tells the day at the value's own offset, which others may have written.
+            format!("TO_DATE(CONVERT_TIMEZONE('UTC', {column}))")
+        } else if is_timestamp {
             format!("TO_DATE({column})")
         } else {
             column
@@ -231,7 +234,23 @@ mod tests {
                 r#"SELECT COUNT(*) FROM (SELECT 1 FROM "DB"."S"."T" LIMIT 1)"#,
             ),
             (
-                delete_dates(&target, &from, "USER_ID", "D", true),
+                delete_dates(
+                    &target,
+                    &from,
+                    "USER_ID",
+                    &column("D", "TIMESTAMP_TZ(9)"),
+                    true,
+                ),
+                r#"DELETE FROM "DB"."S"."T" AS t USING (SELECT DISTINCT "USER_ID" AS "U", TO_DATE(CONVERT_TIMEZONE('UTC', "D")) AS "D" FROM "DB"."S"."X") AS s WHERE EQUAL_NULL(t."USER_ID", s."U") AND EQUAL_NULL(TO_DATE(CONVERT_TIMEZONE('UTC', t."D")), s."D")"#,
+            ),
+            (
+                delete_dates(
+                    &target,
+                    &from,
+                    "USER_ID",
+                    &column("D", "TIMESTAMP_NTZ(6)"),
+                    true,
+                ),
                 r#"DELETE FROM "DB"."S"."T" AS t USING (SELECT DISTINCT "USER_ID" AS "U", TO_DATE("D") AS "D" FROM "DB"."S"."X") AS s WHERE EQUAL_NULL(t."USER_ID", s."U") AND EQUAL_NULL(TO_DATE(t."D"), s."D")"#,
             ),
         ] {
