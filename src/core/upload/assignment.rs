@@ -84,6 +84,18 @@ pub(super) fn assign(
     Ok(assigned)
 }
 
+/// What a table that was loaded into calls a column of the stamp: exactly that, else the same in another case.
+pub(super) fn name_of(column: &str, existing: &[Existing]) -> String {
+    let exact = existing.iter().find(|existing| existing.name == column);
+    let folded = column.to_lowercase();
+    let found = exact.or_else(|| {
+        existing
+            .iter()
+            .find(|existing| existing.name.to_lowercase() == folded)
+    });
+    found.map_or_else(|| column.to_owned(), |existing| existing.name.clone())
+}
+
 /// Names as a message shows them.
 pub(super) fn list(names: &[String]) -> String {
     names

@@ -215,6 +215,15 @@ impl FakeWarehouse {
         if text.starts_with("INSERT") || text.starts_with("MERGE") {
             return Ok(self.take_over(text));
         }
+        if let Some((_, condition)) = text.split_once("WHERE ")
+            && text.starts_with("SELECT COUNT")
+            && let Some(columns) = &self.columns
+            && !columns
+                .iter()
+                .any(|(name, _)| condition.starts_with(&format!("\"{name}\"")))
+        {
+            return Err(Error::new(ErrorKind::Configuration, "no such column").with_code("000904"));
+        }
         if text.starts_with("SELECT COUNT") {
             return Ok(self.count(text, is_temporary));
         }

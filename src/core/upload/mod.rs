@@ -205,10 +205,22 @@ pub fn is_stage_incomplete(error: &Error) -> bool {
 async fn settled_outcome(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<Outcome> {
     let mut outcome = outcome(upload, None);
     if matches!(upload.strategy, Strategy::Upsert(Match::Keys(_))) {
-        let count = sql::count_upload(&upload.target, UPLOAD_ID, upload.upload_id);
-        outcome.rows = verify::counted(&execute(warehouse, count).await?)?;
+        match count_settled(upload, warehouse).await {
+            Ok(rows) => outcome.rows = rows,
+            Err(error) if error.kind().is_retryable() => return Err(error),
+            // The rows are there, whoever has taken the table away or may not be asked any more.
+            Err(_) => {}
+        }
     }
     Ok(outcome)
+}
+
+/// The rows of the upload that are in the table, by what this calls its columns.
+async fn count_settled(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<u64> {
+    let columns = table::describe(warehouse, &upload.target).await?;
+    let column = assignment::name_of(UPLOAD_ID, &columns.unwrap_or_default());
+    let count = sql::count_upload(&upload.target, &column, upload.upload_id);
+    verify::counted(&execute(warehouse, count).await?)
 }
 
 /// Removes the staged files and the temporary table. Best effort: what stays behind costs storage, not correctness.

@@ -337,7 +337,7 @@ fn ready(upload: &Upload, existing: &[Existing]) -> Result<Target> {
 }
 
 /// The columns of the table; `None` if there is no such table.
-async fn describe(
+pub(super) async fn describe(
     warehouse: &mut dyn Warehouse,
     table: &TableName,
 ) -> Result<Option<Vec<Existing>>> {

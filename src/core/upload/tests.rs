@@ -105,6 +105,25 @@ async fn a_transaction_that_still_runs_is_ended_before_the_rows_are_loaded_again
 }
 
 #[tokio::test]
+async fn a_committed_upload_is_counted_by_what_the_table_calls_its_column_or_not_at_all() {
+    for (column, rows) in [("Upload_Id", 7), ("UPLOAD_ID", 7), ("SOMETHING", 10)] {
+        let mut warehouse = FakeWarehouse {
+            columns: Some(vec![(column.to_owned(), "VARCHAR(20)".to_owned())]),
+            ..FakeWarehouse::with_rows([])
+        };
+        warehouse.rows = (0..7).map(|key| (key, upload_id().to_string())).collect();
+        warehouse.states.insert("1".to_owned(), "committed");
+        let mut again = upload(1);
+        again.transaction = Some("1".to_owned());
+        again.strategy = Strategy::Upsert(Match::Keys(vec!["N".to_owned()]));
+        let outcome = run(&again, &mut warehouse, &FakeLedger::default())
+            .await
+            .unwrap();
+        assert_eq!(outcome.rows, rows, "{column}");
+    }
+}
+
+#[tokio::test]
 async fn earlier_uploads_of_the_execution_are_replaced() {
     let mut warehouse = FakeWarehouse::with_rows(0..4);
     let mut new = upload(1);
