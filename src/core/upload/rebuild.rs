@@ -57,7 +57,7 @@ pub(super) fn next(
                 ) else {
                     return Ok(Rebuild::Impossible);
                 };
-                if !column.is_nullable || column.has_default {
+                if !column.can_be_rebuilt() {
                     return Ok(Rebuild::Impossible);
                 }
                 vec![Step::new(format!(
@@ -78,7 +78,7 @@ pub(super) fn next(
             None => return Ok(Rebuild::Nothing),
             Some(wanted) if to.column_type == wanted => {
                 match helper_name(name, WAS, &column.column_type) {
-                    Some(was) if column.is_nullable && !column.has_default => {
+                    Some(was) if column.can_be_rebuilt() => {
                         let mut copy = Step::new(sql::equal_column(table, name, &to.name));
                         copy.undo = Some((
                             vec![sql::drop_column(table, &to.name)],

@@ -16,6 +16,10 @@ use crate::snowflake::Warehouse;
 use crate::snowflake::sql::{self, CopyColumn, TableName};
 use crate::types::Column;
 
+/// Why a column is left alone whose type would have to change.
+const NOT_REBUILT: &str = "Load into another table (snowflake_table_name), or change the column in Snowflake: what has NOT NULL, a default, a key, \
+     a policy, a comment or a very long name, and that by which the table is clustered, is not made anew.";
+
 /// How often the table is looked at before an attempt gives up: a rebuilt column takes five looks when nobody interferes.
 const MAX_LOOKS: usize = 24;
 
@@ -71,6 +75,15 @@ pub(super) struct Existing {
     pub(super) is_nullable: bool,
     /// Filled by Snowflake where a row brings nothing: a default, or an identity.
     pub(super) has_default: bool,
+    /// It is a key, or has a policy or a comment: a column made anew in its place would not.
+    pub(super) has_more: bool,
+}
+
+impl Existing {
+    /// Whether a column of another type can take its place and all else be as it was.
+    pub(super) fn can_be_rebuilt(&self) -> bool {
+        self.is_nullable && !self.has_default && !self.has_more
+    }
 }
 
 /// What a look at the table comes to.
@@ -226,7 +239,9 @@ fn look(upload: &Upload, existing: &[Existing]) -> Result<Look> {
                     continue;
                 }
                 Ok(Rebuild::Nothing) => {}
-                Ok(Rebuild::Impossible) => return Err(refused(table, column, present)),
+                Ok(Rebuild::Impossible) => {
+                    return Err(refused(table, column, present).with_hint(NOT_REBUILT));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -348,6 +363,11 @@ pub(super) async fn describe(
         Err(error) if error.code() == Some(MISSING) => return Ok(None),
         Err(error) => return Err(error),
     };
+    let is_set = |row, attribute| {
+        described
+            .value(row, attribute)
+            .is_some_and(|value| !value.is_empty() && value != "N")
+    };
     let columns = (0..described.rows.len())
         .filter_map(|row| {
             Some(Existing {
@@ -357,6 +377,9 @@ pub(super) async fn describe(
                 has_default: described
                     .value(row, "default")
                     .is_some_and(|default| !default.is_empty()),
+                has_more: ["primary key", "unique key", "policy name", "comment"]
+                    .iter()
+                    .any(|attribute| is_set(row, attribute)),
             })
         })
         .collect();

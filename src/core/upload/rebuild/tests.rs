@@ -21,6 +21,7 @@ struct FakeColumn {
     name: String,
     column_type: String,
     is_nullable: bool,
+    policy: &'static str,
     values: Vec<Option<i64>>,
 }
 
@@ -33,6 +34,7 @@ fn table(columns: &[(&str, &str, &[Option<i64>])]) -> Table {
             name: (*name).to_owned(),
             column_type: (*column_type).to_owned(),
             is_nullable: true,
+            policy: "",
             values: values.to_vec(),
         });
     Arc::new(Mutex::new(columns.collect()))
@@ -91,12 +93,14 @@ fn apply(table: &mut Vec<FakeColumn>, text: &str) -> Result<QueryResult> {
             .ok_or_else(|| refused("no such column").with_code("000904"))
     };
     if text.starts_with("DESCRIBE TABLE") {
-        answer.columns = ["name", "type", "null?"].map(str::to_owned).to_vec();
+        answer.columns = ["name", "type", "null?", "policy name"]
+            .map(str::to_owned)
+            .to_vec();
         answer.rows = table
             .iter()
             .map(|column| {
                 let nullable = if column.is_nullable { "Y" } else { "N" };
-                [&column.name, &column.column_type, nullable]
+                [&column.name, &column.column_type, nullable, column.policy]
                     .map(|text| Some(text.to_owned()))
                     .to_vec()
             })
@@ -111,6 +115,7 @@ fn apply(table: &mut Vec<FakeColumn>, text: &str) -> Result<QueryResult> {
             name: names[0].clone(),
             column_type,
             is_nullable: true,
+            policy: "",
             values: vec![None; rows],
         });
     } else if text.contains(" RENAME COLUMN ") {
@@ -360,9 +365,13 @@ async fn values_that_do_not_fit_leave_the_column_as_it_was() {
 async fn columns_that_a_rebuild_would_not_leave_as_they_are() {
     let declared = integers();
     declared.lock().unwrap()[0].is_nullable = false;
+    // A masking policy masks the values for whoever copies them.
+    let masked = integers();
+    masked.lock().unwrap()[0].policy = "DB.S.MASK";
     let long = "N".repeat(250);
     for (table, name) in [
         (declared, "N"),
+        (masked, "N"),
         (table(&[(&long, "NUMBER(38,0)", &[])]), long.as_str()),
     ] {
         let result = upload(&[(name, number(10))]);
