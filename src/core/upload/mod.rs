@@ -10,6 +10,7 @@ mod clustering;
 pub mod leftovers;
 mod load;
 mod rebuild;
+mod size;
 mod strategy;
 mod table;
 mod transaction;
@@ -165,6 +166,7 @@ pub async fn run(
         return Err(canceled());
     }
     if !upload.is_staged {
+        size::check(upload)?;
         stage(upload, warehouse, ledger).await?;
         failpoint::reach("put-done")?;
         ledger.staged().await?;
