@@ -20,7 +20,7 @@ pub use strategies::{
 };
 pub use tables::{
     add_columns, copy_column, create_table, describe_table, drop_column, equal_column,
-    rename_column, widen_column,
+    rename_column, show_table, widen_column,
 };
 
 /// A table by its full name, each part exactly as it is to be quoted.

@@ -1,9 +1,10 @@
-//! By what a table is clustered that an upload creates.
+//! By what a table is clustered: one that an upload creates, and one that is there.
 
-use super::{ClusterBy, DateColumn, Upload};
+use super::{ClusterBy, DateColumn, Upload, execute};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{metadata_columns, result_column_name, shown};
-use crate::snowflake::sql;
+use crate::snowflake::Warehouse;
+use crate::snowflake::sql::{self, TableName};
 use crate::types::ColumnType;
 
 /// The expressions by which a new table is clustered.
@@ -60,6 +61,27 @@ pub(super) fn clustering(upload: &Upload) -> Result<Vec<String>> {
     }
 }
 
+/// Whether a column is in the table's clustering key, which DESCRIBE TABLE does not tell.
+pub(super) async fn is_clustered_by(
+    warehouse: &mut dyn Warehouse,
+    table: &TableName,
+    column: &str,
+) -> Result<bool> {
+    let found = execute(warehouse, sql::show_table(table)).await?;
+    Ok((0..found.rows.len())
+        .filter(|row| found.value(*row, "name") == Some(&table.table))
+        .filter_map(|row| found.value(row, "cluster_by"))
+        .any(|key| names_column(key, column)))
+}
+
+/// Whether a clustering key, as in `LINEAR(TO_DATE(AT), "n")`, names the column, quoted or not.
+fn names_column(key: &str, column: &str) -> bool {
+    key.contains(&sql::quote_ident(column))
+        || key
+            .split(|c: char| !c.is_alphanumeric() && c != '_' && c != '$')
+            .any(|word| word == column)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,6 +103,20 @@ mod tests {
     fn by(names: &[&str]) -> ClusterBy {
         let names = names.iter().map(|name| (*name).to_owned()).collect();
         ClusterBy::Columns(names, ColumnCase::Upper)
+    }
+
+    #[test]
+    fn a_clustering_key_names_whole_columns() {
+        for (key, column, expected) in [
+            ("", "N", false),
+            ("LINEAR(N)", "N", true),
+            ("LINEAR(TO_DATE(AT), N)", "AT", true),
+            ("LINEAR(N_OLD, \"a b\")", "N", false),
+            ("LINEAR(N_OLD, \"a b\")", "a b", true),
+            ("(\"N\")", "N", true),
+        ] {
+            assert_eq!(names_column(key, column), expected, "{key} {column}");
+        }
     }
 
     #[test]

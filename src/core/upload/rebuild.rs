@@ -4,7 +4,8 @@
 //! N                       ADD COLUMN N…to
 //! N          N…to         UPDATE N…to = N; RENAME N TO N…was           (from here on nobody writes to N)
 //! N…was      N…to         UPDATE N…to = N…was where it changed meanwhile; RENAME N…to TO N
-//! N          N…was        UPDATE N = N…was where something came late; DROP N…was
+//! N          N…was        UPDATE N = N…was where something came late; RENAME N…was TO N…old
+//! N          N…old        DROP N…old
 //! N
 //! ```
 //!
@@ -22,6 +23,8 @@ use crate::snowflake::sql::{self, TableName};
 const TO: &str = "__snowflake_bridge_to_";
 /// In front of the type that the column had.
 const WAS: &str = "__snowflake_bridge_was_";
+/// The same, once all its values are in the new column: nothing is taken from it any more, however long it cannot be dropped.
+const OLD: &str = "__snowflake_bridge_old_";
 
 /// What is to be done about a column.
 pub(super) enum Rebuild {
@@ -47,9 +50,15 @@ pub(super) fn next(
     let column = existing.iter().find(|column| column.name == name);
     let to = helper(existing, name, TO);
     let was = helper(existing, name, WAS);
-    let steps = match (column, to, was) {
+    let mut steps = Vec::new();
+    if let Some(old) = helper(existing, name, OLD) {
+        let mut drop = Step::new(sql::drop_column(table, &old.name));
+        drop.is_optional = true;
+        steps.push(drop);
+    }
+    let next = match (column, to, was) {
         (Some(column), None, None) => match wanted {
-            None => return Ok(Rebuild::Nothing),
+            None => Vec::new(),
             Some(wanted) => {
                 let (Some(to), Some(_)) = (
                     helper_name(name, TO, wanted),
@@ -60,11 +69,13 @@ pub(super) fn next(
                 if !column.can_be_rebuilt() {
                     return Ok(Rebuild::Impossible);
                 }
-                vec![Step::new(format!(
+                let mut add = Step::new(format!(
                     "ALTER TABLE {} ADD COLUMN {} {wanted}",
                     table.quoted(),
                     sql::quote_ident(&to)
-                ))]
+                ));
+                add.rebuilds = Some((name.to_owned(), clustered(table, column, wanted)));
+                vec![add]
             }
         },
         // Begun by somebody who had looked before another one was through.
@@ -75,7 +86,7 @@ pub(super) fn next(
         }
         (Some(column), Some(to), None) => match wanted {
             // Whoever began has died or goes on; the column still takes everything that this upload has.
-            None => return Ok(Rebuild::Nothing),
+            None => Vec::new(),
             Some(wanted) if to.column_type == wanted => {
                 match helper_name(name, WAS, &column.column_type) {
                     Some(was) if column.can_be_rebuilt() => {
@@ -107,7 +118,11 @@ pub(super) fn next(
             // A load that had begun before may have ended after the values were copied.
             let mut steps = vec![
                 Step::new(sql::copy_column(table, &was.name, name)),
-                Step::new(sql::drop_column(table, &was.name)),
+                Step::new(sql::rename_column(
+                    table,
+                    &was.name,
+                    &was.name.replacen(WAS, OLD, 1),
+                )),
             ];
             for step in &mut steps {
                 step.is_optional = wanted.is_none();
@@ -117,16 +132,21 @@ pub(super) fn next(
         // Somebody took the column away who had looked at the table too early.
         (None, None, Some(was)) => vec![Step::new(sql::rename_column(table, &was.name, name))],
         (Some(_), Some(to), Some(was)) => return Err(contradiction(table, name, to, was)),
-        (None, _, None) => return Ok(Rebuild::Nothing),
+        (None, _, None) => Vec::new(),
     };
-    Ok(Rebuild::Steps(steps))
+    steps.extend(next);
+    Ok(if steps.is_empty() {
+        Rebuild::Nothing
+    } else {
+        Rebuild::Steps(steps)
+    })
 }
 
 /// Whether the table has a helper column.
 pub(super) fn is_going_on(existing: &[Existing]) -> bool {
     existing
         .iter()
-        .any(|column| column.name.contains(TO) || column.name.contains(WAS))
+        .any(|column| [TO, WAS, OLD].iter().any(|sort| column.name.contains(sort)))
 }
 
 /// What a column is called that is being rebuilt and not there under its name: `name`, or the same in another case.
@@ -176,6 +196,18 @@ fn does_not_fit(table: &TableName, name: &str, was: &Existing, to: &Existing) ->
         ),
     )
     .with_hint("Load into another table (snowflake_table_name).")
+}
+
+fn clustered(table: &TableName, column: &Existing, wanted: &str) -> Error {
+    Error::new(
+        ErrorKind::Configuration,
+        format!(
+            "column {} of table {table} is {}, the result's is {wanted}, and the table is clustered by it: Snowflake would not drop the old column",
+            shown(&column.name),
+            column.column_type
+        ),
+    )
+    .with_hint("Drop the clustering key in Snowflake (ALTER TABLE … DROP CLUSTERING KEY) and set it again afterwards, or load into another table (snowflake_table_name).")
 }
 
 fn contradiction(table: &TableName, name: &str, to: &Existing, was: &Existing) -> Error {

@@ -5,7 +5,7 @@
 //! faster is not missed on the second look; one that fails twice is an error.
 
 use super::assignment::{assign, list};
-use super::clustering::clustering;
+use super::clustering::{clustering, is_clustered_by};
 use super::rebuild::{self, Rebuild};
 use super::{Upload, execute};
 use crate::error::{Error, ErrorKind, Result};
@@ -101,6 +101,8 @@ pub(super) struct Step {
     pub(super) undo: Option<(Vec<String>, Error)>,
     /// Whether the upload goes on without it.
     pub(super) is_optional: bool,
+    /// The column whose rebuilding begins with it, and the error if the table is clustered by that.
+    pub(super) rebuilds: Option<(String, Error)>,
 }
 
 impl Step {
@@ -110,6 +112,7 @@ impl Step {
             purpose: None,
             undo: None,
             is_optional: false,
+            rebuilds: None,
         }
     }
 }
@@ -141,6 +144,11 @@ pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> R
             return ready(upload, &existing);
         }
         for step in steps {
+            if let Some((column, refusal)) = step.rebuilds
+                && is_clustered_by(warehouse, &upload.target, &column).await?
+            {
+                return Err(refusal);
+            }
             let Err(error) = execute(warehouse, step.statement.clone()).await else {
                 was_created |= step.statement.starts_with("CREATE");
                 failpoint::reach("table-changed")?;

@@ -92,6 +92,17 @@ pub fn describe_table(table: &TableName) -> String {
     format!("DESCRIBE TABLE {}", table.quoted())
 }
 
+/// Shows the table, with `name` and `cluster_by`; others, too, whose names differ in case or where it has `_` or `%`.
+#[must_use]
+pub fn show_table(table: &TableName) -> String {
+    format!(
+        "SHOW TABLES LIKE {} IN SCHEMA {}.{}",
+        quote_literal(&table.table),
+        quote_ident(&table.database),
+        quote_ident(&table.schema)
+    )
+}
+
 fn definitions(columns: &[Column]) -> String {
     let definitions: Vec<String> = columns
         .iter()
@@ -178,6 +189,10 @@ mod tests {
                 format!("ALTER TABLE {quoted} ALTER COLUMN \"A\" SET DATA TYPE NUMBER(38,2)"),
             ),
             (describe_table(&table()), format!("DESCRIBE TABLE {quoted}")),
+            (
+                show_table(&table()),
+                "SHOW TABLES LIKE 't\"; DROP TABLE x' IN SCHEMA \"DB\".\"S\"".to_owned(),
+            ),
         ] {
             assert_eq!(made, wanted);
         }

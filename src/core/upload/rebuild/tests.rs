@@ -49,6 +49,9 @@ struct Session {
     calls: usize,
     /// Whether the role owns the table: nobody else may change it.
     is_owner: bool,
+    cluster_by: &'static str,
+    /// Whether columns cannot be dropped.
+    keeps_columns: bool,
 }
 
 impl Session {
@@ -59,6 +62,8 @@ impl Session {
             cut: None,
             calls: 0,
             is_owner: true,
+            cluster_by: "",
+            keeps_columns: false,
         }
     }
 }
@@ -156,10 +161,21 @@ impl Warehouse for Session {
         if let Some((_, false)) = cut {
             return Err(lost());
         }
-        if !self.is_owner && statement.text().starts_with("ALTER TABLE") {
-            return Err(refused("not the owner").with_code("003001"));
-        }
-        let result = apply(&mut self.table.lock().unwrap(), statement.text());
+        let text = statement.text();
+        let result = if text.starts_with("SHOW TABLES") {
+            let row = ["T", self.cluster_by].map(|text| Some(text.to_owned()));
+            Ok(QueryResult {
+                query_id: "01".to_owned(),
+                columns: ["name", "cluster_by"].map(str::to_owned).to_vec(),
+                rows: vec![row.to_vec()],
+            })
+        } else if self.keeps_columns && text.contains(" DROP COLUMN ") {
+            Err(refused("not dropped"))
+        } else if !self.is_owner && text.starts_with("ALTER TABLE") {
+            Err(refused("not the owner").with_code("003001"))
+        } else {
+            apply(&mut self.table.lock().unwrap(), text)
+        };
         if cut.is_some() { Err(lost()) } else { result }
     }
 
@@ -341,6 +357,43 @@ async fn a_value_that_changes_meanwhile_is_the_one_that_stays() {
             "{lead}: {columns:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_column_that_cannot_be_dropped_gives_no_value_back() {
+    let table = integers();
+    let keeping = || Session {
+        keeps_columns: true,
+        ..Session::free(&table)
+    };
+    prepare(&mut keeping(), &decimal()).await.unwrap();
+    let empty = || {
+        let mut columns = table.lock().unwrap();
+        let column = columns.iter_mut().find(|column| column.name == "N");
+        column.expect("the column is there").values = vec![None; 3];
+    };
+    empty();
+    prepare(&mut keeping(), &decimal()).await.unwrap();
+    prepare(&mut Session::free(&table), &decimal())
+        .await
+        .unwrap();
+    let columns = table.lock().unwrap();
+    assert_eq!(columns.len(), 1);
+    assert_eq!(columns[0].values, [None, None, None]);
+}
+
+#[tokio::test]
+async fn a_column_that_the_table_is_clustered_by_is_left_as_it_is() {
+    let table = integers();
+    let mut clustered = Session {
+        cluster_by: "LINEAR(N)",
+        ..Session::free(&table)
+    };
+    let error = prepare(&mut clustered, &decimal()).await.unwrap_err();
+    for part in ["NUMBER(38,0)", "NUMBER(38,10)", "clustered"] {
+        assert!(error.message().contains(part), "{error}");
+    }
+    assert_eq!(table.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
