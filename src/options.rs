@@ -3,7 +3,8 @@
 use bridge_core::json::{Numeric, PlanOptions};
 use bridge_core::names::{self, ColumnCase};
 use bridge_core::spool::Manifest;
-use bridge_core::upload::{ClusterBy, Strategy, StrategyName};
+use bridge_core::types::ColumnType;
+use bridge_core::upload::{ClusterBy, Match, Strategy, StrategyName};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -97,14 +98,30 @@ impl TargetOptions {
     /// How the rows of this result meet those that are in the table.
     ///
     /// # Errors
-    /// If the keys are no columns of the result, or nothing tells what an upsert matches by.
+    /// If the keys are no columns of the result, nothing tells what an upsert matches by, or it is a date that is text by
+    /// `on_out_of_range`.
     pub fn strategy(&self, manifest: &Manifest) -> Result<Strategy> {
-        Ok(Strategy::choose(
+        let strategy = Strategy::choose(
             self.strategy.unwrap_or_default(),
             self.key_columns.as_deref(),
             self.plan().column_case,
             manifest,
-        )?)
+        )?;
+        // Its dates and timestamps are text, so that another column may be taken for the date, or whole moments for days.
+        if self.on_out_of_range == Some(OutOfRange::Text)
+            && let Strategy::Upsert(Match::Dates(date)) = &strategy
+            && manifest
+                .columns
+                .iter()
+                .any(|column| column.name == date.name && column.column_type == ColumnType::Text)
+        {
+            return Err(Error::invalid(format!(
+                "an upsert by the days of the column \"{}\" is not possible where on_out_of_range makes dates text",
+                date.name
+            ))
+            .hint("Name the columns that identify a row with key_columns, or set on_out_of_range to error or null."));
+        }
+        Ok(strategy)
     }
 
     /// By what the table is clustered if it is created.

@@ -367,6 +367,9 @@ def test_strategies(bridge: Bridge, user: User) -> None:
     ]
     with pytest.raises(psycopg.Error, match="nothing"):
         upload(bridge, "select 1 as id", "kept", options=Jsonb({"strategy": "upsert", "key_columns": ["nothing"]}))
+    by_dates = {"strategy": "upsert", "on_out_of_range": "text"}
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="makes dates text"):
+        upload(bridge, "select now() as at, date '2024-01-01' as report_date", "kept", options=Jsonb(by_dates))
     assert spool(bridge) == []
     upload(bridge, "select 7 as id", "kept", options=Jsonb({"strategy": "replace"}))
     assert bridge.results(user, ["ID"], "KEPT") == [(7,)]
