@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use bridge_core::ErrorKind;
 use bridge_core::fairness::Closed;
 use bridge_core::spool::Manifest;
 use pgrx::prelude::*;
@@ -9,6 +10,7 @@ use pgrx::spi::SpiTupleTable;
 use pgrx::{JsonB, pg_sys};
 use uuid::Uuid;
 
+use super::record::{NextState, record_error};
 use super::{from_pg_uuid, turns};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
@@ -46,6 +48,8 @@ pub struct Claimed {
     pub transaction: Option<String>,
     /// Somebody wants it to stop.
     pub cancel_requested: bool,
+    /// A newer upload of its execution has begun, and does not wait for this one.
+    is_superseded: bool,
 }
 
 impl Claimed {
@@ -76,16 +80,40 @@ pub struct Turn {
 }
 
 /// Takes the first due upload of the next lane that has one. The attempt is counted here, and committed before the row is
-/// touched. An execution whose earlier upload has not ended waits, so that its rows are replaced in order. What a
-/// dump has brought from another installation waits until it is adopted.
+/// touched. An execution whose earlier upload has not ended waits, so that its rows are replaced in order. One that came
+/// back too late for that, because nobody saw it waiting when the newer one began, is canceled. What a dump has brought from
+/// another installation waits until it is adopted.
 ///
 /// # Errors
-/// If the statement fails.
+/// If a statement fails.
 pub fn claim(turn: &Turn) -> Result<Option<Claimed>> {
-    match take_after(turn.after.as_ref(), turn)? {
-        None if turn.after.is_some() => take_after(None, turn),
-        taken => Ok(taken),
+    loop {
+        let taken = match take_after(turn.after.as_ref(), turn)? {
+            None if turn.after.is_some() => take_after(None, turn)?,
+            taken => taken,
+        };
+        match taken {
+            Some(upload) if upload.is_superseded && upload.transaction.is_none() => {
+                record_error(upload.as_claim(), NextState::Canceled, &superseded())?;
+            }
+            Some(upload) => {
+                return Ok(Some(Claimed {
+                    cancel_requested: upload.cancel_requested || upload.is_superseded,
+                    ..upload
+                }));
+            }
+            None => return Ok(None),
+        }
     }
+}
+
+/// What becomes of an upload that would load beside a newer one what that one has replaced.
+fn superseded() -> Error {
+    bridge_core::Error::new(
+        ErrorKind::Canceled,
+        "a newer upload of the same execution has begun",
+    )
+    .into()
 }
 
 fn take_after(after: Option<&Lane>, turn: &Turn) -> Result<Option<Claimed>> {
@@ -235,7 +263,9 @@ pub(super) fn lane(alias: &str) -> String {
 const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
     u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, \
     exists (select from snowflake_bridge.cancellations c where c.upload = u.id), \
-    coalesce(u.options ->> 'config', 'default'), u.crash_count > 0";
+    coalesce(u.options ->> 'config', 'default'), u.crash_count > 0, \
+    exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
+        and n.id > u.id and n.state not in ('queued', 'canceled'))";
 
 fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
     let mut claimed = Vec::new();
@@ -254,8 +284,9 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
                 ),
                 config: row.get(17)?.ok_or_else(missing)?,
             },
-            account: row.get(19)?.unwrap_or_default(),
+            account: row.get(20)?.unwrap_or_default(),
             is_suspect: row.get(18)?.unwrap_or(false),
+            is_superseded: row.get(19)?.unwrap_or(false),
             execution_id: row.get(4)?.ok_or_else(missing)?,
             row_user_id: row.get(5)?,
             options: row
