@@ -30,6 +30,8 @@ pub(super) struct FakeWarehouse {
     pub(super) calls: usize,
     /// At this call (from 0): the connection is cut before or after the statement takes effect.
     pub(super) fault: Option<(usize, Cut)>,
+    /// Before this call (from 0), somebody else aborts the transaction that is open.
+    pub(super) abort: Option<usize>,
     pub(super) rows_reported: Option<u64>,
     /// What is added to every count of the table's rows, or taken from it.
     pub(super) miscount: i64,
@@ -121,9 +123,23 @@ impl FakeWarehouse {
             .collect()
     }
 
-    /// The rows of the open transaction, which must be there: nothing but DDL may stand outside of one.
+    /// The rows of the open transaction. Nothing but DDL may stand outside of one, unless somebody else has aborted it: the
+    /// statement then begins another.
     fn writable(&mut self) -> &mut Vec<Row> {
+        if self.open.is_none() {
+            assert!(self.abort.is_some(), "a transaction is open");
+            self.begin();
+        }
         &mut self.open.as_mut().expect("a transaction is open").rows
+    }
+
+    fn begin(&mut self) {
+        let id = (self.states.len() + 1).to_string();
+        self.states.insert(id.clone(), "running");
+        self.open = Some(Open {
+            id,
+            rows: self.rows.clone(),
+        });
     }
 
     pub(super) fn apply(&mut self, text: &str) -> Result<QueryResult> {
@@ -178,21 +194,12 @@ impl FakeWarehouse {
             return none();
         }
         if text.starts_with("BEGIN") {
-            let id = (self.states.len() + 1).to_string();
-            self.states.insert(id.clone(), "running");
-            self.open = Some(Open {
-                id,
-                rows: self.rows.clone(),
-            });
+            self.begin();
             return none();
         }
         if text.contains("CURRENT_TRANSACTION") {
-            let id = self
-                .open
-                .as_ref()
-                .map(|open| open.id.clone())
-                .unwrap_or_default();
-            return Ok(Self::answer(&["ID"], vec![vec![id]]));
+            let id = self.open.iter().map(|open| vec![open.id.clone()]);
+            return Ok(Self::answer(&["ID"], id.collect()));
         }
         if text.starts_with("DELETE FROM") && text.contains(" USING ") {
             let days: BTreeSet<u64> = self
@@ -342,6 +349,9 @@ impl Warehouse for FakeWarehouse {
             .fault
             .filter(|(call, _)| *call == self.calls)
             .map(|(_, cut)| cut);
+        if self.abort == Some(self.calls) {
+            self.roll_back();
+        }
         self.calls += 1;
         if fault == Some(Cut::Before) {
             return Err(cut());

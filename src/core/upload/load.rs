@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::strategy::{Match, Strategy};
 use super::table::Target;
-use super::transaction::commit;
+use super::transaction::{check_open, commit, current};
 use super::verify::{counted, verify_copy, verify_count};
 use super::{Ledger, MAX_FILES_PER_COPY, Outcome, Phase, Upload, execute, outcome};
 use crate::error::{Error, ErrorKind, Result};
@@ -225,10 +225,9 @@ impl<'a> Loader<'a> {
 
     /// Everything between BEGIN and COMMIT: the transaction's id, and what was done.
     async fn in_transaction(&mut self, work: Work<'_>) -> Result<(String, Option<Done>)> {
-        let current = execute(self.warehouse, sql::current_transaction()).await?;
-        let transaction = current.first_value().map(str::to_owned).ok_or_else(|| {
+        let transaction = current(self.warehouse).await?.ok_or_else(|| {
             Error::new(
-                ErrorKind::Internal,
+                ErrorKind::Transient,
                 "Snowflake reports no transaction after BEGIN",
             )
         })?;
@@ -247,6 +246,9 @@ impl<'a> Loader<'a> {
             } => Some(self.merge(temporary, keys, distinct).await?),
             Work::Exchange { temporary, clear } => Some(self.exchange(temporary, clear).await?),
         };
+        if done.is_some() {
+            check_open(self.warehouse, &transaction).await?;
+        }
         Ok((transaction, done))
     }
 

@@ -37,8 +37,8 @@ use transaction::{Settled, settle};
 /// COPY accepts no more than this many names in FILES.
 const MAX_FILES_PER_COPY: usize = 1_000;
 
-/// How often a load is begun anew because a column was not there any more that the table had just shown: somebody was
-/// rebuilding it.
+/// How often a load is begun anew because a column was not there any more that the table had just shown, or the table itself:
+/// somebody was rebuilding it, or has dropped it.
 const MAX_LOADS: usize = 5;
 
 /// By what a table is clustered if this upload creates it.
@@ -180,7 +180,10 @@ pub async fn run(
         failpoint::reach("prepared")?;
         loads += 1;
         match load::load(upload, &target, warehouse, ledger, is_repeated).await {
-            Err(error) if error.code() == Some(INVALID_IDENTIFIER) && loads < MAX_LOADS => {
+            Err(error)
+                if matches!(error.code(), Some(INVALID_IDENTIFIER | OBJECT_MISSING))
+                    && loads < MAX_LOADS =>
+            {
                 is_repeated = true;
             }
             result => return result,
@@ -196,6 +199,9 @@ pub fn canceled() -> Error {
 
 /// "Invalid identifier": there is no such column.
 const INVALID_IDENTIFIER: &str = "000904";
+
+/// "Object does not exist or not authorized".
+const OBJECT_MISSING: &str = "002003";
 
 /// Whether an attempt failed because somebody has removed files that were staged: the next one must stage them again.
 #[must_use]

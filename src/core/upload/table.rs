@@ -7,7 +7,7 @@
 use super::assignment::{assign, list};
 use super::clustering::{clustering, is_clustered_by};
 use super::rebuild::{self, Rebuild};
-use super::{Upload, execute};
+use super::{OBJECT_MISSING, Upload, execute};
 use crate::error::{Error, ErrorKind, Result};
 use crate::evolve::{ExistingType, Fit, copy_expression_into};
 use crate::failpoint;
@@ -364,11 +364,9 @@ pub(super) async fn describe(
     warehouse: &mut dyn Warehouse,
     table: &TableName,
 ) -> Result<Option<Vec<Existing>>> {
-    /// "Object does not exist or not authorized."
-    const MISSING: &str = "002003";
     let described = match execute(warehouse, sql::describe_table(table)).await {
         Ok(described) => described,
-        Err(error) if error.code() == Some(MISSING) => return Ok(None),
+        Err(error) if error.code() == Some(OBJECT_MISSING) => return Ok(None),
         Err(error) => return Err(error),
     };
     let is_set = |row, attribute| {

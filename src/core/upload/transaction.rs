@@ -8,6 +8,26 @@ use crate::snowflake::{Warehouse, sql};
 /// How often a transaction that Snowflake still calls running is aborted and looked at again before the attempt gives up.
 const MAX_ABORTS: usize = 5;
 
+/// The session's transaction.
+pub(super) async fn current(warehouse: &mut dyn Warehouse) -> Result<Option<String>> {
+    let current = execute(warehouse, sql::current_transaction()).await?;
+    Ok(current.first_value().map(str::to_owned))
+}
+
+/// Refuses to commit any other transaction than the recorded one. If that was aborted, by somebody who took the upload over
+/// or by hand, the next statement of the load has begun one that nobody knows of.
+pub(super) async fn check_open(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<()> {
+    if current(warehouse).await?.as_deref() == Some(transaction) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Transient,
+        format!(
+            "somebody aborted transaction {transaction} while it was loading; nothing was committed"
+        ),
+    ))
+}
+
 /// COMMIT, and after a lost answer the search for what became of it.
 pub(super) async fn commit(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<()> {
     let error = match execute(warehouse, sql::commit()).await {

@@ -149,6 +149,32 @@ async fn whatever_is_cut_the_rows_are_there_once() {
 }
 
 #[tokio::test]
+async fn only_the_recorded_transaction_is_committed() {
+    for case in cases() {
+        let mut undisturbed = case.warehouse();
+        run_to_the_end(&mut undisturbed, &case.upload()).await;
+        let mut after = case.after.clone();
+        after.sort();
+        for (call, text) in undisturbed.log.iter().enumerate() {
+            if text.starts_with("COMMIT") {
+                // After the last look, who aborts it is a worker that took the upload over, and loads it itself.
+                continue;
+            }
+            let mut warehouse = case.warehouse();
+            warehouse.abort = Some(call);
+            run_to_the_end(&mut warehouse, &case.upload()).await;
+            assert_eq!(
+                warehouse.sorted(),
+                after,
+                "abort before call {call}: {:#?}",
+                warehouse.log
+            );
+            assert!(warehouse.open.is_none(), "a transaction was left open");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_first_load_needs_no_temporary_table() {
     for strategy in [Strategy::Replace, by_keys(), by_dates()] {
         let mut first = upload(2);
