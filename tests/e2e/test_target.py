@@ -1,4 +1,4 @@
-"""The target table changes hands, or its end comes, while an upload is under way: completed is what was there at COMMIT."""
+"""The target table is changed by somebody while an upload is under way: completed is what was there at COMMIT."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def abort(bridge: Bridge, execution_id: str) -> None:
 
 
 def test_a_transaction_that_somebody_aborts(bridge: Bridge, user: User) -> None:
-    """The COPY then stands in a transaction without the DELETE before it, which would leave both results in the table."""
+    """The COPY then stands in a transaction without the DELETE before it, which would leave both results there."""
     bridge.run("run-1", ROWS)
     bridge.completed("run-1")
     mark = bridge.standin.audit_mark()
@@ -71,7 +71,7 @@ def test_after_staging(bridge: Bridge, target: User, held: str, interference: st
 
 @interfered
 def test_before_commit(bridge: Bridge, target: User, interference: str) -> None:
-    """The rows are copied and not committed: the other statement waits for COMMIT, and what it does is done afterwards."""
+    """The rows are copied and not committed: the other statement waits for COMMIT, and comes after it."""
     mark = bridge.standin.audit_mark()
     bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, HELD)
     bridge.run("run-1", ROWS)

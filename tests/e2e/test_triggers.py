@@ -1,0 +1,228 @@
+"""What is queued, however the application's rows come about: no execution is missed, none is queued twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import psycopg
+import pytest
+
+from harness import wait
+from harness.bridge import TABLE, Bridge
+
+RESULT = '[{"a": 1}]'
+COLUMNS = "execution_id, status, result_rows, snowflake_enabled"
+RUNS = (
+    "create table runs (execution_id text, user_id text, status text, result_rows jsonb, result_columns jsonb, "
+    "snowflake_enabled boolean not null default false)"
+)
+
+
+@pytest.fixture
+def app(make_bridge: Callable[..., Bridge]) -> Bridge:
+    """A watched table without a worker: what is queued stays to be looked at."""
+    bridge = make_bridge({"snowflake_bridge.databases": "postgres"})
+    bridge.watch()
+    return bridge
+
+
+def queued(bridge: Bridge) -> list[str]:
+    """The executions that were queued, each as often as it was."""
+    rows = bridge.admin.execute("select execution_id from snowflake_bridge.uploads order by execution_id").fetchall()
+    return [row["execution_id"] for row in rows]
+
+
+def pending(bridge: Bridge, table: str = TABLE) -> list[str]:
+    """The executions that say so."""
+    sql = f"select execution_id from {table} where snowflake_status = 'pending' order by execution_id"
+    rows = bridge.app.execute(sql).fetchall()
+    return [row["execution_id"] for row in rows]
+
+
+def enter(bridge: Bridge, ids: Iterable[str], status: str = "running", table: str = TABLE) -> None:
+    """Enabled executions, in one statement."""
+    bridge.app.execute(
+        f"insert into {table} ({COLUMNS}) select id, %s, %s, true from unnest(%s::text[]) id",
+        [status, RESULT, list(ids)],
+    )
+
+
+def test_copy(bridge: Bridge) -> None:
+    """From COPY to the rows in Snowflake."""
+    user = bridge.ready()
+    ids = [f"run-{n}" for n in range(8)]
+    with bridge.app.cursor().copy(f"copy {TABLE} ({COLUMNS}) from stdin") as lines:
+        for number, execution in enumerate(ids):
+            lines.write_row((execution, "completed" if number % 2 else "running", RESULT, True))
+    assert queued(bridge) == ids[1::2]
+    for execution in ids[1::2]:
+        bridge.completed(execution)
+    assert sorted(row for (row,) in bridge.results(user, ["EXECUTION_ID"])) == ids[1::2]
+
+
+def test_one_statement_for_many_rows(app: Bridge) -> None:
+    enter(app, ["a", "b", "c"])
+    enter(app, ["d", "e"], "completed")
+    app.app.execute(f"update {TABLE} set status = 'completed' where execution_id in ('a', 'b', 'd')")
+    assert queued(app) == pending(app) == ["a", "b", "d", "e"]
+
+
+def test_on_conflict(app: Bridge) -> None:
+    """What became an update counts as one, what was left alone counts as nothing."""
+    enter(app, ["a", "b"])
+    insert = f"insert into {TABLE} ({COLUMNS}) values (%s, 'completed', %s, true) on conflict (execution_id) do "
+    app.app.execute(insert + "nothing", ["a", RESULT])
+    assert queued(app) == []
+    app.app.execute(insert + "update set status = excluded.status, result_rows = excluded.result_rows", ["b", RESULT])
+    app.app.execute(insert + "update set status = excluded.status", ["c", RESULT])
+    assert queued(app) == pending(app) == ["b", "c"]
+
+
+def test_merge(app: Bridge) -> None:
+    enter(app, ["a", "b", "c"])
+    app.app.execute(
+        f"merge into {TABLE} t using (values ('a', 'completed'), ('b', 'gone'), ('d', 'completed')) s (id, status) "
+        "on t.execution_id = s.id when matched and s.status = 'gone' then delete "
+        "when matched then update set status = s.status "
+        f"when not matched then insert ({COLUMNS}) values (s.id, s.status, '{RESULT}', true)"
+    )
+    assert queued(app) == pending(app) == ["a", "d"]
+
+
+def test_savepoints_in_a_loop(app: Bridge) -> None:
+    """Each round has a subtransaction of its own, and every other one is undone."""
+    enter(app, [f"run-{n}" for n in range(10)])
+    app.app.execute(
+        "do $$ begin for n in 0..9 loop begin "
+        f"update {TABLE} set status = 'completed' where execution_id = 'run-' || n; "
+        "if n % 2 = 1 then raise exception 'undone'; end if; "
+        "exception when raise_exception then null; end; end loop; end $$"
+    )
+    assert queued(app) == pending(app) == [f"run-{n}" for n in range(0, 10, 2)]
+
+
+def test_a_constraint_that_fails_at_commit(app: Bridge) -> None:
+    app.app.execute(
+        f"create table days (id text primary key); alter table {TABLE} add foreign key (template_id) references days "
+        "deferrable initially deferred"
+    )
+    enter(app, ["a", "b"])
+    change = f"update {TABLE} set status = 'completed', template_id = 'monday' where execution_id = %s"
+    with pytest.raises(psycopg.errors.ForeignKeyViolation), app.app.transaction():
+        app.app.execute(change, ["a"])
+        assert queued(app) == []
+    assert queued(app) == pending(app) == []
+    with app.app.transaction():
+        app.app.execute(change, ["b"])
+        app.app.execute("insert into days values ('monday')")
+    assert queued(app) == pending(app) == ["b"]
+
+
+def test_replicated_rows(app: Bridge) -> None:
+    """A subscriber's triggers stay silent unless they are told otherwise; backfill finds what came meanwhile."""
+    with app.admin.transaction():
+        app.admin.execute("set local session_replication_role = replica")
+        app.admin.execute(f"insert into {TABLE} ({COLUMNS}) values ('a', 'completed', '{RESULT}', true)")
+    assert queued(app) == []
+    assert app.app.execute("select snowflake_bridge.backfill(null) as n").fetchone() == {"n": 1}
+    assert queued(app) == ["a"]
+    for trigger in ("snowflake_bridge_pending", "snowflake_bridge_upload"):
+        app.app.execute(f"alter table {TABLE} enable always trigger {trigger}")
+    with app.admin.transaction():
+        app.admin.execute("set local session_replication_role = replica")
+        app.admin.execute(f"insert into {TABLE} ({COLUMNS}) values ('b', 'completed', '{RESULT}', true)")
+    assert queued(app) == ["a", "b"]
+    assert "b" in pending(app)
+
+
+def test_a_trigger_of_the_application(app: Bridge) -> None:
+    """Ours judge the row as it is stored."""
+    app.app.execute(
+        "create function judge() returns trigger language plpgsql as $$ begin "
+        "new.status := case when new.error_message is null then 'completed' else 'failed' end; return new; end $$; "
+        f"create trigger judge before insert or update on {TABLE} for each row when (new.status = 'ended') "
+        "execute function judge()"
+    )
+    enter(app, ["a", "b"])
+    enter(app, ["c"], "ended")
+    app.app.execute(f"update {TABLE} set status = 'ended' where execution_id = 'a'")
+    app.app.execute(f"update {TABLE} set status = 'ended', error_message = 'no' where execution_id = 'b'")
+    assert queued(app) == pending(app) == ["a", "c"]
+
+
+def test_a_trigger_that_finishes_an_execution_by_itself(app: Bridge) -> None:
+    """Triggers of columns go by what the UPDATE names, so this one is not seen; backfill finds it."""
+    app.app.execute(
+        "create function judge() returns trigger language plpgsql as $$ begin "
+        "new.status := 'completed'; return new; end $$; "
+        f"create trigger judge before update of parameters on {TABLE} for each row execute function judge()"
+    )
+    enter(app, ["a"])
+    app.app.execute(f"update {TABLE} set parameters = '{{}}'")
+    assert queued(app) == []
+    assert app.app.execute("select snowflake_bridge.backfill(null) as n").fetchone() == {"n": 1}
+    assert queued(app) == ["a"]
+
+
+def partitioned(bridge: Bridge) -> None:
+    """A table with a partition for each first letter."""
+    bridge.app.execute(
+        f"{RUNS} partition by range (execution_id); create unique index on runs (execution_id); "
+        "create table runs_a partition of runs for values from ('a') to ('b'); "
+        "create table runs_b partition of runs for values from ('b') to ('c')"
+    )
+    bridge.call("watch", relation="runs")
+
+
+def test_partitions(app: Bridge) -> None:
+    """Also by the partition's own name, and those that are attached later."""
+    partitioned(app)
+    enter(app, ["a1", "b1"], "completed", "runs")
+    enter(app, ["a2"], "completed", "runs_a")
+    assert queued(app) == pending(app, "runs") == ["a1", "a2", "b1"]
+    app.app.execute("create table runs_c (like runs)")
+    enter(app, ["c1"], "completed", "runs_c")
+    app.app.execute("alter table runs attach partition runs_c for values from ('c') to ('d')")
+    assert queued(app) == ["a1", "a2", "b1"]
+    enter(app, ["c2"], "completed", "runs")
+    assert queued(app) == ["a1", "a2", "b1", "c2"]
+    assert app.app.execute("select snowflake_bridge.backfill(null, 'runs') as n").fetchone() == {"n": 1}
+    assert queued(app) == ["a1", "a2", "b1", "c1", "c2"]
+
+
+def test_a_row_that_changes_its_partition(app: Bridge) -> None:
+    """It is a new row there, and queued if it is finished, also where nothing else has changed."""
+    partitioned(app)
+    enter(app, ["a1", "a2"], table="runs")
+    app.app.execute("update runs set execution_id = 'b1', status = 'completed' where execution_id = 'a1'")
+    assert queued(app) == pending(app, "runs") == ["b1"]
+    app.app.execute("update runs set execution_id = 'b2' where execution_id = 'a2'")
+    assert queued(app) == ["b1"]
+
+
+def test_partitions_to_the_end(bridge: Bridge) -> None:
+    """Results and status of rows in partitions, by the table's name."""
+    user = bridge.ready()
+    partitioned(bridge)
+    enter(bridge, ["a1", "b1"], "completed", "runs")
+
+    def statuses() -> list[tuple[str, str]]:
+        sql = "select tableoid::regclass::text as part, snowflake_status as status from runs order by part"
+        rows = bridge.app.execute(sql)
+        return [(row["part"], row["status"]) for row in rows]
+
+    completed = [("runs_a", "completed"), ("runs_b", "completed")]
+    wait.until(lambda: statuses() == completed, "both are completed")
+    assert bridge.row_count(user, "RUNS_RESULTS") == 2
+
+
+def test_tables_that_inherit(app: Bridge) -> None:
+    """Triggers are not inherited: the rows of a child are not watched. backfill finds them."""
+    app.app.execute(f"{RUNS}; create unique index on runs (execution_id); create table special_runs () inherits (runs)")
+    app.call("watch", relation="runs")
+    enter(app, ["a"], "completed", "runs")
+    enter(app, ["b"], "completed", "special_runs")
+    app.app.execute("update runs set status = 'completed'")
+    assert queued(app) == ["a"]
+    assert app.app.execute("select snowflake_bridge.backfill(null, 'runs') as n").fetchone() == {"n": 1}
+    assert queued(app) == ["a", "b"]
