@@ -287,7 +287,10 @@ fn wait_once(timeout: Duration) -> bool {
             timeout.as_millis().try_into().unwrap_or(i64::MAX),
             pg_sys::PG_WAIT_EXTENSION,
         );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
+        // One that is set after the time was up is for the next wait: nobody sets it again.
+        if occurred & pg_sys::WL_LATCH_SET as i32 != 0 {
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
         occurred.unsigned_abs()
     };
     if occurred & pg_sys::WL_SOCKET_READABLE != 0
