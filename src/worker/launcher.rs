@@ -73,7 +73,8 @@ pub extern "C-unwind" fn snowflake_bridge_launcher_main(_argument: pg_sys::Datum
         };
         end_others(&databases);
         workers.retain(|oid, _| databases.iter().any(|(known, _)| known == oid));
-        let is_short = !start_due(&databases, &mut workers);
+        let now = Instant::now();
+        let is_short = !start_due(&databases, &mut workers, now);
         if is_short && !was_short {
             log_message(
                 "snowflake_bridge: no free background worker slot; raise max_worker_processes (one for the launcher and one for each database)",
@@ -84,7 +85,7 @@ pub extern "C-unwind" fn snowflake_bridge_launcher_main(_argument: pg_sys::Datum
         net::sleep(if is_short {
             RESTART_DELAY
         } else {
-            until_next_start(&workers)
+            until_next_start(&workers, now)
         });
     }
 }
@@ -98,10 +99,11 @@ fn end_others(databases: &[(pg_sys::Oid, String)]) {
     }
 }
 
-/// Starts every worker that is due. Returns whether there was a process for each.
+/// Starts every worker that is due now. Returns whether there was a process for each.
 fn start_due(
     databases: &[(pg_sys::Oid, String)],
     workers: &mut HashMap<pg_sys::Oid, Worker>,
+    now: Instant,
 ) -> bool {
     for (oid, worker) in workers.iter_mut() {
         worker.look(*oid);
@@ -126,7 +128,7 @@ fn start_due(
         let is_due = match known.map(|worker| &worker.state) {
             None => true,
             Some(State::Starting | State::Running) => false,
-            Some(State::Ended(due)) => *due <= Instant::now() || registry::take_wanted(*oid),
+            Some(State::Ended(due)) => *due <= now || registry::take_wanted(*oid),
             Some(State::NoExtension) => registry::take_wanted(*oid),
         };
         if !is_due {
@@ -149,12 +151,13 @@ fn start_due(
     true
 }
 
-fn until_next_start(workers: &HashMap<pg_sys::Oid, Worker>) -> Duration {
-    let now = Instant::now();
+/// Until another worker is due. One that was due and was not started waits for something whose end wakes the launcher, or
+/// for a worker that runs already.
+fn until_next_start(workers: &HashMap<pg_sys::Oid, Worker>, now: Instant) -> Duration {
     workers
         .values()
         .filter_map(|worker| match worker.state {
-            State::Ended(due) => Some(due.saturating_duration_since(now)),
+            State::Ended(due) if due > now => Some(due - now),
             _ => None,
         })
         .fold(SCAN_INTERVAL, Duration::min)
