@@ -98,7 +98,7 @@ memory: ## memory of large results and files: ROWS=20000000 JSONB_MB=200 WIDE_RO
 fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SECONDS=60 for each)
 	@.ci/fuzz.sh "$(SECONDS)" $(TARGET)
 
-bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000; WHAT=trigger: what triggers cost
+bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000; WHAT=trigger: what triggers cost; WHAT=shutdown
 	@$(MAKE) --no-print-directory install
 	$(RUN) -m bench $(WHAT) $(N)
 

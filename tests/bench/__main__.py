@@ -1,6 +1,7 @@
 """Measures: `python -m bench [N]` the latency of the whole way, by N uploads of 100 rows, 200 unless told otherwise;
 `python -m bench leak [N]` what the worker keeps over N small uploads, 10000 unless told otherwise;
-`python -m bench trigger [N]` what the triggers cost, with statements of N rows, 10000 unless told otherwise.
+`python -m bench trigger [N]` what the triggers cost, with statements of N rows, 10000 unless told otherwise;
+`python -m bench shutdown [N…]` a fast shutdown with N uploads in flight, 0, 10 and 100 unless told otherwise.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from bench import leak, trigger
+from bench import leak, shutdown, trigger
 from harness import latency
 from harness.bridge import Bridge
 from harness.standin import Standin
@@ -17,7 +18,7 @@ COUNT = 200
 LEAK_COUNT = 10_000
 IDLE_SECONDS = 120.0
 TRIGGER_ROWS = 10_000
-SETTINGS = {"leak": leak.SETTINGS, "trigger": trigger.SETTINGS}
+SETTINGS = {"leak": leak.SETTINGS, "shutdown": shutdown.SETTINGS, "trigger": trigger.SETTINGS}
 
 
 def main() -> int:
@@ -30,7 +31,10 @@ def main() -> int:
                 print(cost.report())
             return 0
         bridge.ready()
-        if what == "leak":
+        if what == "shutdown":
+            for measured in shutdown.measure(bridge, *(count or shutdown.COUNTS)):
+                print(measured.report())
+        elif what == "leak":
             print(leak.measure(bridge, *(count or [LEAK_COUNT])).report())
             print(f"idle: {leak.idle_queries(bridge, IDLE_SECONDS):.1f} statements a minute")
         else:
