@@ -65,11 +65,12 @@ impl Fairness {
         account.paused_until = account.paused_until.max(Some(now + pause));
     }
 
-    /// Who gets no further upload while those of these lanes and accounts run; `None` if nobody does. A lane has at most half
-    /// of the slots.
+    /// Who gets no further upload while those of these lanes run; `None` if nobody does. Each says which account it is at, if
+    /// it is at one yet: what is still being read keeps nobody waiting but those of its lane. A lane has at most half of the
+    /// slots.
     pub fn closed<L: Clone + Eq + Hash>(
         &self,
-        running: &[(L, &str)],
+        running: &[(L, Option<&str>)],
         slots: usize,
         now: Instant,
     ) -> Option<Closed<L>> {
@@ -77,7 +78,9 @@ impl Fairness {
         let mut by_account: HashMap<&str, usize> = HashMap::new();
         for (lane, account) in running {
             *by_lane.entry(lane).or_default() += 1;
-            *by_account.entry(account).or_default() += 1;
+            if let Some(account) = account {
+                *by_account.entry(account).or_default() += 1;
+            }
         }
         let holding: usize = by_account
             .iter()
@@ -133,11 +136,30 @@ mod tests {
         running: &[(&'a str, &str)],
         now: Instant,
     ) -> Closed<&'a str> {
-        let mut closed = fairness.closed(running, SLOTS, now).unwrap();
+        let mut closed = fairness.closed(&at_accounts(running), SLOTS, now).unwrap();
         closed.lanes.sort_unstable();
         closed.accounts.sort_unstable();
         closed.accounts.dedup();
         closed
+    }
+
+    fn at_accounts<'a, 'b>(running: &[(&'a str, &'b str)]) -> Vec<(&'a str, Option<&'b str>)> {
+        let at = |&(lane, account)| (lane, Some(account));
+        running.iter().map(at).collect()
+    }
+
+    #[test]
+    fn what_is_still_being_read_keeps_its_lane_waiting_and_no_account() {
+        let fairness = Fairness::default();
+        let read = |count| vec![("a", None); count];
+        let closed = |count| {
+            fairness
+                .closed(&read(count), SLOTS, Instant::now())
+                .unwrap()
+        };
+        assert!(closed(3).accounts.is_empty());
+        assert!(closed(3).lanes.is_empty());
+        assert_eq!(closed(4).lanes, ["a"]);
     }
 
     #[test]
@@ -186,7 +208,7 @@ mod tests {
                 .contains(&"acme".to_owned())
         );
         let all: Vec<_> = dead(KNOCKS * SLOTS).collect();
-        assert_eq!(fairness.closed(&all, SLOTS, now), None);
+        assert_eq!(fairness.closed(&at_accounts(&all), SLOTS, now), None);
     }
 
     #[test]

@@ -44,6 +44,11 @@ pub(super) enum Stage {
 }
 
 impl InFlight {
+    /// The account that it is at, once nothing is left to be read.
+    pub(super) fn account(&self) -> Option<&str> {
+        matches!(self.stage, Stage::Network(_)).then_some(self.upload.account.as_str())
+    }
+
     /// Shows how far it is to whoever asks.
     pub(super) fn show(&self, phase: Phase, staged: u64) {
         registry::show_progress(Live {

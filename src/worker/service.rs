@@ -211,7 +211,7 @@ impl Service {
     /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
     fn work(&mut self) -> Result<Option<Duration>> {
         self.stop()?;
-        while let Some(turn) = self.turns.next(self.running()) {
+        while let Some(turn) = self.turns.next(self.in_flight.values()) {
             // One at a time: reading takes the main thread, and what was claimed should not wait for it.
             let taken = tx::transaction(|| {
                 failpoint::reach("claiming");

@@ -7,6 +7,7 @@ use bridge_core::fairness::Fairness;
 use bridge_core::{ErrorKind, Result};
 use tokio::sync::Semaphore;
 
+use super::in_flight::InFlight;
 use crate::guc;
 use crate::uploads::{Claimed, Lane, Turn};
 
@@ -39,19 +40,19 @@ impl Turns {
     /// Whose turn it is while these uploads run; nobody's if there are too many.
     pub(super) fn next<'a>(
         &self,
-        running: impl Iterator<Item = &'a Claimed> + Clone,
+        running: impl Iterator<Item = &'a InFlight> + Clone,
     ) -> Option<Turn> {
         let slots = guc::max_concurrent_uploads();
         let lanes: Vec<_> = running
             .clone()
-            .map(|upload| (upload.lane.clone(), upload.account.as_str()))
+            .map(|in_flight| (in_flight.upload.lane.clone(), in_flight.account()))
             .collect();
         let closed = self.fairness.closed(&lanes, slots, Instant::now())?;
         Some(Turn {
             after: self.last.clone(),
             closed,
             // One at a time, so that another crash is the fault of that one.
-            suspects: !running.clone().any(|upload| upload.is_suspect),
+            suspects: !running.clone().any(|in_flight| in_flight.upload.is_suspect),
         })
     }
 
