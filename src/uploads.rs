@@ -31,9 +31,14 @@ pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
 pub use missing::{cancel_of_watch, enqueue_missing};
 pub use record::{
     NextState, is_refused, record_completed, record_config, record_copying, record_error,
-    record_read, record_staged,
+    record_read, record_settled, record_staged,
 };
 pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
+
+/// Whether it is open what became of the rows of an upload of `uploads u`: a load was begun, and only Snowflake can tell how it
+/// ended. Such an upload is not ended by anybody but the worker, who asks.
+pub const UNDECIDED: &str =
+    "u.transaction_id is not null and u.state not in ('completed', 'failed', 'canceled')";
 
 /// What to enter in the queue.
 pub struct NewUpload<'a> {
@@ -146,8 +151,8 @@ pub struct Blame {
 }
 
 /// Puts what the process before this one left in flight back in the queue: `(upload, died)` for each. An upload that is to
-/// blame waits, and after `max_crashes` it has failed; the others just go on, and so do all after a restart of the server:
-/// before what came later, which may wait for the transactions that they left open.
+/// blame waits, and after `max_crashes` it has failed, unless it is undecided; the others just go on, and so do all after a
+/// restart of the server: before what came later, which may wait for the transactions that they left open.
 ///
 /// # Errors
 /// If the statement fails.
@@ -156,9 +161,10 @@ pub fn recover(
     max_crashes: i32,
     crash_retry_delay: Duration,
 ) -> Result<Vec<(i64, bool)>> {
+    let has_failed = format!("f.died and u.crash_count + 1 >= $3 and not ({UNDECIDED})");
     Spi::connect_mut(|client| {
         let rows = client.update(
-            "with in_flight as ( \
+            &format!("with in_flight as ( \
                  select id, crash_count, claimed_at > pg_postmaster_start_time() as is_recent \
                  from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying') for update), \
              blamed as ( \
@@ -167,14 +173,14 @@ pub fn recover(
                  from in_flight i) \
              update snowflake_bridge.uploads u set \
                  crash_count = u.crash_count + f.died::integer, \
-                 state = case when f.died and u.crash_count + 1 >= $3 then 'failed' else 'retry' end, \
+                 state = case when {has_failed} then 'failed' else 'retry' end, \
                  attempt_count = u.attempt_count - (not f.died)::integer, \
                  next_attempt_at = case when f.died then clock_timestamp() + make_interval(secs => $4) else u.created_at end, \
                  error_message = case when f.died then 'the worker process crashed during this upload' end, \
                  error_hint = case when f.died then 'The server log tells why. Call snowflake_bridge.retry_upload once the cause is gone.' end, \
-                 completed_at = case when f.died and u.crash_count + 1 >= $3 then clock_timestamp() end, \
+                 completed_at = case when {has_failed} then clock_timestamp() end, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
-             from blamed f where u.id = f.id returning u.id, f.died",
+             from blamed f where u.id = f.id returning u.id, f.died"),
             None,
             &[blame.readings.clone().into(), blame.worker_died.into(), max_crashes.into(), crash_retry_delay.as_secs_f64().into()],
         )?;

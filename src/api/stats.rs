@@ -62,8 +62,8 @@ fn stats() -> Result<Vec<Stats>> {
                  pg_catalog.count(*) filter (where u.state = 'completed'), \
                  pg_catalog.count(*) filter (where u.state = 'failed'), \
                  pg_catalog.count(*) filter (where u.state = 'canceled'), \
-                 coalesce(pg_catalog.sum(u.row_count), 0)::pg_catalog.int8, \
-                 coalesce(pg_catalog.sum(u.byte_count), 0)::pg_catalog.int8, \
+                 coalesce(pg_catalog.sum(u.row_count) filter (where u.state = 'completed'), 0)::pg_catalog.int8, \
+                 coalesce(pg_catalog.sum(u.byte_count) filter (where u.state = 'completed'), 0)::pg_catalog.int8, \
                  pg_catalog.sum(u.out_of_range_count)::pg_catalog.int8, \
                  pg_catalog.avg(extract(epoch from u.completed_at - u.claimed_at)) \
                      filter (where u.state = 'completed')::pg_catalog.float8, \

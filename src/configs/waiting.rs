@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::StoredConfig;
 use super::changes::{datum, write};
 use crate::error::Result;
+use crate::uploads::UNDECIDED;
 
 /// Uploads that waited for other credentials are due again: those that began with this configuration, and those that
 /// would begin with it (no name means `default`), as their owner or as the owner of their watch. One too many does no
@@ -28,17 +29,19 @@ pub fn resume(config_id: Uuid) -> Result<()> {
 }
 
 /// Uploads that would have used a configuration that is no more have failed: those that began with it, and its owner's
-/// that name it (no name means `default`) and have not begun. One in flight ends as it may; its next attempt finds none.
+/// that name it (no name means `default`) and have not begun. Undecided ones wait for another configuration by which Snowflake
+/// can be asked. One in flight ends as it may; its next attempt finds none.
 pub fn end(deleted: &StoredConfig) -> Result<()> {
-    const END: &str = "
+    let end = format!("
         update snowflake_bridge.uploads u
-           set state = 'failed', completed_at = pg_catalog.now(), needs_mirror = true, mirror_after = pg_catalog.now(),
+           set state = case when {UNDECIDED} then 'retry' else 'failed' end,
+               completed_at = case when not ({UNDECIDED}) then pg_catalog.now() end, needs_mirror = true, mirror_after = pg_catalog.now(),
                error_message = $6, error_sqlstate = '42704', error_code = null, query_id = null,
                error_hint = 'Make a configuration with snowflake_bridge.create_config, then call snowflake_bridge.retry_upload.'
          where u.state in ('queued', 'retry', 'needs_credentials')
            and (u.config_id = $1
                 or u.config_id is null and u.owner_kind = $2 and u.user_id = $3 and u.owner_oid = $4
-                   and coalesce(u.options ->> 'config', 'default') = $5)";
+                   and coalesce(u.options ->> 'config', 'default') = $5)");
     let name = deleted.name.as_str();
     let owner = &deleted.owner;
     let message = format!("the Snowflake configuration \"{name}\" was deleted");
@@ -50,5 +53,5 @@ pub fn end(deleted: &StoredConfig) -> Result<()> {
         name.into(),
         message.into(),
     ];
-    write(END, &args).map(drop)
+    write(&end, &args).map(drop)
 }

@@ -77,7 +77,7 @@ pub struct SpoolFile {
 }
 
 /// What was read and where it is: everything that sending needs to know about the rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// What the table gets: the columns of the result, then those of the stamp.
     pub columns: Vec<Column>,

@@ -4,11 +4,8 @@
 
 use pgrx::prelude::*;
 
-use super::Claim;
+use super::{Claim, UNDECIDED};
 use crate::error::Result;
-
-/// States in which a worker is at an upload, or in which only Snowflake can tell what became of it.
-const BY_WORKER: &str = "(u.state in ('claimed', 'staged', 'copying') or u.state = 'retry' and u.transaction_id is not null)";
 
 /// Cancels an upload that nobody is at and of which nothing can be in Snowflake's table. One that failed but still has its
 /// caller's files counts as one that waits. Returns whether it was one.
@@ -17,13 +14,15 @@ const BY_WORKER: &str = "(u.state in ('claimed', 'staged', 'copying') or u.state
 /// If the statement fails.
 pub fn cancel_waiting(id: i64) -> Result<bool> {
     changes(
-        "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), \
+        &format!(
+            "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), \
              error_message = 'canceled on request', error_hint = null, staged_claim = null, \
              clean_up_after = case when u.clean_up_after is not null then now() end, \
              needs_mirror = u.watch_id is not null, mirror_after = now() \
          where u.id = $1 and (u.state in ('queued', 'needs_credentials') \
-             or u.state = 'retry' and u.transaction_id is null \
-             or u.state = 'failed' and u.watch_id is null and u.manifest is not null) returning true",
+             or u.state = 'retry' and not ({UNDECIDED}) \
+             or u.state = 'failed' and u.watch_id is null and u.manifest is not null) returning true"
+        ),
         id,
     )
 }
@@ -35,7 +34,8 @@ pub fn cancel_waiting(id: i64) -> Result<bool> {
 pub fn request_cancel(id: i64) -> Result<bool> {
     changes(
         &format!(
-            "with wanted as (select u.id from snowflake_bridge.uploads u where u.id = $1 and {BY_WORKER}), \
+            "with wanted as (select u.id from snowflake_bridge.uploads u where u.id = $1 \
+                 and (u.state in ('claimed', 'staged', 'copying') or u.state = 'retry' and {UNDECIDED})), \
              entered as (insert into snowflake_bridge.cancellations (upload) select w.id from wanted w \
                  on conflict do nothing) \
              select w.id from wanted w"

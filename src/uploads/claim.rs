@@ -60,6 +60,11 @@ impl Claimed {
             number: self.claim,
         }
     }
+
+    /// Whether it is open what became of the rows, see [`super::UNDECIDED`].
+    pub fn is_undecided(&self) -> bool {
+        self.transaction.is_some()
+    }
 }
 
 /// What uploads queue in: an owner and the name of a connection.
@@ -94,7 +99,7 @@ pub fn claim(turn: &Turn) -> Result<Option<Claimed>> {
         };
         match taken {
             Some(upload) if upload.is_superseded && upload.transaction.is_none() => {
-                record_error(upload.as_claim(), NextState::Canceled, &superseded())?;
+                record_error(upload.as_claim(), NextState::Canceled, &superseded(), false)?;
             }
             Some(upload) => {
                 return Ok(Some(Claimed {

@@ -58,15 +58,26 @@ pub fn record_staged(claim: Claim) -> Result<()> {
     record(claim, "state = 'staged', staged_claim = claim_count", [])
 }
 
-/// The rows are about to be loaded in this Snowflake transaction.
+/// The rows are about to be loaded in this Snowflake transaction, so many into this table.
 ///
 /// # Errors
 /// [`Error::TakenOver`], or if the statement fails.
-pub fn record_copying(claim: Claim, transaction: &str) -> Result<()> {
+pub fn record_copying(
+    claim: Claim,
+    transaction: &str,
+    target: &str,
+    rows: u64,
+    bytes: u64,
+) -> Result<()> {
     record(
         claim,
-        "state = 'copying', transaction_id = $3",
-        [transaction.into()],
+        "state = 'copying', transaction_id = $3, target = $4, row_count = $5, byte_count = $6",
+        [
+            transaction.into(),
+            target.into(),
+            i64::try_from(rows).unwrap_or(i64::MAX).into(),
+            i64::try_from(bytes).unwrap_or(i64::MAX).into(),
+        ],
     )
 }
 
@@ -83,19 +94,30 @@ pub fn record_completed(
 ) -> Result<()> {
     record(
         claim,
-        "state = 'completed', target = $3, row_count = $4, byte_count = $5, query_id = $6, \
-             error_message = null, error_hint = null, error_code = null, error_sqlstate = null, \
-             completed_at = clock_timestamp(), clean_up_after = clock_timestamp() + case when clean_up_after is not null then $7::interval end, \
-             needs_mirror = true, mirror_after = clock_timestamp()",
+        &format!("{COMPLETED}, target = $4, row_count = $5, byte_count = $6, query_id = $7"),
         [
+            leftovers::BEING_REMOVED.into(),
             target.into(),
             i64::try_from(rows).unwrap_or(i64::MAX).into(),
             i64::try_from(bytes).unwrap_or(i64::MAX).into(),
             query_id.into(),
-            leftovers::BEING_REMOVED.into(),
         ],
     )
 }
+
+/// The rows are in the table since an earlier attempt, as [`record_copying`] has recorded it: what this one would have loaded,
+/// and where, may be something else.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_settled(claim: Claim) -> Result<()> {
+    record(claim, COMPLETED, [leftovers::BEING_REMOVED.into()])
+}
+
+const COMPLETED: &str = "state = 'completed', \
+    error_message = null, error_hint = null, error_code = null, error_sqlstate = null, \
+    completed_at = clock_timestamp(), clean_up_after = clock_timestamp() + case when clean_up_after is not null then $3::interval end, \
+    needs_mirror = true, mirror_after = clock_timestamp()";
 
 /// What becomes of an upload after an attempt that did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,11 +129,16 @@ pub enum NextState {
 }
 
 /// The attempt ended with an error. One that only lost a lock is not counted: how long somebody keeps a lock says nothing
-/// about the upload.
+/// about the upload. Unless it `is_undecided` what became of the rows, an upload that begins anew has loaded nothing yet.
 ///
 /// # Errors
 /// [`Error::TakenOver`], or if the statement fails.
-pub fn record_error(claim: Claim, next: NextState, error: &Error) -> Result<()> {
+pub fn record_error(
+    claim: Claim,
+    next: NextState,
+    error: &Error,
+    is_undecided: bool,
+) -> Result<()> {
     let (state, delay) = match next {
         NextState::Retry(delay) => ("retry", delay),
         NextState::Failed => ("failed", Duration::ZERO),
@@ -141,6 +168,7 @@ pub fn record_error(claim: Claim, next: NextState, error: &Error) -> Result<()> 
              error_message = $5, error_hint = $6, error_code = $7, error_sqlstate = $8, query_id = $9, \
              completed_at = case when $3 = 'retry' then null else clock_timestamp() end, \
              staged_claim = case when $3 = 'canceled' or $10 then null else staged_claim end, \
+             transaction_id = case when $13 or staged_claim is not null then transaction_id end, \
              manifest = case when $3 = 'canceled' and watch_id is null then null else manifest end, \
              clean_up_after = clock_timestamp() + case when clean_up_after is not null then \
                  case when $3 = 'canceled' then $11::interval else $12::interval end end, \
@@ -158,6 +186,7 @@ pub fn record_error(claim: Claim, next: NextState, error: &Error) -> Result<()> 
             is_stage_incomplete.into(),
             leftovers::BEING_REMOVED.into(),
             leftovers::KEPT_FOR_RETRY.into(),
+            is_undecided.into(),
         ],
     )
 }

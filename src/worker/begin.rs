@@ -8,6 +8,7 @@ use bridge_core::ErrorKind;
 use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::PoolKey;
 use bridge_core::spool::Manifest;
+use bridge_core::upload::Strategy;
 use bridge_core::{failpoint, upload};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
@@ -48,6 +49,12 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
     if upload.cancel_requested && !attempt.is_same_destination() {
         // The transaction is another user's, and nothing is to be read any more.
         return Err(upload::canceled().into());
+    }
+    if attempt.only_settles() {
+        tx::transaction(|| uploads::record_config(upload.as_claim(), attempt.plan.config.id))?;
+        let manifest = upload.manifest.clone().unwrap_or_default();
+        let job = attempt.into_job(spool_root, read_at, manifest, upload.staged_claim)?;
+        return Ok(Begun::Job(Box::new(job)));
     }
     if let Some((manifest, claim)) = attempt.staged() {
         tx::transaction(|| uploads::record_config(upload.as_claim(), attempt.plan.config.id))?;
@@ -148,6 +155,14 @@ impl<'a> Attempt<'a> {
             .filter(|_| self.is_same_destination())
     }
 
+    /// What an earlier attempt may have loaded comes first: before anything is read anew, and where no attempt is left to load it
+    /// again.
+    fn only_settles(&self) -> bool {
+        self.upload.is_undecided()
+            && self.is_same_destination()
+            && (self.staged().is_none() || self.upload.attempt > guc::max_attempts())
+    }
+
     fn into_job_after_reading(
         self,
         spool_root: &Path,
@@ -176,7 +191,7 @@ impl<'a> Attempt<'a> {
         manifest: Manifest,
         staged_claim: Option<i32>,
     ) -> Result<Job> {
-        let is_same = self.is_same_destination();
+        let (is_same, only_settles) = (self.is_same_destination(), self.only_settles());
         let Self {
             upload,
             options,
@@ -197,7 +212,11 @@ impl<'a> Attempt<'a> {
             schema,
             database,
             spool: reading::spool(upload, spool_root),
-            strategy: options.strategy(&manifest)?,
+            strategy: if only_settles {
+                Strategy::Append
+            } else {
+                options.strategy(&manifest)?
+            },
             manifest,
             staged_claim,
             transaction: upload.transaction.clone().filter(|_| is_same),
@@ -205,6 +224,7 @@ impl<'a> Attempt<'a> {
             cluster_by: options.cluster_by(),
             evolve_schema: options.evolve_schema(),
             is_canceled: upload.cancel_requested,
+            only_settles,
             is_sweeping: false,
             comment: format!("Loaded by snowflake_bridge from {}", plan.relation),
         })

@@ -35,9 +35,12 @@ impl Service {
                         failpoint::reach("recording");
                         match &entry {
                             Entry::Staged => uploads::record_staged(claim),
-                            Entry::Copying { transaction } => {
-                                uploads::record_copying(claim, transaction)
-                            }
+                            Entry::Copying {
+                                transaction,
+                                target,
+                                rows,
+                                bytes,
+                            } => uploads::record_copying(claim, transaction, target, *rows, *bytes),
                         }
                     });
                     // If the upload is gone, nobody waits for the answer.
@@ -52,6 +55,7 @@ impl Service {
                     claim,
                     target,
                     result,
+                    is_undecided,
                     recorded,
                 } => {
                     let Some(in_flight) = self.in_flight.remove(&claim) else {
@@ -67,7 +71,7 @@ impl Service {
                         Ok(outcome) => {
                             in_flight.completed(target.as_deref().unwrap_or_default(), &outcome)
                         }
-                        Err(error) => in_flight.failed(&error.into()),
+                        Err(error) => in_flight.failed(&error.into(), is_undecided),
                     };
                     if is_recorded {
                         // Nobody listens where nothing is left to tidy up.

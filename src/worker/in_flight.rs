@@ -66,8 +66,12 @@ impl InFlight {
         let id = self.upload.id;
         let recorded = tx::transaction(|| {
             failpoint::reach("completing");
+            let claim = self.upload.as_claim();
+            if outcome.is_settled {
+                return uploads::record_settled(claim);
+            }
             uploads::record_completed(
-                self.upload.as_claim(),
+                claim,
                 target,
                 outcome.rows,
                 outcome.bytes,
@@ -86,25 +90,34 @@ impl InFlight {
         false
     }
 
+    /// This attempt has ended before the network was used. If Snowflake cannot even be asked what became of an earlier one, that
+    /// stays open, unless somebody wants it to end. Returns whether that was recorded.
+    pub(super) fn not_begun(self, error: &Error) -> bool {
+        let is_undecided = self.upload.is_undecided() && !self.upload.cancel_requested;
+        self.failed(error, is_undecided)
+    }
+
     /// This attempt has ended without. Returns whether that was recorded.
-    pub(super) fn failed(self, error: &Error) -> bool {
+    pub(super) fn failed(self, error: &Error, is_undecided: bool) -> bool {
         let id = self.upload.id;
         let claim = self.upload.as_claim();
-        let next = next_state(error, self.upload.attempt);
-        let (next, recorded) =
-            match tx::transaction(|| record_failure(claim, self.config_id, next, error)) {
-                Ok(next) => (next, Ok(())),
-                // Somebody is changing the configuration, and is not waited for.
-                Err(Error::Server {
-                    sqlstate: PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-                    ..
-                }) => {
-                    let next = NextState::Retry(CHANGING_DELAY);
-                    let recorded = tx::transaction(|| uploads::record_error(claim, next, error));
-                    (next, recorded)
-                }
-                Err(error) => (next, Err(error)),
-            };
+        let next = next_state(error, self.upload.attempt, is_undecided);
+        let (next, recorded) = match tx::transaction(|| {
+            record_failure(claim, self.config_id, next, error, is_undecided)
+        }) {
+            Ok(next) => (next, Ok(())),
+            // Somebody is changing the configuration, and is not waited for.
+            Err(Error::Server {
+                sqlstate: PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                ..
+            }) => {
+                let next = NextState::Retry(CHANGING_DELAY);
+                let recorded =
+                    tx::transaction(|| uploads::record_error(claim, next, error, is_undecided));
+                (next, recorded)
+            }
+            Err(error) => (next, Err(error)),
+        };
         if !self.end(recorded, next == NextState::Canceled) {
             return false;
         }

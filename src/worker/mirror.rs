@@ -160,7 +160,8 @@ pub(super) fn pending() -> Result<Vec<Mirror>> {
                  concat_ws(' ', u.error_message, \
                      case when u.error_code is not null then format('(Snowflake %s%s)', u.error_code, ', query ' || u.query_id) end, \
                      u.error_hint), \
-                 case when u.state = 'completed' then u.completed_at end, u.row_count, u.attempt_count, u.xmin::text \
+                 case when u.state = 'completed' then u.completed_at end, \
+                 case when u.state = 'completed' then u.row_count end, u.attempt_count, u.xmin::text \
              from snowflake_bridge.uploads u where u.needs_mirror and u.mirror_after <= clock_timestamp() \
                and (u.watch_id is null or u.watch_id <> all ($2)) \
              order by u.mirror_after, u.id limit $1",

@@ -10,6 +10,7 @@ mod events;
 mod in_flight;
 mod janitor;
 mod launcher;
+mod ledger;
 mod mirror;
 mod reader;
 mod reading;

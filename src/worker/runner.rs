@@ -6,17 +6,17 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use async_trait::async_trait;
 use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::sql::TableName;
 use bridge_core::snowflake::{Pool, PoolKey, PooledSession, SessionInfo};
 use bridge_core::spool::Manifest;
-use bridge_core::upload::{self, ClusterBy, Ledger, Outcome, Phase, Strategy, Upload, leftovers};
+use bridge_core::upload::{self, ClusterBy, Outcome, Phase, Strategy, Upload, leftovers};
 use bridge_core::{Error, ErrorKind, Result};
 use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
 use super::cleaning;
+use super::ledger::WorkerLedger;
 use crate::net::{self, EventFd};
 use crate::uploads::Claim;
 
@@ -45,6 +45,8 @@ pub struct Job {
     pub comment: String,
     /// Somebody has asked to stop before this attempt.
     pub is_canceled: bool,
+    /// This attempt only finds out what an earlier one has done.
+    pub only_settles: bool,
     /// Once it is loaded, the whole stage is looked through.
     pub is_sweeping: bool,
 }
@@ -82,6 +84,8 @@ pub enum Event {
         claim: Claim,
         target: Option<String>,
         result: Result<Outcome>,
+        /// If it failed: whether it is still open what becomes of the rows.
+        is_undecided: bool,
         recorded: oneshot::Sender<()>,
     },
     /// The files of an upload that has ended are gone from the stage.
@@ -99,7 +103,12 @@ pub enum Event {
 
 pub enum Entry {
     Staged,
-    Copying { transaction: String },
+    Copying {
+        transaction: String,
+        target: String,
+        rows: u64,
+        bytes: u64,
+    },
 }
 
 /// Sends events to the main thread and wakes it.
@@ -122,7 +131,7 @@ impl Reporter {
         Ok(())
     }
 
-    async fn record(&self, claim: Claim, entry: Entry) -> Result<()> {
+    pub(super) async fn record(&self, claim: Claim, entry: Entry) -> Result<()> {
         let (answer, answered) = oneshot::channel();
         self.send(Event::Record {
             claim,
@@ -135,52 +144,22 @@ impl Reporter {
     }
 
     /// Returns whether it was recorded: not if another claim has taken the upload over, whose files are in the stage.
-    async fn finish(&self, claim: Claim, target: Option<String>, result: Result<Outcome>) -> bool {
+    async fn finish(
+        &self,
+        claim: Claim,
+        target: Option<String>,
+        result: Result<Outcome>,
+        is_undecided: bool,
+    ) -> bool {
         let (recorded, is_recorded) = oneshot::channel();
         let event = Event::Finished {
             claim,
             target,
             result,
+            is_undecided,
             recorded,
         };
         self.send(event).is_ok() && is_recorded.await.is_ok()
-    }
-}
-
-struct WorkerLedger<'a> {
-    claim: Claim,
-    reporter: &'a Reporter,
-    /// Whether it is open what becomes of the rows: nobody can stop the upload then.
-    is_undecided: &'a watch::Sender<bool>,
-    /// The transaction of the last load.
-    transaction: &'a Mutex<Option<String>>,
-}
-
-#[async_trait]
-impl Ledger for WorkerLedger<'_> {
-    async fn staged(&self) -> Result<()> {
-        self.reporter.record(self.claim, Entry::Staged).await
-    }
-
-    async fn copying(&self, transaction: &str) -> Result<()> {
-        let transaction = transaction.to_owned();
-        *self
-            .transaction
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(transaction.clone());
-        self.reporter
-            .record(self.claim, Entry::Copying { transaction })
-            .await
-    }
-
-    fn progress(&self, phase: Phase, staged: u64) {
-        self.is_undecided.send_replace(phase == Phase::Committing);
-        // Lost only when the worker is shutting down, and then nobody is left to look.
-        let _ = self.reporter.send(Event::Progress {
-            claim: self.claim,
-            phase,
-            staged,
-        });
     }
 }
 
@@ -228,9 +207,13 @@ async fn carry(
         result = net::guarded(run(&job, &pool, &slots, &reporter, &undecided, &transaction, &mut target)) => result,
         () = stop(canceled, is_undecided) => Err(upload::canceled()),
     };
+    let is_undecided = *undecided.borrow();
     match result {
         Ok(mut loaded) => {
-            if reporter.finish(claim, target, Ok(loaded.outcome)).await {
+            if reporter
+                .finish(claim, target, Ok(loaded.outcome), false)
+                .await
+            {
                 // What stays in the stage costs storage, not correctness.
                 let cleaned = net::guarded(tidy_up(
                     &job,
@@ -248,7 +231,10 @@ async fn carry(
         }
         Err(error) => {
             let is_canceled = error.kind() == ErrorKind::Canceled;
-            if !reporter.finish(claim, target, Err(error)).await {
+            if !reporter
+                .finish(claim, target, Err(error), is_undecided)
+                .await
+            {
                 return;
             }
             let transaction = transaction
@@ -355,12 +341,15 @@ async fn run(
         evolve_schema: job.evolve_schema,
         comment: job.comment.clone(),
         is_canceled: job.is_canceled,
+        only_settles: job.only_settles,
     };
     let ledger = WorkerLedger {
         claim: job.claim,
         reporter,
         is_undecided,
         transaction,
+        target: upload.target.to_string(),
+        bytes: upload.manifest.bytes,
     };
     let outcome = upload::run(&upload, &mut session, &ledger).await?;
     Ok(Loaded {

@@ -194,7 +194,7 @@ impl Service {
             match &mut in_flight.stage {
                 Stage::WaitsForReader => {
                     if let Some(in_flight) = self.in_flight.remove(&claim) {
-                        in_flight.failed(&upload::canceled().into());
+                        in_flight.not_begun(&upload::canceled().into());
                     }
                 }
                 Stage::Reader { .. } => reader::end(claim),
@@ -280,7 +280,7 @@ impl Service {
                 self.start_readers();
             }
             Err(error) => {
-                in_flight.failed(&error);
+                in_flight.not_begun(&error);
             }
         }
     }
@@ -300,7 +300,7 @@ impl Service {
                     .insert(in_flight.upload.as_claim(), in_flight);
             }
             Err(error) => {
-                in_flight.failed(&error);
+                in_flight.not_begun(&error);
             }
         }
     }
@@ -385,7 +385,7 @@ impl Service {
         match job {
             Ok(job) => self.send(in_flight, job),
             Err(error) => {
-                in_flight.failed(&error);
+                in_flight.not_begun(&error);
             }
         }
     }

@@ -90,7 +90,7 @@ fn record(execution_id: &str, claim: i32, what: &str) -> Result<()> {
             uploads::record_read(claim, config, "account/user", &manifest, None)
         }
         "staged" => uploads::record_staged(claim),
-        "copying" => uploads::record_copying(claim, &format!("17{}", claim.number)),
+        "copying" => uploads::record_copying(claim, &format!("17{}", claim.number), "\"T\"", 1, 1),
         "completed" => uploads::record_completed(claim, "\"T\"", 1, 1, None),
         "retry" => record_error(claim, NextState::Retry(Duration::ZERO)),
         "failed" => record_error(claim, NextState::Failed),
@@ -98,7 +98,7 @@ fn record(execution_id: &str, claim: i32, what: &str) -> Result<()> {
         "refused" => {
             let error = CoreError::new(ErrorKind::Credentials, "refused");
             let (config, next) = (configuration()?, NextState::NeedsCredentials);
-            record_failure(claim, Some((config, 1)), next, &error.into()).map(drop)
+            record_failure(claim, Some((config, 1)), next, &error.into(), false).map(drop)
         }
         _ => Err(Error::invalid(format!(
             "a worker does not record \"{what}\""
@@ -108,7 +108,7 @@ fn record(execution_id: &str, claim: i32, what: &str) -> Result<()> {
 
 fn record_error(claim: Claim, next: NextState) -> Result<()> {
     let error = CoreError::new(ErrorKind::Transient, "the attempt ended");
-    uploads::record_error(claim, next, &error.into())
+    uploads::record_error(claim, next, &error.into(), false)
 }
 
 /// Whether a claim has to stop.

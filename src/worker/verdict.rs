@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::uploads::{self, Claim, NextState, unpack_sqlstate};
 use crate::{configs, guc};
 
-/// Only what can succeed on its own is tried again, and not for ever.
-pub(super) fn next_state(error: &Error, attempt: i32) -> NextState {
+/// Only what can succeed on its own is tried again, and not for ever; unless it is open whether the rows are in the table
+/// (`is_undecided`): that has to be found out, whatever the error is.
+pub(super) fn next_state(error: &Error, attempt: i32, is_undecided: bool) -> NextState {
     let (kind, retry_after) = match error {
         Error::Core(error) => (error.kind(), error.retry_after()),
         // Our own or the application's tables could not be read: a lock, a full disk, a deadlock. Or the row is bad.
@@ -26,7 +27,8 @@ pub(super) fn next_state(error: &Error, attempt: i32) -> NextState {
         Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
     };
     match kind {
-        kind if kind.is_retryable() && attempt < guc::max_attempts() => {
+        ErrorKind::Credentials => NextState::NeedsCredentials,
+        kind if is_undecided || kind.is_retryable() && attempt < guc::max_attempts() => {
             let backoff = Backoff {
                 base: guc::retry_base_delay(),
                 max: guc::retry_max_delay(),
@@ -37,7 +39,6 @@ pub(super) fn next_state(error: &Error, attempt: i32) -> NextState {
             }
             NextState::Retry(delay.max(retry_after.unwrap_or_default()))
         }
-        ErrorKind::Credentials => NextState::NeedsCredentials,
         ErrorKind::Canceled => NextState::Canceled,
         _ => NextState::Failed,
     }
@@ -61,6 +62,7 @@ pub(super) fn record_failure(
     config: Option<(Uuid, i64)>,
     mut next: NextState,
     error: &Error,
+    is_undecided: bool,
 ) -> Result<NextState> {
     if next == NextState::NeedsCredentials {
         Spi::run("set local lock_timeout = '50ms'")?;
@@ -71,7 +73,7 @@ pub(super) fn record_failure(
             next = NextState::Retry(Duration::ZERO);
         }
     }
-    uploads::record_error(claim, next, error)?;
+    uploads::record_error(claim, next, error, is_undecided)?;
     Ok(next)
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Open {
 pub(super) enum Cut {
     Before,
     After,
+    /// Not cut: it takes effect, and is answered with an error that nobody should repeat it for.
+    Misanswered,
 }
 
 fn cut() -> Error {
@@ -247,7 +249,11 @@ impl FakeWarehouse {
         }
         if text.starts_with("DESCRIBE TRANSACTION") {
             let id = text.rsplit(' ').next().unwrap_or_default();
-            let state = self.states.get(id).copied().unwrap_or("rolled back");
+            let Some(state) = self.states.get(id).copied() else {
+                return Err(
+                    Error::new(ErrorKind::Configuration, "no such transaction").with_code("002003")
+                );
+            };
             return Ok(Self::answer(
                 &["id", "state"],
                 vec![vec![id.to_owned(), state.to_owned()]],
@@ -357,10 +363,10 @@ impl Warehouse for FakeWarehouse {
             return Err(cut());
         }
         let result = self.apply(&text);
-        if fault == Some(Cut::After) {
-            Err(cut())
-        } else {
-            result
+        match fault {
+            Some(Cut::After) => Err(cut()),
+            Some(Cut::Misanswered) => Err(Error::new(ErrorKind::Internal, "no answer to that")),
+            _ => result,
         }
     }
 

@@ -12,6 +12,9 @@ use crate::error::Result;
 pub(super) struct FakeLedger {
     pub(super) staged: Mutex<bool>,
     pub(super) transaction: Mutex<Option<String>>,
+    pub(super) rows: Mutex<u64>,
+    /// Whether it is open what becomes of the rows.
+    pub(super) is_undecided: Mutex<bool>,
 }
 
 #[async_trait]
@@ -21,10 +24,17 @@ impl Ledger for FakeLedger {
         Ok(())
     }
 
-    async fn copying(&self, transaction: &str) -> Result<()> {
+    async fn copying(&self, transaction: &str, rows: u64) -> Result<()> {
+        *self.rows.lock().unwrap() = rows;
         *self.transaction.lock().unwrap() = Some(transaction.to_owned());
         Ok(())
     }
 
-    fn progress(&self, _: Phase, _: u64) {}
+    fn rolled_back(&self) {
+        *self.is_undecided.lock().unwrap() = false;
+    }
+
+    fn progress(&self, phase: Phase, _: u64) {
+        *self.is_undecided.lock().unwrap() = phase == Phase::Committing;
+    }
 }

@@ -204,7 +204,7 @@ impl<'a> Loader<'a> {
                 self.ledger
                     .progress(Phase::Committing, self.upload.manifest.bytes);
                 failpoint::reach("loaded")?;
-                commit(self.warehouse, &transaction).await?;
+                commit(self.upload, self.warehouse, self.ledger, &transaction).await?;
                 failpoint::reach("committed")?;
                 Ok(Some(Outcome {
                     rows: done.rows,
@@ -231,7 +231,11 @@ impl<'a> Loader<'a> {
                 "Snowflake reports no transaction after BEGIN",
             )
         })?;
-        self.ledger.copying(&transaction).await?;
+        let rows = match work {
+            Work::Merge { distinct, .. } => distinct,
+            _ => self.upload.manifest.rows,
+        };
+        self.ledger.copying(&transaction, rows).await?;
         failpoint::reach("intent-recorded")?;
         self.ledger
             .progress(Phase::Copying, self.upload.manifest.bytes);

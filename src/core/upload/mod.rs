@@ -82,6 +82,8 @@ pub struct Upload {
     pub comment: String,
     /// Somebody wants it to stop: nothing is begun any more, but what an earlier attempt may have loaded is found out.
     pub is_canceled: bool,
+    /// What an earlier attempt may have loaded is found out, and nothing else.
+    pub only_settles: bool,
 }
 
 impl Upload {
@@ -126,11 +128,15 @@ pub trait Ledger: Send + Sync {
     /// If it could not be made durable; the upload then stops.
     async fn staged(&self) -> Result<()>;
 
-    /// Records the transaction in which the rows are about to be loaded.
+    /// Records the transaction in which the rows are about to be loaded, and how many of them there will be in the table.
     ///
     /// # Errors
     /// If it could not be made durable; the upload then stops.
-    async fn copying(&self, transaction: &str) -> Result<()>;
+    async fn copying(&self, transaction: &str, rows: u64) -> Result<()>;
+
+    /// The recorded transaction has left nothing in the table, and never will. Until this is told, or an attempt has recorded
+    /// another transaction and not begun to commit it, it is open what became of the rows.
+    fn rolled_back(&self);
 
     /// Tells how far the upload is; `staged` counts bytes of this attempt.
     fn progress(&self, phase: Phase, staged: u64);
@@ -145,6 +151,8 @@ pub struct Outcome {
     pub bytes: u64,
     /// Snowflake's id of the (last) COPY; `None` for a result without rows, or one that an earlier attempt had loaded.
     pub query_id: Option<String>,
+    /// An earlier attempt has loaded them, into the table that it has recorded.
+    pub is_settled: bool,
 }
 
 /// Carries `upload` to its end.
@@ -158,12 +166,18 @@ pub async fn run(
     ledger: &dyn Ledger,
 ) -> Result<Outcome> {
     if let Some(transaction) = &upload.transaction
-        && settle(warehouse, transaction).await? == Settled::Committed
+        && settle(upload, warehouse, ledger, transaction).await? == Settled::Committed
     {
         return settled_outcome(upload, warehouse).await;
     }
     if upload.is_canceled {
         return Err(canceled());
+    }
+    if upload.only_settles {
+        return Err(Error::new(
+            ErrorKind::Transient,
+            "an earlier attempt has not loaded the rows",
+        ));
     }
     if !upload.is_staged {
         size::check(upload)?;
@@ -212,6 +226,7 @@ pub fn is_stage_incomplete(error: &Error) -> bool {
 /// What an earlier attempt loaded, whose end it did not see itself.
 async fn settled_outcome(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<Outcome> {
     let mut outcome = outcome(upload, None);
+    outcome.is_settled = true;
     if matches!(upload.strategy, Strategy::Upsert(Match::Keys(_))) {
         match count_settled(upload, warehouse).await {
             Ok(rows) => outcome.rows = rows,
@@ -275,6 +290,7 @@ fn outcome(upload: &Upload, query_id: Option<String>) -> Outcome {
         rows: upload.manifest.rows,
         bytes: upload.manifest.bytes,
         query_id,
+        is_settled: false,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Uploads against the warehouse in memory.
 
+mod settling;
 mod strategies;
 
 use std::collections::BTreeMap;
@@ -53,6 +54,7 @@ pub(super) fn upload(files: usize) -> Upload {
         evolve_schema: true,
         comment: "test".to_owned(),
         is_canceled: false,
+        only_settles: false,
     }
 }
 
@@ -63,11 +65,19 @@ async fn run_to_the_end(warehouse: &mut FakeWarehouse, first: &Upload) -> Outcom
         let mut attempt = first.clone();
         attempt.is_staged = *ledger.staged.lock().unwrap();
         attempt.transaction = ledger.transaction.lock().unwrap().clone();
+        *ledger.is_undecided.lock().unwrap() = attempt.transaction.is_some();
         match run(&attempt, warehouse, &ledger).await {
-            Ok(outcome) => return outcome,
+            Ok(outcome) => {
+                assert_eq!(*ledger.rows.lock().unwrap(), outcome.rows);
+                return outcome;
+            }
             Err(error) => assert_eq!(error.kind(), ErrorKind::Transient, "{error:?}"),
         }
         warehouse.disconnect();
+        if !*ledger.is_undecided.lock().unwrap() {
+            let counts = warehouse.counts();
+            assert_eq!(counts.get(&upload_id().to_string()), None, "{counts:?}");
+        }
     }
     panic!("five attempts failed: {:#?}", warehouse.log);
 }

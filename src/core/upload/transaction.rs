@@ -1,8 +1,10 @@
 //! The end of a load's transaction, seen or not.
 
-use super::execute;
+use super::table::{self, MISSING};
+use super::{Ledger, Upload, assignment, execute, verify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
+use crate::names::UPLOAD_ID;
 use crate::snowflake::{Warehouse, sql};
 
 /// How often a transaction that Snowflake still calls running is aborted and looked at again before the attempt gives up.
@@ -28,17 +30,20 @@ pub(super) async fn check_open(warehouse: &mut dyn Warehouse, transaction: &str)
     ))
 }
 
-/// COMMIT, and after a lost answer the search for what became of it.
-pub(super) async fn commit(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<()> {
+/// COMMIT, and unless it is answered well, the search for what became of it: whatever the answer says, it may have been another
+/// one's, of a repeated request.
+pub(super) async fn commit(
+    upload: &Upload,
+    warehouse: &mut dyn Warehouse,
+    ledger: &dyn Ledger,
+    transaction: &str,
+) -> Result<()> {
     let error = match execute(warehouse, sql::commit()).await {
         Ok(_) => return Ok(()),
         Err(error) => error,
     };
-    if !error.kind().is_retryable() {
-        return Err(error);
-    }
     // If this fails as well, the recorded transaction lets the next attempt ask again.
-    match settle(warehouse, transaction).await? {
+    match settle(upload, warehouse, ledger, transaction).await? {
         Settled::Committed => Ok(()),
         Settled::RolledBack => Err(error),
     }
@@ -60,26 +65,67 @@ pub(super) enum Settled {
 }
 
 /// What became of a transaction whose end we did not see. One that is still running belongs to a session that nobody
-/// holds any more: it is aborted, and looked at again, since its COMMIT may have been on the way.
-pub(super) async fn settle(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<Settled> {
+/// holds any more: it is aborted, and looked at again, since its COMMIT may have been on the way. Of one that Snowflake does
+/// not know (any more), the rows tell.
+pub(super) async fn settle(
+    upload: &Upload,
+    warehouse: &mut dyn Warehouse,
+    ledger: &dyn Ledger,
+    transaction: &str,
+) -> Result<Settled> {
     failpoint::reach("settling")?;
     for _ in 0..MAX_ABORTS {
-        let described = execute(warehouse, sql::describe_transaction(transaction)?).await?;
-        match described
-            .value(0, "state")
-            .map(str::to_ascii_lowercase)
-            .as_deref()
-        {
-            Some("committed") => return Ok(Settled::Committed),
+        let state = match state(warehouse, transaction).await?.as_deref() {
+            Some("committed") => Settled::Committed,
+            Some("rolled back") => Settled::RolledBack,
             Some("running") => {
                 abort(transaction, warehouse).await?;
+                continue;
             }
-            Some(_) => return Ok(Settled::RolledBack),
-            None => break,
+            Some(other) => {
+                return Err(Error::new(
+                    ErrorKind::Internal,
+                    format!(
+                        "Snowflake reports transaction {transaction} as {other:?}, whatever that means"
+                    ),
+                ));
+            }
+            None => {
+                // What is not known can hardly be aborted, and if it can, the rows are not there after it.
+                let _ = abort(transaction, warehouse).await;
+                if has_rows(upload, warehouse).await? {
+                    Settled::Committed
+                } else {
+                    Settled::RolledBack
+                }
+            }
+        };
+        if state == Settled::RolledBack {
+            ledger.rolled_back();
         }
+        return Ok(state);
     }
     Err(Error::new(
         ErrorKind::Transient,
         format!("Snowflake does not tell what became of transaction {transaction}"),
     ))
+}
+
+/// How Snowflake calls the state of a transaction, in lower case; `None` if it knows no such transaction.
+async fn state(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<Option<String>> {
+    match execute(warehouse, sql::describe_transaction(transaction)?).await {
+        Ok(described) => Ok(described.value(0, "state").map(str::to_ascii_lowercase)),
+        Err(error) if error.code() == Some(MISSING) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the upload's rows are in the table.
+async fn has_rows(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<bool> {
+    let Some(columns) = table::describe(warehouse, &upload.target).await? else {
+        return Ok(false);
+    };
+    let column = assignment::name_of(UPLOAD_ID, &columns);
+    let count = sql::count_upload(&upload.target, &column, upload.upload_id);
+    Ok(verify::counted(&execute(warehouse, count).await?)? > 0)
 }

@@ -219,6 +219,7 @@ fn upload(columns: &[(&str, ColumnType)]) -> Upload {
         evolve_schema: true,
         comment: String::new(),
         is_canceled: false,
+        only_settles: false,
     }
 }
 

@@ -1,0 +1,85 @@
+//! Loads whose end was not seen, and what becomes of them.
+
+use super::*;
+use crate::upload::fake::Cut;
+
+/// An attempt after one that recorded transaction `1` and saw no end of it.
+async fn attempt_after_unseen_end(warehouse: &mut FakeWarehouse) -> Result<Outcome> {
+    let mut again = upload(1);
+    again.transaction = Some("1".to_owned());
+    run(&again, warehouse, &FakeLedger::default()).await
+}
+
+fn copies(warehouse: &FakeWarehouse) -> usize {
+    let copies = warehouse
+        .log
+        .iter()
+        .filter(|line| line.starts_with("COPY INTO"));
+    copies.count()
+}
+
+#[tokio::test]
+async fn of_a_transaction_that_nobody_knows_the_rows_tell() {
+    let mut loaded = FakeWarehouse::default();
+    run(&upload(1), &mut loaded, &FakeLedger::default())
+        .await
+        .unwrap();
+    loaded.states.clear();
+    let outcome = attempt_after_unseen_end(&mut loaded).await.unwrap();
+    assert_eq!(
+        (outcome.rows, copies(&loaded)),
+        (10, 1),
+        "{:#?}",
+        loaded.log
+    );
+
+    for mut empty in [FakeWarehouse::default(), FakeWarehouse::with_rows(0..4)] {
+        let others = empty.rows.len();
+        attempt_after_unseen_end(&mut empty).await.unwrap();
+        assert_eq!((empty.rows.len(), copies(&empty)), (others + 10, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_state_that_is_not_understood_is_no_rollback() {
+    let mut warehouse = FakeWarehouse::default();
+    warehouse.states.insert("1".to_owned(), "preparing");
+    let error = attempt_after_unseen_end(&mut warehouse).await.unwrap_err();
+    assert!(error.message().contains("\"preparing\""), "{error}");
+    assert_eq!(copies(&warehouse), 0, "{:#?}", warehouse.log);
+}
+
+#[tokio::test]
+async fn whatever_is_answered_to_commit_it_is_asked_what_came_of_it() {
+    let mut undisturbed = FakeWarehouse::default();
+    run(&upload(1), &mut undisturbed, &FakeLedger::default())
+        .await
+        .unwrap();
+    assert_eq!(undisturbed.log.last().map(String::as_str), Some("COMMIT"));
+    let mut warehouse = FakeWarehouse {
+        fault: Some((undisturbed.calls - 1, Cut::Misanswered)),
+        ..FakeWarehouse::default()
+    };
+    let outcome = run(&upload(1), &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
+    assert_eq!((outcome.rows, warehouse.rows.len()), (10, 10));
+}
+
+#[tokio::test]
+async fn an_attempt_that_only_settles_loads_nothing() {
+    let mut warehouse = FakeWarehouse::default();
+    warehouse.states.insert("1".to_owned(), "rolled back");
+    let mut settling = upload(1);
+    settling.transaction = Some("1".to_owned());
+    settling.only_settles = true;
+    let ledger = FakeLedger::default();
+    let error = run(&settling, &mut warehouse, &ledger).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert_eq!(warehouse.log, ["DESCRIBE TRANSACTION 1"]);
+    assert!(!*ledger.is_undecided.lock().unwrap());
+
+    warehouse.states.insert("1".to_owned(), "committed");
+    let outcome = run(&settling, &mut warehouse, &ledger).await.unwrap();
+    assert!(outcome.is_settled);
+}

@@ -1,0 +1,59 @@
+//! The ledger of an upload on the network thread: what must become durable is recorded by the main thread.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bridge_core::Result;
+use bridge_core::upload::{Ledger, Phase};
+use tokio::sync::watch;
+
+use super::runner::{Entry, Event, Reporter};
+use crate::uploads::Claim;
+
+/// What an upload on the network thread records through the main thread.
+pub(super) struct WorkerLedger<'a> {
+    pub claim: Claim,
+    pub reporter: &'a Reporter,
+    /// Whether it is open what becomes of the rows: nobody can stop the upload then.
+    pub is_undecided: &'a watch::Sender<bool>,
+    /// The transaction of the last load.
+    pub transaction: &'a Mutex<Option<String>>,
+    pub target: String,
+    pub bytes: u64,
+}
+
+#[async_trait]
+impl Ledger for WorkerLedger<'_> {
+    async fn staged(&self) -> Result<()> {
+        self.reporter.record(self.claim, Entry::Staged).await
+    }
+
+    async fn copying(&self, transaction: &str, rows: u64) -> Result<()> {
+        let transaction = transaction.to_owned();
+        *self
+            .transaction
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(transaction.clone());
+        let entry = Entry::Copying {
+            transaction,
+            target: self.target.clone(),
+            rows,
+            bytes: self.bytes,
+        };
+        self.reporter.record(self.claim, entry).await
+    }
+
+    fn rolled_back(&self) {
+        self.is_undecided.send_replace(false);
+    }
+
+    fn progress(&self, phase: Phase, staged: u64) {
+        self.is_undecided.send_replace(phase == Phase::Committing);
+        // Lost only when the worker is shutting down, and then nobody is left to look.
+        let _ = self.reporter.send(Event::Progress {
+            claim: self.claim,
+            phase,
+            staged,
+        });
+    }
+}
