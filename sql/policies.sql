@@ -17,5 +17,7 @@ alter table snowflake_bridge.installation enable row level security;
 alter table snowflake_bridge.installation force row level security;
 alter table snowflake_bridge.cancellations enable row level security;
 alter table snowflake_bridge.cancellations force row level security;
+alter table snowflake_bridge.missed enable row level security;
+alter table snowflake_bridge.missed force row level security;
 alter table snowflake_bridge.watches enable row level security;
 alter table snowflake_bridge.watches force row level security;

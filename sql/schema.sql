@@ -204,6 +204,19 @@ create table snowflake_bridge.cancellations (
 comment on table snowflake_bridge.cancellations is
     'API: private. Uploads that somebody has asked to stop while a worker was at them: it stops, unless the rows are already being committed. Not a column of uploads, so that nobody''s open transaction holds a row that the worker has to write.';
 
+create table snowflake_bridge.missed (
+    watch_id     bigint not null,
+    execution_id text not null,
+    user_id      text not null,
+    owner_kind   text not null,
+    owner_oid    oid not null,
+    row_user_id  text,
+    options      jsonb not null,
+    missed_at    timestamptz not null default clock_timestamp()
+);
+comment on table snowflake_bridge.missed is
+    'API: private. Executions that could not be entered in the queue at once, because another transaction was entering them: the worker does so when it sees them here. Without a key, so that nobody waits for anybody. Not dumped: backfill finds these executions in a copy.';
+
 select pg_extension_config_dump('snowflake_bridge.snowflake_configurations', '');
 select pg_extension_config_dump('snowflake_bridge.watches', '');
 select pg_extension_config_dump('snowflake_bridge.watches_id_seq', '');

@@ -64,6 +64,19 @@ impl Error {
         Self::user(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
     }
 
+    /// Whether it was caught because another transaction came first, which passes by itself.
+    pub fn is_lost_conflict(&self) -> bool {
+        matches!(
+            self,
+            Self::Server {
+                sqlstate: PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+                    | PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED
+                    | PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+                ..
+            }
+        )
+    }
+
     /// SQLSTATE and hint, as they reach the user.
     pub fn sqlstate_and_hint(&self) -> (PgSqlErrorCode, Option<String>) {
         match self {

@@ -28,7 +28,7 @@ pub use claim::{Claim, Claimed, Lane, Turn, claim, of_claim};
 pub use copied::{cancel_copied, count_unfinished};
 pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
-pub use missing::{cancel_of_watch, enqueue_missing};
+pub use missing::{cancel_of_watch, enqueue_missed, enqueue_missing, note_missed};
 pub use record::{
     NextState, is_refused, record_completed, record_config, record_copying, record_error,
     record_read, record_settled, record_staged,
@@ -97,6 +97,8 @@ pub struct Outlook {
     pub due: Option<Duration>,
     /// Somebody wants to stop an upload.
     pub has_cancellations: bool,
+    /// Somebody could not enter an execution in the queue.
+    pub has_missed: bool,
 }
 
 /// Looks at what there is to be done next, leaving out the mirrors of `paused` watches.
@@ -105,18 +107,25 @@ pub struct Outlook {
 /// If the statement fails.
 pub fn outlook(paused: &[i64]) -> Result<Outlook> {
     // What is queued is due at once.
-    let (seconds, has_cancellations): (Option<f64>, Option<bool>) = tx::read_two(
-        "select extract(epoch from least( \
-             (select now() where exists (select from snowflake_bridge.uploads where state = 'queued')), \
-             (select min(next_attempt_at) from snowflake_bridge.uploads where state = 'retry'), \
-             (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror and (watch_id is null or watch_id <> all ($1)))) \
-                 - clock_timestamp())::float8, \
-             exists (select from snowflake_bridge.cancellations)",
-        &[paused.to_vec().into()],
-    )?;
-    Ok(Outlook {
-        due: seconds.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))),
-        has_cancellations: has_cancellations == Some(true),
+    Spi::connect(|client| {
+        let rows = client.select(
+            "select extract(epoch from least( \
+                 (select now() where exists (select from snowflake_bridge.uploads where state = 'queued')), \
+                 (select min(next_attempt_at) from snowflake_bridge.uploads where state = 'retry'), \
+                 (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror and (watch_id is null or watch_id <> all ($1)))) \
+                     - clock_timestamp())::float8, \
+                 exists (select from snowflake_bridge.cancellations), \
+                 exists (select from snowflake_bridge.missed)",
+            Some(1),
+            &[paused.to_vec().into()],
+        )?;
+        let row = rows.first();
+        let due: Option<f64> = row.get(1)?;
+        Ok(Outlook {
+            due: due.map(|seconds| Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))),
+            has_cancellations: row.get(2)? == Some(true),
+            has_missed: row.get(3)? == Some(true),
+        })
     })
 }
 

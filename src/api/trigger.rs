@@ -41,23 +41,38 @@ create function snowflake_bridge.enqueue() returns trigger language c as 'MODULE
 fn enqueue<'a>(
     trigger: &'a PgTrigger<'a>,
 ) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, PgTriggerError> {
-    shielded(|| {
-        let watch = watch(trigger)?;
-        if is_news(&watch, trigger)? {
-            let (new, _) = Tuple::of_trigger(trigger.trigger_data())?;
-            let upload = describe(&watch, &new)?;
-            sandbox::as_extension_owner(|| uploads::enqueue(&upload.as_new(&watch)))?;
-            registry::wake_at_commit(Wake::Worker);
+    match tx::subtransaction(|| enter(trigger, |new| uploads::enqueue(new).map(drop))) {
+        // Another transaction has the execution's place in the queue, and may yet be rolled back.
+        Err(error) if error.is_lost_conflict() => {
+            shielded(|| enter(trigger, uploads::note_missed));
         }
-        Ok(())
-    });
+        result => {
+            unless_failed(result);
+        }
+    }
     // What an AFTER trigger returns is ignored.
     Ok(None)
 }
 
+/// Hands a row that has just finished to `note`, with the rights of the extension's owner.
+fn enter(trigger: &PgTrigger<'_>, note: impl FnOnce(&NewUpload<'_>) -> Result<()>) -> Result<()> {
+    let watch = watch(trigger)?;
+    if is_news(&watch, trigger)? {
+        let (new, _) = Tuple::of_trigger(trigger.trigger_data())?;
+        let upload = describe(&watch, &new)?;
+        sandbox::as_extension_owner(|| note(&upload.as_new(&watch)))?;
+        registry::wake_at_commit(Wake::Worker);
+    }
+    Ok(())
+}
+
 /// An error becomes a WARNING, and everything that `work` did is undone.
 fn shielded<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
-    match tx::subtransaction(work) {
+    unless_failed(tx::subtransaction(work))
+}
+
+fn unless_failed<T>(result: Result<T>) -> Option<T> {
+    match result {
         Ok(value) => Some(value),
         Err(error) => {
             let (sqlstate, hint) = error.sqlstate_and_hint();

@@ -5,11 +5,12 @@ use pgrx::prelude::*;
 use crate::error::Result;
 use crate::tx;
 
-/// Cancels what the original of this copy has not finished: it is the original's to send. Returns how many there were.
+/// Cancels what the original of this copy has not finished, or not even queued: it is the original's to send. Returns how many there were.
 ///
 /// # Errors
 /// If the statement fails.
 pub fn cancel_copied() -> Result<i64> {
+    Spi::run("delete from snowflake_bridge.missed")?;
     Spi::connect_mut(|client| {
         let canceled = client.update(
             "update snowflake_bridge.uploads u set state = 'canceled', completed_at = clock_timestamp(), \

@@ -66,3 +66,39 @@ pub fn enqueue_missing(watch_id: i64, executions: &[NewUpload<'_>]) -> Result<us
         Ok(queued.len())
     })
 }
+
+/// Leaves word of an execution that cannot be entered in the queue now, because another transaction is at it. Waits for nobody.
+///
+/// # Errors
+/// If the statement fails.
+pub fn note_missed(new: &NewUpload<'_>) -> Result<()> {
+    Ok(Spi::run_with_args(
+        "insert into snowflake_bridge.missed (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        &[
+            new.watch_id.into(),
+            new.execution_id.into(),
+            new.owner.user_id().into(),
+            new.owner.kind().into(),
+            new.owner.oid_argument(),
+            new.row_user_id.into(),
+            JsonB(new.options.clone()).into(),
+        ],
+    )?)
+}
+
+/// Has uploaded what [`note_missed`] has left word of. As `retry`, of which there may be several beside one that is queued: so
+/// this waits for nobody either. One that proves unnecessary loads the same rows again.
+///
+/// # Errors
+/// If the statement fails.
+pub fn enqueue_missed() -> Result<()> {
+    Ok(Spi::run(
+        "with missed as (delete from snowflake_bridge.missed returning *) \
+         insert into snowflake_bridge.uploads (state, watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
+         select distinct on (m.watch_id, m.execution_id) \
+             'retry', m.watch_id, m.execution_id, m.user_id, m.owner_kind, m.owner_oid, m.row_user_id, m.options \
+         from missed m join snowflake_bridge.watches w on w.id = m.watch_id and w.is_active \
+         order by m.watch_id, m.execution_id, m.missed_at desc",
+    )?)
+}

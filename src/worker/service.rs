@@ -230,6 +230,10 @@ impl Service {
         if outlook.has_cancellations {
             tx::transaction(uploads::settle_cancellations)?;
         }
+        if outlook.has_missed {
+            tx::transaction(uploads::enqueue_missed)?;
+            return Ok(Some(Duration::ZERO));
+        }
         let due = outlook.due.map(|due| {
             if due.is_zero() {
                 // It waits for another upload, whose end is an event, or for an account.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness import wait
 from harness.bridge import Bridge
 from harness.standin import User
@@ -94,3 +96,46 @@ def test_unwatch_leaves_the_application_alone(bridge: Bridge, user: User) -> Non
     bridge.run("run-1", [{"a": 1}])
     assert bridge.execution("run-1")["snowflake_status"] is None
     assert queued(bridge) == 0
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+def test_what_loses_a_conflict_with_a_transaction_that_is_rolled_back_is_uploaded(
+    bridge: Bridge, user: User, isolation: str
+) -> None:
+    """The place in the queue is taken by somebody who then leaves it empty."""
+    bridge.start_execution("run-1")
+    other = bridge.cluster.connect("shop", "app")
+    notices: list[str | None] = []
+    bridge.app.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    with other.transaction(force_rollback=True):
+        other.execute("select snowflake_bridge.upload('run-1')")
+        with bridge.app.transaction():
+            bridge.app.execute(f"set transaction isolation level {isolation}")
+            bridge.app.execute("set local lock_timeout = '50ms'")
+            bridge.finish("run-1", [{"a": 1}])
+    assert bridge.completed("run-1")
+    assert bridge.results(user, ["EXECUTION_ID"]) == [("run-1",)]
+    assert queued(bridge) == 1
+    assert notices == []
+
+
+def test_what_cannot_see_its_place_in_the_queue_is_uploaded(bridge: Bridge, user: User) -> None:
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"black_hole": True}, times=1)
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-1", [{"a": 1}])
+    bridge.uploading({"sql": "copy into"}, mark)
+    notices: list[str | None] = []
+    bridge.app.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    with bridge.app.transaction():
+        bridge.app.execute("set transaction isolation level repeatable read")
+        bridge.app.execute("select 1")
+        with bridge.cluster.connect("shop", "app") as other:
+            # Waits for the one under way.
+            other.execute("select snowflake_bridge.upload('run-1')")
+        bridge.app.execute("""update workflow_executions set result_rows = '[{"a": 2}]' where execution_id = 'run-1'""")
+    assert notices == []
+    waits = "select from snowflake_bridge.uploads where state in ('queued', 'retry')"
+    wait.until(lambda: len(bridge.admin.execute(waits).fetchall()) == 2, "it has a place of its own")
+    bridge.call("cancel_upload", id=bridge.admin.execute("select min(id) as id from snowflake_bridge.uploads").fetchone()["id"])
+    bridge.completed("run-1")
+    assert bridge.results(user, ["A"]) == [(2,)]
