@@ -265,9 +265,20 @@ pub fn sleep(timeout: Duration) {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).min(TICK);
         let woken = wait_once(left);
+        ignore_cancel_between_transactions();
         check_for_interrupts!();
         if woken || Instant::now() >= deadline {
             return;
+        }
+    }
+}
+
+/// Nothing runs then that a cancel could mean, as in a session that waits for its next statement; the ERROR would end a worker.
+fn ignore_cancel_between_transactions() {
+    // SAFETY: variables of this process, on its main thread.
+    unsafe {
+        if !pg_sys::IsTransactionState() {
+            (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
         }
     }
 }

@@ -182,6 +182,24 @@ def test_sigterm_to_the_worker_alone(bridge: Bridge, user: User) -> None:
     assert bridge.row_count(user) == len(ROWS)
 
 
+def test_a_cancel_of_the_worker_ends_nothing(bridge: Bridge, user: User) -> None:
+    """As of a session between two statements."""
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 120_000})
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"sql": "copy into"}, mark)
+    before = bridge.worker()
+    for _ in range(20):
+        bridge.admin.execute("select pg_cancel_backend(%s)", [before])
+    # It is there and has its looks at the queue.
+    bridge.run("run-2", ROWS, snowflake_table_name="others")
+    bridge.completed("run-2")
+    bridge.standin.clear_faults()
+    bridge.completed("run-1")
+    assert bridge.worker() == before
+    assert bridge.upload("run-1")["attempt_count"] == 1
+
+
 def test_drop_database_does_not_wait_for_an_upload(bridge: Bridge, user: User) -> None:
     mark = bridge.standin.audit_mark()
     bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 120_000})
