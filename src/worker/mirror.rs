@@ -17,7 +17,7 @@ use crate::{failpoint, guc, sandbox, tx};
 
 /// Rows per round, so that a long backlog does not keep the worker from anything else.
 const BATCH: i64 = 64;
-/// The application holds the row: look again soon.
+/// The application holds the row, or the table: look again soon.
 const LOCKED_DELAY: Duration = Duration::from_secs(1);
 /// The application's table or triggers refuse: somebody has to act.
 const FAILED_DELAY: Duration = Duration::from_secs(60);
@@ -26,7 +26,8 @@ const FAILED_DELAY: Duration = Duration::from_secs(60);
 const STUCK_DELAY: Duration = Duration::from_secs(3_600);
 
 thread_local! {
-    /// Watches on whose rows code of the application's ran too long, and until when they are left alone.
+    /// Watches whose tables are locked, or on whose rows code of the application's ran too long, and until when they are
+    /// left alone.
     static PAUSED: RefCell<HashMap<i64, Instant>> = RefCell::new(HashMap::new());
 }
 
@@ -50,15 +51,16 @@ pub(super) enum Written {
     Locked,
 }
 
-/// Brings the application's rows up to date. Returns whether there may be more to do at once.
+/// Brings the application's rows up to date, and does `between` after each. Returns whether there may be more to do at once.
 ///
 /// # Errors
 /// If our own tables cannot be read.
-pub fn run() -> Result<bool> {
+pub fn run(mut between: impl FnMut()) -> Result<bool> {
     let pending = tx::transaction(pending)?;
     let is_full = pending.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
     let limit = guc::mirror_timeout();
     for mirror in &pending {
+        between();
         // Of what has no row, nothing runs.
         let watch_id = mirror.watch_id.unwrap_or_default();
         if PAUSED.with_borrow(|paused| paused.contains_key(&watch_id)) {
@@ -88,11 +90,17 @@ pub fn run() -> Result<bool> {
         };
         match written {
             Ok(Written::Done) => {}
-            Ok(Written::Locked)
-            | Err(Error::Server {
+            Ok(Written::Locked) => {
+                tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
+            }
+            Err(Error::Server {
                 sqlstate: PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
                 ..
-            }) => tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?,
+            }) => {
+                // Most likely the whole table is locked. If it is only this row's trigger that waits, others come first.
+                pause(watch_id, LOCKED_DELAY);
+                tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
+            }
             Err(error) => {
                 log_error(
                     &format!(
@@ -123,6 +131,14 @@ pub fn paused() -> Vec<i64> {
     PAUSED.with_borrow_mut(|paused| {
         paused.retain(|_, until| Instant::now() < *until);
         paused.keys().copied().collect()
+    })
+}
+
+/// How long until the first of them is looked at again.
+pub fn resumes_in() -> Option<Duration> {
+    PAUSED.with_borrow(|paused| {
+        let first = paused.values().min()?;
+        Some(first.saturating_duration_since(Instant::now()))
     })
 }
 
@@ -210,7 +226,11 @@ fn write(mirror: &Mirror) -> Result<Written> {
     let key = watch.key_condition()?;
     let key_column = quote_identifier(&watch.columns.execution_id);
     sandbox::as_table_owner(watch.owner.oid(), || {
-        // The table itself may be locked as well, by DDL; that is not waited for either.
+        // The table itself may be locked as well, by DDL; that is not waited for either. What else there is to wait for,
+        // partitions and what triggers need, the application holds for a moment only.
+        Spi::run(&format!(
+            "lock table only {relation} in row exclusive mode nowait"
+        ))?;
         Spi::run("set local lock_timeout = '50ms'")?;
         let updated = Spi::get_one_with_args::<i64>(
             &format!(

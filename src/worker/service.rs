@@ -223,7 +223,7 @@ impl Service {
             self.turns.took(&upload);
             self.begin(upload);
         }
-        if mirror::run()? {
+        if mirror::run(|| self.handle_events())? {
             return Ok(Some(Duration::ZERO));
         }
         let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()))?;
@@ -244,7 +244,11 @@ impl Service {
         });
         // What waited for another attempt may be due now, and a reader that had not begun is told again.
         let again = outlook.has_cancellations.then_some(WAITING_DELAY);
-        Ok(due.into_iter().chain(again).min())
+        Ok(due
+            .into_iter()
+            .chain(again)
+            .chain(mirror::resumes_in())
+            .min())
     }
 
     pub(super) fn running(&self) -> impl Iterator<Item = &Claimed> + Clone {
