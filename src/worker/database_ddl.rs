@@ -69,7 +69,11 @@ unsafe extern "C-unwind" fn process_utility(
             pg_sys::NodeTag::T_DropdbStmt
             | pg_sys::NodeTag::T_CreatedbStmt
             | pg_sys::NodeTag::T_AlterDatabaseStmt
-            | pg_sys::NodeTag::T_RenameStmt => make_way((*statement).utilityStmt),
+            | pg_sys::NodeTag::T_RenameStmt => {
+                let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
+                    && !pg_sys::IsTransactionBlock();
+                make_way((*statement).utilityStmt, is_alone);
+            }
             _ => {}
         }
         let next = match NEXT.get() {
@@ -91,10 +95,10 @@ unsafe extern "C-unwind" fn process_utility(
 
 /// Has the worker leave whose database the statement needs for itself.
 #[pg_guard]
-unsafe extern "C-unwind" fn make_way(statement: *mut pg_sys::Node) {
+unsafe extern "C-unwind" fn make_way(statement: *mut pg_sys::Node, is_alone: bool) {
     // SAFETY: called by the hook, inside a transaction, with a live statement.
     unsafe {
-        if let Some(database) = needs_for_itself(statement) {
+        if let Some(database) = needs_for_itself(statement, is_alone) {
             vacancy::vacate(database);
         }
         if (*statement).type_ == pg_sys::NodeTag::T_CreatedbStmt {
@@ -105,20 +109,20 @@ unsafe extern "C-unwind" fn make_way(statement: *mut pg_sys::Node) {
 }
 
 /// The database that must have no sessions for the statement to succeed, if the current user may run it: the failing
-/// statement of anybody else must not stop a worker.
+/// statement of anybody else must not stop a worker, nor may one that PostgreSQL refuses because it is not `is_alone`: within a
+/// transaction block or a function.
 ///
 /// # Safety
 /// Inside a transaction, with a live statement.
-unsafe fn needs_for_itself(statement: *mut pg_sys::Node) -> Option<pg_sys::Oid> {
+unsafe fn needs_for_itself(statement: *mut pg_sys::Node, is_alone: bool) -> Option<pg_sys::Oid> {
     // SAFETY: a node's tag tells its type; names are C strings of the parser.
     unsafe {
-        let is_block = pg_sys::IsTransactionBlock();
         match (*statement).type_ {
-            pg_sys::NodeTag::T_DropdbStmt if !is_block => {
+            pg_sys::NodeTag::T_DropdbStmt if is_alone => {
                 let statement = statement.cast::<pg_sys::DropdbStmt>();
                 of_other_sessions((*statement).dbname).filter(|database| owns(*database))
             }
-            pg_sys::NodeTag::T_AlterDatabaseStmt if !is_block => {
+            pg_sys::NodeTag::T_AlterDatabaseStmt if is_alone => {
                 let statement = statement.cast::<pg_sys::AlterDatabaseStmt>();
                 option((*statement).options, c"tablespace")?;
                 of_other_sessions((*statement).dbname).filter(|database| owns(*database))
@@ -131,7 +135,7 @@ unsafe fn needs_for_itself(statement: *mut pg_sys::Node) -> Option<pg_sys::Oid> 
                 of_other_sessions((*statement).subname)
                     .filter(|database| owns(*database) && may_create_databases())
             }
-            pg_sys::NodeTag::T_CreatedbStmt if !is_block => {
+            pg_sys::NodeTag::T_CreatedbStmt if is_alone => {
                 let statement = statement.cast::<pg_sys::CreatedbStmt>();
                 let template = option((*statement).options, c"template")?;
                 let name = pg_sys::defGetString(template);

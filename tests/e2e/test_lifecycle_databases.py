@@ -141,6 +141,19 @@ def test_who_may_not_run_the_statement_disturbs_nobody(bridge: Bridge, user: Use
     assert bridge.worker() == before
 
 
+@pytest.mark.parametrize(
+    "statement",
+    ["drop database {}", "alter database {} set tablespace pg_default", "create database mine template {}"],
+)
+def test_what_a_function_may_not_do_disturbs_nobody(bridge: Bridge, user: User, statement: str) -> None:
+    before = bridge.worker()
+    with bridge.cluster.connect() as server, pytest.raises(psycopg.errors.ActiveSqlTransaction):
+        server.execute(f"do $$ begin execute '{statement.format(DATABASE)}'; end $$")
+    bridge.run("run-1", lifecycle.ROWS)
+    bridge.completed("run-1")
+    assert bridge.worker() == before
+
+
 def test_an_owner_without_createdb_may_not_rename(bridge: Bridge, user: User) -> None:
     bridge.run("run-1", lifecycle.ROWS)
     before = bridge.worker()
