@@ -51,6 +51,7 @@ struct Repr {
     query_id: Option<String>,
     retry_after: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    is_local: bool,
 }
 
 impl Error {
@@ -65,6 +66,7 @@ impl Error {
             query_id: None,
             retry_after: None,
             source: None,
+            is_local: false,
         }))
     }
 
@@ -100,6 +102,13 @@ impl Error {
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
+        self
+    }
+
+    /// Says that the cause is on this machine, so that Snowflake's account is not suspected.
+    #[must_use]
+    pub fn on_this_machine(mut self) -> Self {
+        self.0.is_local = true;
         self
     }
 
@@ -187,6 +196,12 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Whether the cause is on this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.0.is_local
     }
 }
 

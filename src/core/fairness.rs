@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// For each slot, how many accounts may be knocked at. It costs a connection that is not answered, and a file on disk.
 const KNOCKS: usize = 4;
 
+/// Accounts of which something is known. Of those beyond, what has asked for nothing is forgotten.
+const REMEMBERED: usize = 1_000;
+
 /// What is known of the accounts, from how uploads ended. It is forgotten with the process: a few uploads find it out again.
 #[derive(Debug, Default)]
 pub struct Fairness(HashMap<String, Account>);
@@ -116,6 +119,9 @@ impl Fairness {
     }
 
     fn account(&mut self, name: &str) -> &mut Account {
+        if self.0.len() >= REMEMBERED && !self.0.contains_key(name) {
+            self.0.retain(|_, account| account.limit.is_some());
+        }
         self.0.entry(name.to_owned()).or_default()
     }
 
@@ -175,6 +181,18 @@ mod tests {
         assert_eq!(closed(&fairness, &run(4), now).lanes, ["a"]);
         fairness.unreachable("acme");
         assert_eq!(closed(&fairness, &run(1), now).accounts, ["acme"]);
+    }
+
+    #[test]
+    fn many_accounts_are_forgotten_but_for_what_they_asked() {
+        let mut fairness = Fairness::default();
+        let now = Instant::now();
+        fairness.throttled("acme", 4, PAUSE, now);
+        for n in 0..10 * REMEMBERED {
+            fairness.answers(&format!("account-{n}"));
+        }
+        assert!(fairness.0.len() <= REMEMBERED);
+        assert_eq!(closed(&fairness, &[], now).accounts, ["acme"]);
     }
 
     #[test]

@@ -300,4 +300,5 @@ pub(crate) fn storage(doing: &str, error: std::io::Error) -> Error {
     Error::new(kind, format!("could not {doing}"))
         .with_hint(hint)
         .with_source(error)
+        .on_this_machine()
 }

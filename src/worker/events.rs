@@ -49,6 +49,7 @@ impl Service {
                             ErrorKind::Transient,
                             format!("cannot record the upload's state: {error}"),
                         )
+                        .on_this_machine()
                     }));
                 }
                 Event::Finished {

@@ -147,10 +147,9 @@ impl Janitor {
     /// Whether it is time to look through the stage of this configuration, whose session is open; asked only by somebody who
     /// then does.
     pub(super) fn begin_sweep(&mut self, config: Uuid) -> bool {
-        let is_due = self
-            .swept
-            .get(&config)
-            .is_none_or(|swept| swept.elapsed() >= SWEEP_INTERVAL);
+        self.swept
+            .retain(|_, swept| swept.elapsed() < SWEEP_INTERVAL);
+        let is_due = !self.swept.contains_key(&config);
         if is_due {
             self.swept.insert(config, Instant::now());
         }

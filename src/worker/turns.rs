@@ -77,7 +77,14 @@ impl Turns {
                     self.fairness
                         .throttled(account, running, pause, Instant::now());
                 }
-                (ErrorKind::Transient, None) => self.fairness.unreachable(account),
+                // What has a code or a query id is an answer.
+                (ErrorKind::Transient, None)
+                    if !error.is_local()
+                        && error.query_id().is_none()
+                        && error.code().is_none() =>
+                {
+                    self.fairness.unreachable(account);
+                }
                 // About the upload or its configuration, and not about the account.
                 _ => {}
             },
