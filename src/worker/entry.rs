@@ -22,7 +22,7 @@ const LOCK_CLASS: u16 = 0x5342;
 const LOCKED_DELAY: Duration = Duration::from_millis(250);
 
 thread_local! {
-    /// What others are told when this worker is gone.
+    /// What others are told when this worker is gone; until it has recovered, what the one before it has left.
     static LEAVES_AS: Cell<WorkerState> = const { Cell::new(WorkerState::LeftCleanly) };
 }
 
@@ -51,8 +51,11 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
         log_message("snowflake_bridge: too many databases have workers; this one gets none");
         return;
     };
+    LEAVES_AS.set(match before {
+        WorkerState::LeftCleanly | WorkerState::NoExtension => WorkerState::LeftCleanly,
+        WorkerState::Running | WorkerState::Unknown => WorkerState::Unknown,
+    });
     if vacancy::is_vacated(database) {
-        LEAVES_AS.set(before);
         return;
     }
     keys::keep();
@@ -78,6 +81,12 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
             unsafe { pg_sys::proc_exit(1) };
         }
     }
+}
+
+/// What the worker before has left is settled: from now on this one answers for itself.
+pub(super) fn has_recovered() {
+    LEAVES_AS.set(WorkerState::LeftCleanly);
+    registry::leave_stuck(None);
 }
 
 /// Waits until nothing keeps the worker from sending, and says once what does.
@@ -127,7 +136,9 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
         slot.pid == unsafe { pg_sys::MyProcPid }
     }) {
         reader::end_all();
-        registry::leave_stuck(timer::stuck_at());
+        if let Some(stuck_at) = timer::stuck_at() {
+            registry::leave_stuck(Some(stuck_at));
+        }
         registry::leave_worker(LEAVES_AS.get());
         service::close_sessions();
     }

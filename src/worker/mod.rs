@@ -14,6 +14,7 @@ mod ledger;
 mod mirror;
 mod reader;
 mod reading;
+mod recovery;
 pub mod registry;
 mod runner;
 mod service;

@@ -224,11 +224,11 @@ pub(super) fn enter_worker(pid: i32, started_at: i64) -> Option<(WorkerState, Op
         slot.latch = my_latch();
         slot.is_waiting = false;
         let before = std::mem::replace(&mut slot.state, WorkerState::Running);
-        (before, slot.stuck_at.take())
+        (before, slot.stuck_at)
     })
 }
 
-/// Leaves word for the next worker of what this one could not end.
+/// Leaves word for the next worker of what this one, or one before it, could not end.
 pub(super) fn leave_stuck(stuck_at: Option<Purpose>) {
     update_slot(my_database(), |slot| slot.stuck_at = stuck_at);
 }

@@ -10,20 +10,20 @@ use bridge_core::snowflake::{Pool, clock};
 use bridge_core::upload::{self, Phase};
 
 use super::begin::{self, Begun};
-use super::entry::end_unless_same;
+use super::entry::{end_unless_same, has_recovered};
 use super::in_flight::{InFlight, Stage, quoted};
 use super::janitor::Janitor;
 use super::reading::{self, Read};
 use super::registry;
 use super::runner::{self, Event, Job, Reporter};
 use super::turns::Turns;
-use super::{activity, mirror, reader, signals, witness};
+use super::{activity, mirror, reader, recovery, signals, witness};
 use crate::error::{Result, log_error, log_message};
 use crate::installation::Installation;
 use crate::owner::Owner;
 use crate::source::spooled;
 use crate::timer::{self, Purpose};
-use crate::uploads::{self, Blame, Claim, Claimed};
+use crate::uploads::{self, Claim, Claimed};
 use crate::{failpoint, guc, net, tx};
 
 pub(super) struct Service {
@@ -68,34 +68,8 @@ impl Service {
         stuck_at: Option<Purpose>,
     ) -> Result<Self> {
         let spool_root = spooled::root()?;
-        // If the worker left in good order, nobody has died, and a reader of it may just be ending.
-        let mut blame = if left_cleanly {
-            Blame::default()
-        } else {
-            witness::look(&spool_root)
-        };
-        match stuck_at {
-            Some(Purpose::Reading(upload)) => blame.readings.push(upload),
-            Some(Purpose::Mirroring(watch)) => mirror::avoid(watch),
-            None => {}
-        }
-        let recovered = tx::transaction(|| {
-            failpoint::reach("recovering");
-            uploads::recover(&blame, guc::max_crashes(), guc::crash_retry_delay())
-        })?;
-        witness::forget(&spool_root);
-        witness::begin(&spool_root, None)?;
-        for (id, died) in recovered {
-            log_message(&format!(
-                "snowflake_bridge: upload {id} was in flight when the worker {}; it goes on {}",
-                if died { "died, maybe of it" } else { "stopped" },
-                if died {
-                    "after a delay, or has failed"
-                } else {
-                    "now"
-                }
-            ));
-        }
+        recovery::recover(&spool_root, left_cleanly, stuck_at)?;
+        has_recovered();
         let (sender, events) = mpsc::channel();
         let pool = Arc::new(Pool::new(net::limits()?)?);
         remember(&pool);

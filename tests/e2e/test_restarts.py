@@ -124,6 +124,24 @@ def test_an_upload_that_kills_the_worker_again_and_again(make_bridge) -> None:
     assert bridge.row_count(user) == 1
 
 
+def test_a_crash_is_counted_also_if_the_next_worker_never_begins(bridge: Bridge, user: User) -> None:
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 120_000})
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"sql": "copy into"}, mark)
+    keyring = bridge.cluster.keys / "keyring"
+    keyring.rename(keyring.with_suffix(".away"))
+    kill_worker(bridge)
+    waits = "select pid from snowflake_bridge.worker_status() where not key_usable and pid is not null and hint like '%%waits%%'"
+    waiting = wait.until(lambda: bridge.admin.execute(waits).fetchone(), "the next worker waits for the key")["pid"]
+    bridge.admin.execute("select pg_terminate_backend(%s)", [waiting])
+    wait.until(lambda: bridge.worker() != waiting, "there is another one")
+    keyring.with_suffix(".away").rename(keyring)
+    bridge.standin.clear_faults()
+    bridge.completed("run-1", seconds=60)
+    assert bridge.upload("run-1")["crash_count"] == 1
+
+
 def test_a_restart_with_work_queued(make_bridge) -> None:
     bridge = make_bridge({"snowflake_bridge.max_concurrent_uploads": "1"})
     user = bridge.ready()
