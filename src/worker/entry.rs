@@ -200,7 +200,17 @@ pub(super) fn end_unless_same(installation: &Installation) -> Result<()> {
     Ok(())
 }
 
-/// One worker per database, whatever started it. Held until the process ends.
+/// Ends this process if another one is this database's worker. Code of the application's can have released the lock of this
+/// one with `pg_advisory_unlock_all`, and then it is taken again.
+pub(super) fn end_unless_alone() {
+    if !take_lock() {
+        log_message("snowflake_bridge: another worker serves this database; this one ends");
+        // SAFETY: ends this process in order.
+        unsafe { pg_sys::proc_exit(0) };
+    }
+}
+
+/// One worker per database, whatever started it. Held until the process ends; to take it once more costs next to nothing.
 fn take_lock() -> bool {
     // SAFETY: a session lock outside of transactions, as a process may hold; the tag is plain data.
     unsafe {

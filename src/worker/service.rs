@@ -10,7 +10,7 @@ use bridge_core::snowflake::{Pool, clock};
 use bridge_core::upload::{self, Phase};
 
 use super::begin::{self, Begun};
-use super::entry::{end_unless_same, has_recovered};
+use super::entry::{end_unless_alone, end_unless_same, has_recovered};
 use super::in_flight::{InFlight, Stage, quoted};
 use super::janitor::Janitor;
 use super::reading::{self, Read};
@@ -126,6 +126,7 @@ impl Service {
 
     /// Everything there is to do now. Returns when to look again at the latest.
     fn turn(&mut self) -> Result<Option<Duration>> {
+        end_unless_alone();
         end_unless_same(&self.installation)?;
         self.handle_events();
         self.handle_readers();

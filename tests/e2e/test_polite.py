@@ -72,6 +72,22 @@ def test_a_lock_of_the_application_is_waited_for_by_nobody_else_and_costs_no_att
     assert upload["attempt_count"] == 1, f"of {upload['claim_count']} times that it was begun"
 
 
+def test_code_of_the_application_cannot_have_a_second_worker_started(bridge: Bridge, user: User) -> None:
+    bridge.app.execute(
+        "create function let_go() returns trigger language plpgsql as 'begin perform pg_advisory_unlock_all(); return new; end';"
+        f"create trigger let_go before update of snowflake_status on {TABLE} for each row execute function let_go()"
+    )
+    before = bridge.worker()
+    bridge.run("run-1", ROWS)
+    bridge.completed("run-1")
+    # It has had a look at everything since.
+    bridge.app.execute(f"drop trigger let_go on {TABLE}")
+    bridge.run("run-2", ROWS)
+    bridge.completed("run-2")
+    held = f"select pid from pg_locks where locktype = 'advisory' and objsubid = {0x5342}"
+    assert bridge.admin.execute(held).fetchall() == [{"pid": before}]
+
+
 @pytest.mark.parametrize(
     ("held", "begins"),
     [
