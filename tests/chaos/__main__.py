@@ -3,7 +3,8 @@
 PACKAGE is what `cargo pgrx package` made of a build with fail points; a build with a fault, of which FINDINGs (`doubled`,
 say) are expected, must be found out. SEED chooses what is done, JOBS how many jobs a round
 has, TROUBLE how much goes wrong (1 as usual, 0 nothing but COPYs that lose rows), KEEP_LOG where the server's log is kept. Ends with one line, `chaos: seed=… jobs=…
-rows=… kills=… faults=… lost=… doubled=… unverified=… stuck=…`, and fails unless the last four are 0.
+rows=… kills=… faults=… lost=… doubled=… unverified=… stuck=…`, and fails unless the last four are 0 and as much went wrong as
+was meant to.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ FINAL = "('completed', 'failed', 'canceled', 'needs_credentials')"
 MAX_WAITING = 40
 DRAIN_SECONDS = float(os.environ.get("DRAIN_SECONDS") or 180)
 LOG_LINES = 200
+# What goes wrong at least, of 100 jobs: a third of what usually does.
+MIN_KILLS, MIN_FAULTS = 0.5, 6.0
 # Why an upload may have failed while trouble was made. Anything else is a finding.
 INJECTED = re.compile(
     r"fail point|crashed|panicked|connect|connection|answer|timed out|HTTP (429|5\d\d)|session|token|expired|COPY loaded|"
@@ -46,16 +49,20 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     package, expected = Path(sys.argv[1]).resolve(), sys.argv[2:]
     with with_package(package):
-        total = run(seed, rounds, jobs, trouble, is_faulty=bool(expected))
+        total, kills, faults = run(seed, rounds, jobs, trouble, is_faulty=bool(expected))
     if not expected:
-        return 0 if total.clean() else 1
+        share = rounds * jobs * trouble / 100
+        is_enough = kills >= int(MIN_KILLS * share) and faults >= int(MIN_FAULTS * share)
+        if not is_enough:
+            print(f"chaos: too little went wrong for {rounds} rounds: {kills} kills, {faults} faults")
+        return 0 if total.clean() and is_enough else 1
     found = {finding: getattr(total, finding) for finding in expected}
     print(f"chaos mutant: {package.name} " + " ".join(f"{finding}={count}" for finding, count in found.items()))
     return 0 if all(found.values()) else 1
 
 
-def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) -> Verdict:
-    """All rounds, and what was found in them."""
+def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) -> tuple[Verdict, int, int]:
+    """All rounds: what was found in them, and how many processes were killed and other things went wrong."""
     rng = random.Random(seed)
     total = Verdict()
     uploads = 0
@@ -67,8 +74,7 @@ def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) ->
                 round = Round(number)
                 play(world, rng, trouble, round, jobs, amount)
                 trouble.stop()
-                settle(world, trouble, round, total)
-                verdict = check(world, round)
+                verdict = settle(world, trouble, round)
                 add(total, verdict)
                 uploads += count(world, round, "true")
                 told = f"round {number} in {time.monotonic() - began:.0f} s"
@@ -82,7 +88,8 @@ def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) ->
                 Path(kept).write_text(world.bridge.cluster.log_text())
         report(trouble)
         print(("as expected, " if is_faulty else "") + line(f"seed={seed}", uploads, total, trouble), flush=True)
-    return total
+        kills, faults = trouble.killed(), trouble.faults()
+    return total, kills, faults
 
 
 def line(head: str, jobs: int, total: Verdict, trouble: Trouble) -> str:
@@ -116,18 +123,26 @@ def hold_back(world: World, trouble: Trouble, round: Round) -> None:
         time.sleep(0.1)
 
 
-def settle(world: World, trouble: Trouble, round: Round, verdict: Verdict) -> None:
-    """Everything comes to its end. What has failed must have failed for a reason, and nothing fails without one."""
+def settle(world: World, trouble: Trouble, round: Round) -> Verdict:
+    """Everything comes to its end. What has failed must have failed for a reason and left no rows; then nothing fails."""
     drain(world, trouble, round)
-    for upload in failed(world, round):
+    failures = failed(world, round)
+    early = check(world, round) if failures else Verdict()
+    for upload in failures:
         message = str(upload["error_message"])
-        verdict.say("lost", int(not INJECTED.search(message)), f"upload {upload['id']} failed by itself: {message}")
+        early.say("lost", int(not INJECTED.search(message)), f"upload {upload['id']} failed by itself: {message}")
         round.retried.add(upload["id"])
         world.ask("select snowflake_bridge.retry_upload(%s)", [upload["id"]])
     drain(world, trouble, round)
+    verdict = check(world, round)
     for upload in failed(world, round):
         verdict.say("lost", 1, f"upload {upload['id']} failed when nothing was wrong: {upload['error_message']}")
+    # The rows that are there are counted once.
+    early.rows = 0
+    add(verdict, early)
+    verdict.findings += [f"{finding}, before what had failed was sent again" for finding in early.findings]
     world.attempt("vacuum snowflake_bridge.uploads", as_admin=True)
+    return verdict
 
 
 def drain(world: World, trouble: Trouble, round: Round) -> None:
