@@ -1,13 +1,11 @@
 //! A warehouse in memory. The warehouse can fail before or after any statement, as a cut connection would.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
-use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::snowflake::{QueryResult, Statement, Warehouse};
+use crate::snowflake::QueryResult;
 
 /// Rows of every staged file.
 pub(super) const FILE_ROWS: u64 = 10;
@@ -50,10 +48,6 @@ pub(super) enum Cut {
     After,
     /// Not cut: it takes effect, and is answered with an error that nobody should repeat it for.
     Misanswered,
-}
-
-fn cut() -> Error {
-    Error::new(ErrorKind::Transient, "connection cut")
 }
 
 impl FakeWarehouse {
@@ -102,7 +96,7 @@ impl FakeWarehouse {
         self.roll_back();
     }
 
-    fn roll_back(&mut self) {
+    pub(super) fn roll_back(&mut self) {
         if let Some(open) = self.open.take() {
             self.states.insert(open.id, "rolled back");
         }
@@ -343,58 +337,6 @@ impl FakeWarehouse {
             of_upload().count()
         };
         Self::answer(&["COUNT"], vec![vec![self.number(count)]])
-    }
-}
-
-#[async_trait]
-impl Warehouse for FakeWarehouse {
-    async fn execute(&mut self, statement: &Statement) -> Result<QueryResult> {
-        let text = statement.text().to_owned();
-        self.log.push(text.clone());
-        let fault = self
-            .fault
-            .filter(|(call, _)| *call == self.calls)
-            .map(|(_, cut)| cut);
-        if self.abort == Some(self.calls) {
-            self.roll_back();
-        }
-        self.calls += 1;
-        if fault == Some(Cut::Before) {
-            return Err(cut());
-        }
-        let result = self.apply(&text);
-        match fault {
-            Some(Cut::After) => Err(cut()),
-            Some(Cut::Misanswered) => Err(Error::new(ErrorKind::Internal, "no answer to that")),
-            _ => result,
-        }
-    }
-
-    async fn put(
-        &mut self,
-        _: &Path,
-        _: &str,
-        name: &str,
-        progress: &(dyn Fn(u64) + Send + Sync),
-    ) -> Result<()> {
-        self.log.push(format!("PUT {name}"));
-        let fault = self
-            .fault
-            .filter(|(call, _)| *call == self.calls)
-            .map(|(_, cut)| cut);
-        self.calls += 1;
-        if fault == Some(Cut::Before) {
-            return Err(cut());
-        }
-        if !self.staged.iter().any(|staged| staged == name) {
-            self.staged.push(name.to_owned());
-        }
-        progress(5);
-        if fault == Some(Cut::After) {
-            Err(cut())
-        } else {
-            Ok(())
-        }
     }
 }
 

@@ -302,6 +302,8 @@ async fn execute(warehouse: &mut dyn Warehouse, text: String) -> Result<QueryRes
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod fake_connection;
+#[cfg(test)]
 mod fake_ledger;
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,65 @@
+//! The connection to the warehouse in memory: counts its calls, and fails where it is told to.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use super::fake::{Cut, FakeWarehouse};
+use crate::error::{Error, ErrorKind, Result};
+use crate::snowflake::{QueryResult, Statement, Warehouse};
+
+fn cut() -> Error {
+    Error::new(ErrorKind::Transient, "connection cut")
+}
+
+#[async_trait]
+impl Warehouse for FakeWarehouse {
+    async fn execute(&mut self, statement: &Statement) -> Result<QueryResult> {
+        let text = statement.text().to_owned();
+        self.log.push(text.clone());
+        let fault = self
+            .fault
+            .filter(|(call, _)| *call == self.calls)
+            .map(|(_, cut)| cut);
+        if self.abort == Some(self.calls) {
+            self.roll_back();
+        }
+        self.calls += 1;
+        if fault == Some(Cut::Before) {
+            return Err(cut());
+        }
+        let result = self.apply(&text);
+        match fault {
+            Some(Cut::After) => Err(cut()),
+            Some(Cut::Misanswered) => Err(Error::new(ErrorKind::Internal, "no answer to that")),
+            _ => result,
+        }
+    }
+
+    async fn put(
+        &mut self,
+        _: &Path,
+        _: &str,
+        name: &str,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<()> {
+        self.log.push(format!("PUT {name}"));
+        let fault = self
+            .fault
+            .filter(|(call, _)| *call == self.calls)
+            .map(|(_, cut)| cut);
+        self.calls += 1;
+        if fault == Some(Cut::Before) {
+            return Err(cut());
+        }
+        if !self.staged.iter().any(|staged| staged == name) {
+            self.staged.push(name.to_owned());
+        }
+        progress(5);
+        if fault == Some(Cut::After) {
+            Err(cut())
+        } else {
+            Ok(())
+        }
+    }
+}
