@@ -76,7 +76,7 @@ test-fidelity: ## tier: every type and its edge values to Snowflake and back, SE
 	$(RUN) -m fidelity
 
 test-e2e: ## tier: a real server, the worker and the stand-in, read back by the official client
-	$(CLIENTS_PYTHON) $(PYTEST) --numprocesses 2 --dist worksteal tests/e2e
+	$(CLIENTS_PYTHON) $(PYTEST) --numprocesses 3 --dist worksteal tests/e2e
 
 test-chaos: package-failpoints ## tier: uploads while everything fails that can, briefly, and builds that the checker must refuse
 	SEED=$${SEED:-1} ROUNDS=$${ROUNDS:-2} JOBS=$${JOBS:-60} $(RUN) -m chaos target/package-failpoints

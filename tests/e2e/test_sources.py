@@ -202,9 +202,11 @@ def test_reading_has_a_limit(make_bridge: Callable[..., Bridge]) -> None:
     assert bridge.upload("run-1")["attempt_count"] == 1
 
 
-def test_a_policy_that_sleeps_is_read_by_a_reader(bridge: Bridge, user: User) -> None:
+def test_a_policy_that_sleeps_is_read_by_a_reader(make_bridge: Callable[..., Bridge]) -> None:
     """What the table's owner attaches to it runs where it delays nobody."""
-    bridge.watch()
+    # The policy is asked for the status as well.
+    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "10s"})
+    bridge.ready()
     bridge.app.execute(f"""
         create function nap(id text) returns boolean language plpgsql
         as $$ begin if id = 'sleepy' then perform pg_sleep(3); end if; return true; end $$;
