@@ -127,6 +127,20 @@ class Front(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_PATCH = do_GET
 
+    def parse_request(self) -> bool:
+        """Where a request is cut within its headers, the library takes those that came for all there are."""
+        source = self.rfile
+        self.rfile = lines = spoiling.HeaderReader(source)
+        try:
+            parsed = super().parse_request()
+        finally:
+            self.rfile = source
+        if parsed and lines.cut:
+            self.close_connection = True
+            spoiling.reset(self.connection)
+            return False
+        return parsed
+
     def log_message(self, format: str, *args: Any) -> None:
         """Every request is in the audit."""
 
@@ -153,8 +167,6 @@ class Front(BaseHTTPRequestHandler):
             while self.rfile.readline().strip():
                 pass
             body = b"".join(parts)
-        elif self.command in {"POST", "PUT"} and "Content-Length" not in self.headers:
-            raise spoiling.RequestCut  # within its headers, which are then taken for all there are
         else:
             body = reader.read(int(self.headers.get("Content-Length") or 0))
         reader.end()

@@ -41,6 +41,19 @@ def reset(connection: socket.socket) -> None:
         pass  # the client has gone already
 
 
+class HeaderReader:
+    """Reads the lines of a request's headers, and knows whether the connection ended before the empty one."""
+
+    def __init__(self, source: BufferedIOBase) -> None:
+        self._source = source
+        self.cut = False
+
+    def readline(self, size: int = -1, /) -> bytes:
+        line = self._source.readline(size)
+        self.cut = not line
+        return line
+
+
 class BodyReader:
     """Reads the body of a request as slowly, and as far, as the fault says."""
 

@@ -143,6 +143,21 @@ def test_request_cut_after_a_short_body(target: Target) -> None:
     assert target.last_status() == 0
 
 
+def test_request_cut_within_its_headers(target: Target) -> None:
+    with contextlib.closing(target.connect()) as connection:
+        connection.sock.sendall(f"{target.method} {target.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n".encode())
+        connection.sock.shutdown(socket.SHUT_WR)
+        with pytest.raises(CUT):
+            while connection.sock.recv(4096):
+                pass
+
+
+def test_request_without_a_length_has_no_body(target: Target, connection: http.client.HTTPConnection) -> None:
+    connection.putrequest(target.method, target.path)
+    connection.endheaders()
+    assert connection.getresponse().read()
+
+
 def test_throttle(target: Target, connection: http.client.HTTPConnection) -> None:
     target.fault(throttle=100_000)
     began = time.monotonic()
