@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bridge_core::config::{ConnectionSettings, Network};
 use bridge_core::snowflake::{
-    Pool, PoolKey, PooledSession, QueryResult, SessionInfo, Statement, Warehouse,
+    Pool, PoolKey, PooledSession, QueryResult, SessionInfo, Statement, Warehouse, sql,
 };
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::prelude::*;
@@ -83,13 +83,42 @@ pub fn ask(
     let network = network()?;
     within_limit(settings.account.to_string(), longest, async move {
         let mut session = open(network, &settings).await?;
-        let outcome = match statement(session.info()) {
-            Ok(text) => session.execute(&Statement::new(text)).await,
+        let outcome = answer_to(&mut session, statement).await;
+        session.close().await;
+        outcome
+    })
+}
+
+/// Runs one statement that changes rows, as [`ask`] does, and commits it.
+///
+/// # Errors
+/// As [`ask`].
+pub fn change(
+    settings: ConnectionSettings,
+    longest: Duration,
+    statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
+) -> Result<QueryResult> {
+    let network = network()?;
+    within_limit(settings.account.to_string(), longest, async move {
+        let mut session = open(network, &settings).await?;
+        let outcome = match answer_to(&mut session, statement).await {
+            Ok(changed) => session
+                .execute(&Statement::new(sql::commit()))
+                .await
+                .map(|_| changed),
             Err(error) => Err(error),
         };
         session.close().await;
         outcome
     })
+}
+
+async fn answer_to(
+    session: &mut PooledSession,
+    statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String>,
+) -> bridge_core::Result<QueryResult> {
+    let text = statement(session.info())?;
+    session.execute(&Statement::new(text)).await
 }
 
 /// A session that is closed also where somebody stops waiting for it.

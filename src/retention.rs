@@ -27,7 +27,7 @@ pub struct Target {
 /// `22023` for an interval that is not positive, or a name that Snowflake cannot hold; what Snowflake says.
 pub fn delete(settings: ConnectionSettings, target: Target, older_than: Interval) -> Result<i64> {
     let moment = before(older_than)?;
-    let deleted = probe::ask(settings, guc::statement_timeout(), move |session| {
+    let deleted = probe::change(settings, guc::statement_timeout(), move |session| {
         Ok(sql::delete_uploaded_before(
             &target.resolve(session)?,
             moment,
