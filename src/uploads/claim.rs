@@ -93,11 +93,7 @@ pub struct Turn {
 /// If a statement fails.
 pub fn claim(turn: &Turn) -> Result<Option<Claimed>> {
     loop {
-        let taken = match take_after(turn.after.as_ref(), turn)? {
-            None if turn.after.is_some() => take_after(None, turn)?,
-            taken => taken,
-        };
-        match taken {
+        match take(turn)? {
             Some(upload) if upload.is_superseded && upload.transaction.is_none() => {
                 record_error(upload.as_claim(), NextState::Canceled, &superseded(), false)?;
             }
@@ -121,7 +117,8 @@ fn superseded() -> Error {
     .into()
 }
 
-fn take_after(after: Option<&Lane>, turn: &Turn) -> Result<Option<Claimed>> {
+fn take(turn: &Turn) -> Result<Option<Claimed>> {
+    let after = turn.after.as_ref();
     let closed = &turn.closed.lanes;
     let (kinds, users): (Vec<&str>, Vec<&str>) = closed
         .iter()
@@ -155,18 +152,20 @@ fn take_after(after: Option<&Lane>, turn: &Turn) -> Result<Option<Claimed>> {
     })
 }
 
-/// Goes from lane to lane by the index `uploads_lanes`, from the one after the given lane on, until it finds an upload that
-/// may be taken: of the lane's streams, the one whose first upload has been due for longest comes first. What it costs depends
-/// on how many lanes and streams have to be passed, and not on how many uploads wait in them.
+/// Goes from lane to lane by the index `uploads_lanes`, once round from the one after the given lane on, until it finds an
+/// upload that may be taken: of the lane's streams, the one whose first upload has been due for longest comes first. What it
+/// costs depends on how many lanes and streams have to be passed, and not on how many uploads wait in them.
 static TAKE: LazyLock<String> = LazyLock::new(|| {
-    let next_lane = |after: &str| {
+    const GIVEN: &str = "$1, $2, $3::oid, $4";
+    let next_lane = |after: &str, condition: &str| {
         format!(
             "select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config \
              from snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
-               and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) > ({after}) \
+               and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) > ({after}) {condition} \
              order by u.owner_kind, u.user_id, u.owner_oid, {CONFIG} limit 1"
         )
     };
+    let up_to_given = format!("and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) <= ({GIVEN})");
     let of_lane = format!(
         "snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
            and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) = ({})",
@@ -190,8 +189,11 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
         )
     };
     format!(
-        "with recursive lanes as ( \
-             ({first}) union all select n.* from lanes l cross join lateral ({next}) n), \
+        "with recursive later as ( \
+             ({first_later}) union all select n.* from later l cross join lateral ({next_later}) n), \
+         earlier as ( \
+             ({first_earlier}) union all select n.* from earlier l cross join lateral ({next_earlier}) n), \
+         lanes as (select * from later union all select * from earlier), \
          {turns}, \
          due as materialized ( \
              select d.id, coalesce(o.account_identifier, f.account_identifier) as account from lanes l \
@@ -218,8 +220,10 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
              error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
              needs_mirror = true, mirror_after = clock_timestamp() \
          from due where u.id = due.id returning {CLAIMED}, lower(coalesce(due.account, ''))",
-        first = next_lane("$1, $2, $3::oid, $4"),
-        next = next_lane(&lane("l")),
+        first_later = next_lane(GIVEN, ""),
+        next_later = next_lane(&lane("l"), ""),
+        first_earlier = next_lane("'', '', 0::oid, ''", &up_to_given),
+        next_earlier = next_lane(&lane("l"), &up_to_given),
         turns = turns::TURNS.as_str(),
         l = lane("l"),
         t = lane("t"),
