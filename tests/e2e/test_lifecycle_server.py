@@ -242,6 +242,7 @@ def test_a_role_that_the_workers_cannot_have(make_bridge: Callable[..., Bridge])
     wait.until(lambda: len(starts()) == 3, "it is started three times", 90)
     first, second, third = starts()
     assert third - second > 1.3 * (second - first), "each wait is longer than the one before"
+    wait.until(lambda: "3 times in a row" in lifecycle.finding(bridge.admin, "worker")["detail"], "the last has ended")
     bridge.admin.execute("alter role former_worker rename to bridge_worker")
     # The next start would be far away; whoever has mended something says so.
     bridge.reload()

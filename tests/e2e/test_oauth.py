@@ -81,7 +81,8 @@ def test_a_token_url_of_its_own(bridge: Bridge, loader: User, client: OAuthClien
         bridge.call(
             "update_config", **pair, oauth_token_url=f"http://127.0.0.1:{bridge.standin.port}/oauth/token-request"
         )
-    assert not bridge.standin.audit(mark)
+    # The worker may still be tidying up.
+    assert not [request for request in bridge.standin.audit(mark) if "oauth" in request["path"]]
     assert stored(bridge)["oauth_token_url"] == url
 
 
