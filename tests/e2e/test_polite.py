@@ -213,7 +213,7 @@ def test_the_spool_is_swept_while_the_worker_runs(bridge: Bridge, user: User) ->
     other = bridge.cluster.connect("shop", "app")
     with other.transaction():
         bridge.call("upload_query", connection=other, query="select 1 as n", table_name="t")
-        [own] = [path for path in spool.iterdir() if path not in (crashed, foreign)]
+        [own] = [path for path in spool.iterdir() if path.is_dir() and path not in (crashed, foreign)]
         bridge.reload()
         wait.until(lambda: not crashed.exists(), "what a crash left is gone")
         wait.until(lambda: not dropped.exists(), "what a dropped database left is gone")
