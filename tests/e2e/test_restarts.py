@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -60,9 +61,12 @@ def test_a_worker_killed_during_an_upload(bridge: Bridge, user: User, match: dic
 
 @pytest.mark.parametrize("late", ["COPY INTO", "DELETE"])
 def test_a_statement_that_arrives_after_its_worker_and_its_transaction_have_gone(
-    bridge: Bridge, user: User, late: str
+    make_bridge: Callable[..., Bridge], late: str
 ) -> None:
     """It finds its session without the transaction, and must neither double nor delete what was loaded since."""
+    # Time to hold the statement of the second attempt before that begins.
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "3s", "snowflake_bridge.retry_max_delay": "5s"})
+    user = bridge.ready()
     if late == "DELETE":
         # Only a repeated load begins with one.
         bridge.standin.fault({"kind": "query", "sql": r"^\s*COPY INTO"}, {"status": 503}, times=20)
