@@ -80,13 +80,7 @@ pub fn ask(
     longest: Duration,
     statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
 ) -> Result<QueryResult> {
-    let network = network()?;
-    within_limit(settings.account.to_string(), longest, async move {
-        let mut session = open(network, &settings).await?;
-        let outcome = answer_to(&mut session, statement).await;
-        session.close().await;
-        outcome
-    })
+    run(settings, longest, statement, false)
 }
 
 /// Runs one statement that changes rows, as [`ask`] does, and commits it.
@@ -98,16 +92,19 @@ pub fn change(
     longest: Duration,
     statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
 ) -> Result<QueryResult> {
+    run(settings, longest, statement, true)
+}
+
+fn run(
+    settings: ConnectionSettings,
+    longest: Duration,
+    statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
+    is_change: bool,
+) -> Result<QueryResult> {
     let network = network()?;
     within_limit(settings.account.to_string(), longest, async move {
         let mut session = open(network, &settings).await?;
-        let outcome = match answer_to(&mut session, statement).await {
-            Ok(changed) => session
-                .execute(&Statement::new(sql::commit()))
-                .await
-                .map(|_| changed),
-            Err(error) => Err(error),
-        };
+        let outcome = answer_to(&mut session, statement, is_change).await;
         session.close().await;
         outcome
     })
@@ -116,9 +113,14 @@ pub fn change(
 async fn answer_to(
     session: &mut PooledSession,
     statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String>,
+    is_change: bool,
 ) -> bridge_core::Result<QueryResult> {
     let text = statement(session.info())?;
-    session.execute(&Statement::new(text)).await
+    let answer = session.execute(&Statement::new(text)).await?;
+    if is_change {
+        session.execute(&Statement::new(sql::commit())).await?;
+    }
+    Ok(answer)
 }
 
 /// A session that is closed also where somebody stops waiting for it.
