@@ -41,11 +41,11 @@ pub const UNDECIDED: &str =
     "u.transaction_id is not null and u.state not in ('completed', 'failed', 'canceled')";
 
 /// What to enter in the queue.
-pub struct NewUpload<'a> {
+pub struct NewUpload {
     pub watch_id: i64,
-    pub execution_id: &'a str,
-    pub owner: &'a Owner,
-    pub row_user_id: Option<&'a str>,
+    pub execution_id: String,
+    pub owner: Owner,
+    pub row_user_id: Option<String>,
     pub options: serde_json::Value,
 }
 
@@ -54,7 +54,7 @@ pub struct NewUpload<'a> {
 ///
 /// # Errors
 /// If the statement fails.
-pub fn enqueue(new: &NewUpload<'_>) -> Result<i64> {
+pub fn enqueue(new: &NewUpload) -> Result<i64> {
     const ENQUEUE: &str = "insert into snowflake_bridge.uploads as u \
              (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
          values ($1, $2, $3, $4, $5, $6, $7) \
@@ -78,11 +78,11 @@ pub fn enqueue(new: &NewUpload<'_>) -> Result<i64> {
             None,
             &[
                 new.watch_id.into(),
-                new.execution_id.into(),
+                new.execution_id.as_str().into(),
                 new.owner.user_id().into(),
                 new.owner.kind().into(),
                 new.owner.oid_argument(),
-                new.row_user_id.into(),
+                new.row_user_id.as_deref().into(),
                 JsonB(new.options.clone()).into(),
             ],
         )?;

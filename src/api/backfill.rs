@@ -7,7 +7,7 @@ use pgrx::{JsonB, default};
 
 use super::upload::{options, owner_of, resolve_watch};
 use crate::error::{Error, Result};
-use crate::owner::{Owner, current_role, has_rights_of};
+use crate::owner::{current_role, has_rights_of};
 use crate::uploads::{self, NewUpload};
 use crate::watches::{Watch, column_type};
 use crate::worker::registry::{self, Wake};
@@ -95,41 +95,22 @@ fn queue_missing_of(
                     .map(|row| {
                         let json = row.get::<JsonB>(3)?.map(|json| json.0.to_string());
                         let user_id = row.get::<String>(2)?;
-                        Ok(Found {
+                        Ok(NewUpload {
+                            watch_id: watch.id,
                             execution_id: row.get(1)?.unwrap_or_default(),
                             owner: owner_of(watch, user_id.as_deref()),
                             options: options(json.as_deref(), row.get(4)?, row.get(5)?),
-                            user_id,
+                            row_user_id: user_id,
                         })
                     })
-                    .collect::<Result<Vec<Found>>>()
+                    .collect::<Result<Vec<NewUpload>>>()
             })?;
             if found.is_empty() {
                 return Ok(count);
             }
-            let new: Vec<NewUpload<'_>> = found.iter().map(|found| found.as_new(watch)).collect();
-            let queued = sandbox::as_extension_owner(|| uploads::enqueue_missing(watch.id, &new))?;
+            let queued =
+                sandbox::as_extension_owner(|| uploads::enqueue_missing(watch.id, &found))?;
             count += i64::try_from(queued).unwrap_or(i64::MAX);
         }
     })
-}
-
-/// An execution that is finished and enabled.
-struct Found {
-    execution_id: String,
-    user_id: Option<String>,
-    owner: Owner,
-    options: serde_json::Value,
-}
-
-impl Found {
-    fn as_new(&self, watch: &Watch) -> NewUpload<'_> {
-        NewUpload {
-            watch_id: watch.id,
-            execution_id: &self.execution_id,
-            owner: &self.owner,
-            row_user_id: self.user_id.as_deref(),
-            options: self.options.clone(),
-        }
-    }
 }

@@ -8,7 +8,6 @@ use pgrx::prelude::*;
 use pgrx::trigger_support::PgTriggerError;
 
 use crate::error::{Error, Result};
-use crate::owner::Owner;
 use crate::source::Tuple;
 use crate::uploads::{self, NewUpload};
 use crate::watches::Watch;
@@ -55,12 +54,12 @@ fn enqueue<'a>(
 }
 
 /// Hands a row that has just finished to `note`, with the rights of the extension's owner.
-fn enter(trigger: &PgTrigger<'_>, note: impl FnOnce(&NewUpload<'_>) -> Result<()>) -> Result<()> {
+fn enter(trigger: &PgTrigger<'_>, note: impl FnOnce(&NewUpload) -> Result<()>) -> Result<()> {
     let watch = watch(trigger)?;
     if is_news(&watch, trigger)? {
         let (new, _) = Tuple::of_trigger(trigger.trigger_data())?;
         let upload = describe(&watch, &new)?;
-        sandbox::as_extension_owner(|| note(&upload.as_new(&watch)))?;
+        sandbox::as_extension_owner(|| note(&upload))?;
         registry::wake_at_commit(Wake::Worker);
     }
     Ok(())
@@ -155,26 +154,7 @@ fn is_due(watch: &Watch, row: &Tuple) -> Result<bool> {
     Ok(status.is_some_and(|status| watch.finished.contains(&status)))
 }
 
-struct Described {
-    execution_id: String,
-    user_id: Option<String>,
-    owner: Owner,
-    options: serde_json::Value,
-}
-
-impl Described {
-    fn as_new(&self, watch: &Watch) -> NewUpload<'_> {
-        NewUpload {
-            watch_id: watch.id,
-            execution_id: &self.execution_id,
-            owner: &self.owner,
-            row_user_id: self.user_id.as_deref(),
-            options: self.options.clone(),
-        }
-    }
-}
-
-fn describe(watch: &Watch, row: &Tuple) -> Result<Described> {
+fn describe(watch: &Watch, row: &Tuple) -> Result<NewUpload> {
     let execution_id = row.text(&watch.columns.execution_id)?.ok_or_else(|| {
         Error::invalid(format!("column \"{}\" is NULL", watch.columns.execution_id))
     })?;
@@ -185,7 +165,8 @@ fn describe(watch: &Watch, row: &Tuple) -> Result<Described> {
         .map(|name| row.text(name))
         .transpose()?
         .flatten();
-    Ok(Described {
+    Ok(NewUpload {
+        watch_id: watch.id,
         owner: super::upload::owner_of(watch, user_id.as_deref()),
         options: super::upload::options(
             row.text("snowflake_options")?.as_deref(),
@@ -193,6 +174,6 @@ fn describe(watch: &Watch, row: &Tuple) -> Result<Described> {
             row.text("snowflake_schema_name")?,
         ),
         execution_id,
-        user_id,
+        row_user_id: user_id,
     })
 }

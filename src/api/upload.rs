@@ -116,9 +116,9 @@ fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
     let id = sandbox::as_extension_owner(|| {
         uploads::enqueue(&NewUpload {
             watch_id: watch.id,
-            execution_id,
-            owner: &owner,
-            row_user_id: user_id.as_deref(),
+            execution_id: execution_id.to_owned(),
+            owner,
+            row_user_id: user_id,
             options,
         })
     })?;

@@ -28,15 +28,15 @@ pub fn cancel_of_watch(watch_id: i64) -> Result<()> {
 ///
 /// # Errors
 /// If the statement fails.
-pub fn enqueue_missing(watch_id: i64, executions: &[NewUpload<'_>]) -> Result<usize> {
-    let column = |value: fn(&NewUpload<'_>) -> String| executions.iter().map(value).collect();
-    let execution_ids: Vec<String> = column(|new| new.execution_id.to_owned());
+pub fn enqueue_missing(watch_id: i64, executions: &[NewUpload]) -> Result<usize> {
+    let column = |value: fn(&NewUpload) -> String| executions.iter().map(value).collect();
+    let execution_ids: Vec<String> = column(|new| new.execution_id.clone());
     let user_ids: Vec<String> = column(|new| new.owner.user_id().to_owned());
     let owner_kinds: Vec<String> = column(|new| new.owner.kind().to_owned());
     let owner_oids: Vec<pg_sys::Oid> = executions.iter().map(|new| new.owner.oid()).collect();
     let row_user_ids: Vec<Option<String>> = executions
         .iter()
-        .map(|new| new.row_user_id.map(str::to_owned))
+        .map(|new| new.row_user_id.clone())
         .collect();
     let options: Vec<JsonB> = executions
         .iter()
@@ -71,17 +71,17 @@ pub fn enqueue_missing(watch_id: i64, executions: &[NewUpload<'_>]) -> Result<us
 ///
 /// # Errors
 /// If the statement fails.
-pub fn note_missed(new: &NewUpload<'_>) -> Result<()> {
+pub fn note_missed(new: &NewUpload) -> Result<()> {
     Ok(Spi::run_with_args(
         "insert into snowflake_bridge.missed (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
          values ($1, $2, $3, $4, $5, $6, $7)",
         &[
             new.watch_id.into(),
-            new.execution_id.into(),
+            new.execution_id.as_str().into(),
             new.owner.user_id().into(),
             new.owner.kind().into(),
             new.owner.oid_argument(),
-            new.row_user_id.into(),
+            new.row_user_id.as_deref().into(),
             JsonB(new.options.clone()).into(),
         ],
     )?)
