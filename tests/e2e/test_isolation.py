@@ -35,7 +35,7 @@ def blamed(bridge: Bridge, expected: dict[str, int]) -> None:
     """The next worker has counted the crash; all counts change in one transaction of its, so they are read in one statement."""
 
     def counted() -> bool:
-        sql = "select execution_id, crash_count from uploads where execution_id = any(%s)"
+        sql = "select execution_id, crash_count from snowflake_bridge.uploads where execution_id = any(%s)"
         rows = bridge.admin.execute(sql, [list(expected)]).fetchall()
         return {row["execution_id"]: row["crash_count"] for row in rows} == expected
 
