@@ -91,8 +91,9 @@ def test_a_statement_that_arrives_after_its_worker_and_its_transaction_have_gone
     [
         ("INSERT OVERWRITE", {"strategy": "replace"}),
         ("MERGE", {"strategy": "upsert", "key_columns": ["n"]}),
+        ("UPDATE", None),
     ],
-    ids=["replace", "upsert"],
+    ids=["replace", "upsert", "rebuilt column"],
 )
 def test_a_worker_killed_while_rows_are_replaced(bridge: Bridge, user: User, statement: str, options) -> None:
     bridge.run("run-0", [{"n": 1, "v": 0}, {"n": 5000, "v": 0}])
@@ -105,7 +106,7 @@ def test_a_worker_killed_while_rows_are_replaced(bridge: Bridge, user: User, sta
     kill_worker(bridge)
     bridge.standin.clear_faults()
     assert bridge.completed("run-1", seconds=60)["snowflake_row_count"] == 1000
-    before = {"INSERT OVERWRITE": [], "MERGE": [5000]}[statement]
+    before = {"INSERT OVERWRITE": [], "MERGE": [5000], "UPDATE": [1, 5000]}[statement]
     assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*range(1000), *before])
 
 

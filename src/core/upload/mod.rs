@@ -11,6 +11,7 @@ pub mod leftovers;
 mod load;
 mod rebuild;
 mod size;
+mod step;
 mod strategy;
 mod table;
 mod transaction;

@@ -14,7 +14,8 @@
 //! the same, knows the next step, and a step that somebody else has taken fails and does no harm. The helper columns
 //! are named by the types they are for: scales only grow, so that no name comes back with another meaning.
 
-use super::table::{Existing, Step};
+use super::step::Step;
+use super::table::Existing;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{MAX_NAME_CHARACTERS, shown};
 use crate::snowflake::sql::{self, TableName};
@@ -90,7 +91,7 @@ pub(super) fn next(
             Some(wanted) if to.column_type == wanted => {
                 match helper_name(name, WAS, &column.column_type) {
                     Some(was) if column.can_be_rebuilt() => {
-                        let mut copy = Step::new(sql::equal_column(table, name, &to.name));
+                        let mut copy = Step::update(sql::equal_column(table, name, &to.name));
                         copy.undo = Some((
                             vec![sql::drop_column(table, &to.name)],
                             does_not_fit(table, name, column, to),
@@ -104,7 +105,7 @@ pub(super) fn next(
             Some(_) => vec![Step::new(sql::drop_column(table, &to.name))],
         },
         (None, Some(to), Some(was)) => {
-            let mut copy = Step::new(sql::equal_column(table, &was.name, &to.name));
+            let mut copy = Step::update(sql::equal_column(table, &was.name, &to.name));
             copy.undo = Some((
                 vec![
                     sql::rename_column(table, &was.name, name),
@@ -117,7 +118,7 @@ pub(super) fn next(
         (Some(_), None, Some(was)) => {
             // A load that had begun before may have ended after the values were copied.
             let mut steps = vec![
-                Step::new(sql::copy_column(table, &was.name, name)),
+                Step::update(sql::copy_column(table, &was.name, name)),
                 Step::new(sql::rename_column(
                     table,
                     &was.name,

@@ -7,6 +7,7 @@
 use super::assignment::{assign, list};
 use super::clustering::{clustering, is_clustered_by};
 use super::rebuild::{self, Rebuild};
+use super::step::Step;
 use super::{OBJECT_MISSING, Upload, execute};
 use crate::error::{Error, ErrorKind, Result};
 use crate::evolve::{ExistingType, Fit, copy_expression_into};
@@ -92,31 +93,6 @@ enum Look {
     Do(Vec<Step>),
 }
 
-/// One statement that changes the table.
-pub(super) struct Step {
-    pub(super) statement: String,
-    /// What it is for, where the user should be told.
-    pub(super) purpose: Option<(String, String)>,
-    /// Statements that take back what led to it, if it can never succeed; and why that is.
-    pub(super) undo: Option<(Vec<String>, Error)>,
-    /// Whether the upload goes on without it.
-    pub(super) is_optional: bool,
-    /// The column whose rebuilding begins with it, and the error if the table is clustered by that.
-    pub(super) rebuilds: Option<(String, Error)>,
-}
-
-impl Step {
-    pub(super) fn new(statement: String) -> Self {
-        Self {
-            statement,
-            purpose: None,
-            undo: None,
-            is_optional: false,
-            rebuilds: None,
-        }
-    }
-}
-
 /// Makes the table take every column of the upload, and says how COPY fills each. DDL commits whatever transaction is
 /// open, so all of it comes before BEGIN.
 pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result<Target> {
@@ -143,13 +119,13 @@ pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> R
                 .unwrap_or_default();
             return ready(upload, &existing);
         }
-        for step in steps {
-            if let Some((column, refusal)) = step.rebuilds
+        for mut step in steps {
+            if let Some((column, refusal)) = step.rebuilds.take()
                 && is_clustered_by(warehouse, &upload.target, &column).await?
             {
                 return Err(refusal);
             }
-            let Err(error) = execute(warehouse, step.statement.clone()).await else {
+            let Err(error) = step.execute(warehouse).await else {
                 was_created |= step.statement.starts_with("CREATE");
                 failpoint::reach("table-changed")?;
                 continue;

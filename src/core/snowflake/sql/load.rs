@@ -43,6 +43,15 @@ pub fn rollback() -> String {
     "ROLLBACK".to_owned()
 }
 
+/// Makes each statement of the session that changes rows its own transaction, or not. It commits whatever is open.
+#[must_use]
+pub fn set_autocommit(on: bool) -> String {
+    format!(
+        "ALTER SESSION SET AUTOCOMMIT = {}",
+        if on { "TRUE" } else { "FALSE" }
+    )
+}
+
 /// Asks for the id of the open transaction.
 #[must_use]
 pub fn current_transaction() -> String {

@@ -52,6 +52,7 @@ struct Session {
     cluster_by: &'static str,
     /// Whether columns cannot be dropped.
     keeps_columns: bool,
+    autocommit: bool,
 }
 
 impl Session {
@@ -64,6 +65,7 @@ impl Session {
             is_owner: true,
             cluster_by: "",
             keeps_columns: false,
+            autocommit: false,
         }
     }
 }
@@ -169,6 +171,11 @@ impl Warehouse for Session {
                 columns: ["name", "cluster_by"].map(str::to_owned).to_vec(),
                 rows: vec![row.to_vec()],
             })
+        } else if let Some(autocommit) = text.strip_prefix("ALTER SESSION SET AUTOCOMMIT = ") {
+            self.autocommit = autocommit == "TRUE";
+            Ok(QueryResult::default())
+        } else if text.starts_with("UPDATE") && !self.autocommit {
+            panic!("{text} leaves a transaction open");
         } else if self.keeps_columns && text.contains(" DROP COLUMN ") {
             Err(refused("not dropped"))
         } else if !self.is_owner && text.starts_with("ALTER TABLE") {
