@@ -24,8 +24,8 @@ RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
 
 .DEFAULT_GOAL := help
 .PHONY: help deps build install demo check test chaos chaos-mutants fuzz memory bench clean \
-        test-core test-protocol test-standin test-conformance test-regress test-isolation test-fidelity test-e2e \
-        test-chaos
+        test-core test-protocol test-standin test-conformance test-regress test-isolation test-fidelity test-security \
+        test-e2e test-chaos
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ test-isolation: package-failpoints ## tier: sessions and a worker's steps in eve
 
 test-fidelity: ## tier: every type and its edge values to Snowflake and back, SEED=… VALUES=20
 	$(RUN) -m fidelity
+
+test-security: ## tier: who may do and see what, object by object and role by role
+	$(CLIENTS_PYTHON) $(PYTEST) tests/security
 
 test-e2e: ## tier: a real server, the worker and the stand-in, read back by the official client
 	$(CLIENTS_PYTHON) $(PYTEST) --numprocesses 3 --dist worksteal tests/e2e
