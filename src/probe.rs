@@ -4,10 +4,9 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use bridge_core::config::{ConnectionSettings, Network};
-use bridge_core::snowflake::{
-    Pool, PoolKey, PooledSession, QueryResult, SessionInfo, Statement, Warehouse, sql,
-};
+use bridge_core::snowflake::{Pool, PoolKey, PooledSession, Statement, Warehouse};
 use bridge_core::{Error as CoreError, ErrorKind};
+use futures::future::BoxFuture;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
@@ -70,57 +69,24 @@ pub fn probe(settings: ConnectionSettings) -> Result<Answer> {
     })
 }
 
-/// Runs one statement, which may depend on where the session finds itself, in a session of its own, and waits for it no
-/// longer than `longest`.
+/// Works in a session of its own, and waits for that no longer than `longest`.
 ///
 /// # Errors
-/// As [`probe`], and what Snowflake says of the statement.
-pub fn ask(
+/// As [`probe`], and those of the work.
+pub fn within_session<T: Send + 'static>(
     settings: ConnectionSettings,
     longest: Duration,
-    statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
-) -> Result<QueryResult> {
-    run(settings, longest, statement, false)
-}
-
-/// Runs one statement that changes rows, as [`ask`] does, and commits it.
-///
-/// # Errors
-/// As [`ask`].
-pub fn change(
-    settings: ConnectionSettings,
-    longest: Duration,
-    statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
-) -> Result<QueryResult> {
-    run(settings, longest, statement, true)
-}
-
-fn run(
-    settings: ConnectionSettings,
-    longest: Duration,
-    statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String> + Send + 'static,
-    is_change: bool,
-) -> Result<QueryResult> {
+    work: impl for<'a> FnOnce(&'a mut PooledSession) -> BoxFuture<'a, bridge_core::Result<T>>
+    + Send
+    + 'static,
+) -> Result<T> {
     let network = network()?;
     within_limit(settings.account.to_string(), longest, async move {
         let mut session = open(network, &settings).await?;
-        let outcome = answer_to(&mut session, statement, is_change).await;
+        let outcome = work(&mut session).await;
         session.close().await;
         outcome
     })
-}
-
-async fn answer_to(
-    session: &mut PooledSession,
-    statement: impl FnOnce(&SessionInfo) -> bridge_core::Result<String>,
-    is_change: bool,
-) -> bridge_core::Result<QueryResult> {
-    let text = statement(session.info())?;
-    let answer = session.execute(&Statement::new(text)).await?;
-    if is_change {
-        session.execute(&Statement::new(sql::commit())).await?;
-    }
-    Ok(answer)
 }
 
 /// A session that is closed also where somebody stops waiting for it.

@@ -3,7 +3,8 @@
 use bridge_core::config::ConnectionSettings;
 use bridge_core::names::{self, ColumnCase};
 use bridge_core::snowflake::SessionInfo;
-use bridge_core::snowflake::sql::{self, TableName};
+use bridge_core::snowflake::sql::TableName;
+use bridge_core::upload;
 use bridge_core::{Error as CoreError, ErrorKind};
 use chrono::{DateTime, Utc};
 use pgrx::datum::Interval;
@@ -27,13 +28,12 @@ pub struct Target {
 /// `22023` for an interval that is not positive, or a name that Snowflake cannot hold; what Snowflake says.
 pub fn delete(settings: ConnectionSettings, target: Target, older_than: Interval) -> Result<i64> {
     let moment = before(older_than)?;
-    let deleted = probe::change(settings, guc::statement_timeout(), move |session| {
-        Ok(sql::delete_uploaded_before(
-            &target.resolve(session)?,
-            moment,
-        ))
+    let rows = probe::within_session(settings, guc::statement_timeout(), move |session| {
+        Box::pin(async move {
+            let table = target.resolve(session.info())?;
+            upload::delete_uploaded_before(session, &table, moment).await
+        })
     })?;
-    let rows = deleted.rows_changed().unwrap_or_default();
     Ok(i64::try_from(rows).unwrap_or(i64::MAX))
 }
 

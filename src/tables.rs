@@ -2,7 +2,7 @@
 
 use bridge_core::config::ConnectionSettings;
 use bridge_core::names::{self, ColumnCase};
-use bridge_core::snowflake::{QueryResult, SessionInfo, sql};
+use bridge_core::snowflake::{QueryResult, SessionInfo, Statement, Warehouse, sql};
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::datum::{TimestampWithTimeZone, to_timestamp};
 use pgrx::prelude::*;
@@ -33,9 +33,12 @@ pub fn list(
     database: Option<String>,
     schema: Option<String>,
 ) -> Result<Vec<Table>> {
-    let result = probe::ask(settings, probe::LONGEST, move |session| {
-        let (database, schema) = scope(session, database.as_deref(), schema.as_deref())?;
-        sql::show_tables(database.as_deref(), schema.as_deref())
+    let result = probe::within_session(settings, probe::LONGEST, move |session| {
+        Box::pin(async move {
+            let (database, schema) = scope(session.info(), database.as_deref(), schema.as_deref())?;
+            let show = sql::show_tables(database.as_deref(), schema.as_deref())?;
+            session.execute(&Statement::new(show)).await
+        })
     })?;
     if result.rows.len() >= SHOW_LIMIT {
         warning!("Snowflake lists at most {SHOW_LIMIT} tables; name a schema to see the rest");

@@ -124,6 +124,12 @@ def test_rows_that_were_loaded_long_ago_go(bridge: Bridge, user: User) -> None:
     assert bridge.app.execute(call, [RESULTS]).fetchone() == {"delete_uploaded": 2}
     assert bridge.app.execute(call, [RESULTS]).fetchone() == {"delete_uploaded": 0}
     assert sorted(bridge.results(user, ["A"])) == [(3,), (4,)]
+    # A table that people made may call the columns otherwise.
+    bridge.account.sql(f'alter table {QUALIFIED} rename column UPLOAD_ID to "Upload_Id"')
+    bridge.account.sql(f'alter table {QUALIFIED} rename column UPLOADED_AT to "uploaded_at"')
+    bridge.account.sql(f"update {QUALIFIED} set \"uploaded_at\" = '2020-01-01 00:00:00+00:00' where A = 3")
+    assert bridge.app.execute(call, [RESULTS]).fetchone() == {"delete_uploaded": 1}
+    assert bridge.results(user, ["A"]) == [(4,)]
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="positive interval"):
         bridge.app.execute("select snowflake_bridge.delete_uploaded('-1 day', 't')")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="NO_SUCH_TABLE"):

@@ -10,6 +10,7 @@ mod clustering;
 pub mod leftovers;
 mod load;
 mod rebuild;
+mod retention;
 mod size;
 mod step;
 mod strategy;
@@ -31,6 +32,7 @@ use crate::snowflake::{QueryResult, Statement, Warehouse};
 use crate::spool::Manifest;
 use crate::types::Column;
 
+pub use retention::delete_uploaded_before;
 pub use strategy::{DateColumn, Match, Strategy, StrategyName};
 pub use transaction::abort;
 use transaction::{Settled, settle};
