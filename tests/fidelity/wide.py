@@ -1,5 +1,6 @@
-"""All types side by side in one relation, on the two ways that a watch's results take: what a relation of the watch's owner
-has under an execution's id, and JSON in the execution's own row with every type declared."""
+"""All types side by side in one relation, on the three ways that a watch's results take: what a relation of the watch's owner
+has under an execution's id, what a function of theirs gives for it, and JSON in the execution's own row with every type
+declared."""
 
 from __future__ import annotations
 
@@ -57,18 +58,25 @@ class Column:
 
 
 def check(bridge: Bridge, user: User, columns: Sequence[Column]) -> Iterator[tuple[str, str]]:
-    """What became of each value on both ways: exact or wrong."""
+    """What became of each value on all ways: exact or wrong."""
     create(bridge, columns)
     bridge.call("watch", relation="wide_runs", create_if_missing=True, result_relation="wide")
     bridge.app.execute("insert into wide_runs (execution_id, status, snowflake_enabled) values ('wide', 'completed', true)")
-    yield from arrived(bridge, user, columns, "wide_runs_results", inline=False)
+    yield from arrived(bridge, user, columns, "wide", "wide_runs_results")
+    bridge.app.execute(
+        "create function wide_of(id text) returns setof wide language sql stable set search_path from current "
+        "as $$ select * from wide where execution_id = 'wide' and id = 'called' $$"
+    )
+    bridge.call("watch", relation="wide_calls", create_if_missing=True, result_function="wide_of(text)")
+    bridge.app.execute("insert into wide_calls (execution_id, status, snowflake_enabled) values ('called', 'completed', true)")
+    yield from arrived(bridge, user, columns, "called", "wide_calls_results")
     declared = [{"name": "n", "type": "int"}, *({"name": column.name, "type": column.declared} for column in columns)]
     bridge.app.execute(
         f"insert into {TABLE} (execution_id, status, snowflake_enabled, snowflake_table_name, result_columns, result_rows) "
         "select 'inline', 'completed', true, 'inline', %s, jsonb_agg(to_jsonb(w) - 'execution_id') from wide w",
         [Jsonb(declared)],
     )
-    yield from arrived(bridge, user, columns, "inline", inline=True)
+    yield from arrived(bridge, user, columns, "inline", "inline", inline=True)
 
 
 def create(bridge: Bridge, columns: Sequence[Column]) -> None:
@@ -88,8 +96,9 @@ def create(bridge: Bridge, columns: Sequence[Column]) -> None:
             bridge.admin.execute(f"update wide set {column.name} = {made} where n = {n}")
 
 
-def arrived(bridge: Bridge, user: User, columns: Sequence[Column], target: str, inline: bool) -> Iterator[tuple[str, str]]:
-    execution = "inline" if inline else "wide"
+def arrived(
+    bridge: Bridge, user: User, columns: Sequence[Column], execution: str, target: str, inline: bool = False
+) -> Iterator[tuple[str, str]]:
     [row] = bridge.app.execute("select id from snowflake_bridge.uploads where execution_id = %s", [execution]).fetchall()
     state = bridge.call("wait_for_upload", id=row["id"], timeout="120 s")
     if state != "completed":
