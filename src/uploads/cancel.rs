@@ -8,7 +8,8 @@ use super::{Claim, UNDECIDED};
 use crate::error::Result;
 
 /// Cancels an upload that nobody is at and of which nothing can be in Snowflake's table. One that failed but still has its
-/// caller's files counts as one that waits. Returns whether it was one.
+/// caller's files counts as one that waits. One that waits for credentials cannot ask Snowflake, so whether its rows are there
+/// is left open, and said. Returns whether it was one.
 ///
 /// # Errors
 /// If the statement fails.
@@ -16,7 +17,10 @@ pub fn cancel_waiting(id: i64) -> Result<bool> {
     changes(
         &format!(
             "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), \
-             error_message = 'canceled on request', error_hint = null, staged_claim = null, \
+             error_message = 'canceled on request' \
+                 || case when {UNDECIDED} then '; its rows may be in table ' || u.target else '' end, \
+             error_hint = case when {UNDECIDED} then 'Rows of this upload have its upload_id in column UPLOAD_ID.' end, \
+             staged_claim = null, \
              clean_up_after = case when u.clean_up_after is not null then now() end, \
              needs_mirror = u.watch_id is not null, mirror_after = now() \
          where u.id = $1 and (u.state in ('queued', 'needs_credentials') \

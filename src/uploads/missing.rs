@@ -3,22 +3,24 @@
 use pgrx::JsonB;
 use pgrx::prelude::*;
 
-use super::NewUpload;
+use super::{NewUpload, UNDECIDED};
 use crate::error::Result;
 
 /// What `unwatch` says of the uploads that it cancels; by this they are found again.
 const UNWATCHED: &str = "the relation is not watched any more";
 
-/// Cancels what waits for a watch that is ended.
+/// Cancels what waits for a watch that is ended. What a worker is at, or has to ask Snowflake about, goes on to its end.
 ///
 /// # Errors
 /// If the statement fails.
 pub fn cancel_of_watch(watch_id: i64) -> Result<()> {
     Ok(Spi::run_with_args(
-        "update snowflake_bridge.uploads set state = 'canceled', completed_at = now(), needs_mirror = true, \
-             mirror_after = now(), error_message = $2, \
-             error_hint = 'Call snowflake_bridge.watch and then snowflake_bridge.backfill to have it uploaded after all.' \
-         where watch_id = $1 and state in ('queued', 'retry', 'needs_credentials')",
+        &format!(
+            "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), needs_mirror = true, \
+                 mirror_after = now(), error_message = $2, \
+                 error_hint = 'Call snowflake_bridge.watch and then snowflake_bridge.backfill to have it uploaded after all.' \
+             where u.watch_id = $1 and u.state in ('queued', 'retry', 'needs_credentials') and not ({UNDECIDED})"
+        ),
         &[watch_id.into(), UNWATCHED.into()],
     )?)
 }
