@@ -23,6 +23,7 @@ WARM_UP = 300
 SAMPLE_SECONDS = 0.02
 # What could not be removed from the stage at once is, some minutes later.
 SEND_SECONDS = 900.0
+ENDED_BADLY = "('failed', 'canceled', 'needs_credentials')"
 ROWS = '[{"n": 1, "name": "one"}, {"n": 2, "name": "two"}]'
 
 
@@ -119,17 +120,20 @@ def send(bridge: Bridge, count: int, name: str) -> None:
         f" select %s || n, 'completed', true, %s from generate_series(1, %s) n",
         [f"{name}-", ROWS, count],
     )
-    open_uploads = (
-        "select count(*) as open, count(*) filter (where state in ('failed', 'canceled', 'needs_credentials')) as failed"
-        " from snowflake_bridge.uploads where state <> 'completed' or needs_mirror or clean_up_after is not null"
-    )
+    unended = "from snowflake_bridge.uploads where state <> 'completed' or needs_mirror or clean_up_after is not null"
 
     def is_done() -> bool:
-        [row] = bridge.admin.execute(open_uploads).fetchall()
+        [row] = bridge.admin.execute(
+            f"select count(*) as open, count(*) filter (where state in {ENDED_BADLY}) as failed {unended}"
+        ).fetchall()
         assert row["failed"] == 0, "an upload has failed"
         return bool(row["open"] == 0)
 
-    wait.until(is_done, f"{count} uploads complete", SEND_SECONDS, pause=0.1)
+    try:
+        wait.until(is_done, f"{count} uploads complete", SEND_SECONDS, pause=0.1)
+    except wait.Late as late:
+        example = bridge.admin.execute(f"select * {unended} order by id limit 1").fetchone()
+        raise AssertionError(f"{late}, such as {example}") from late
 
 
 def measure(bridge: Bridge, count: int, warm_up: int = WARM_UP) -> Leak:
