@@ -8,6 +8,7 @@ use pgrx::spi::{SpiHeapTupleData, SpiTupleTable, quote_identifier};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, role_name};
+use crate::sandbox;
 use crate::statement::kept;
 pub use result::ResultSource;
 
@@ -188,7 +189,9 @@ impl Watch {
             "select c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
             &[self.relation.into()],
         )?;
-        if owner == Some(self.owner.oid()) && role_name(self.owner.oid())? == self.owner.user_id() {
+        let is_same =
+            owner == Some(self.owner.oid()) && role_name(self.owner.oid())? == self.owner.user_id();
+        if is_same || !sandbox::IS_ON {
             return Ok(());
         }
         Err(Error::missing(format!(

@@ -9,7 +9,7 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, default};
 
 use crate::error::{Error, Result};
-use crate::owner::{Owner, current_role, is_superuser};
+use crate::owner::{Owner, current_role, has_rights_of, is_superuser};
 use crate::source::spooled;
 use crate::uploads::{self, NewUpload};
 use crate::watches::Watch;
@@ -127,7 +127,8 @@ fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
 }
 
 /// User and options of an execution, read as the caller, with the caller's rights and policies: who cannot see the row
-/// cannot upload it.
+/// cannot upload it. Whoever has the owner's rights reads it as the owner, in the sandbox: a superuser who looks after
+/// somebody's table must not run the casts of that somebody's types.
 fn read_row(
     watch: &Watch,
     execution_id: &str,
@@ -141,17 +142,24 @@ fn read_row(
         "select {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} where {}",
         watch.key_condition()?
     );
-    Spi::connect(|client| {
-        let Some(row) = client
-            .select(&query, Some(1), &[execution_id.into()])?
-            .next()
-        else {
-            return Ok(None);
-        };
-        let json = row.get::<JsonB>(2)?.map(|json| json.0.to_string());
-        let options = options(json.as_deref(), row.get(3)?, row.get(4)?);
-        Ok(Some((row.get::<String>(1)?, options)))
-    })
+    let read = || {
+        Spi::connect(|client| {
+            let Some(row) = client
+                .select(&query, Some(1), &[execution_id.into()])?
+                .next()
+            else {
+                return Ok(None);
+            };
+            let json = row.get::<JsonB>(2)?.map(|json| json.0.to_string());
+            let options = options(json.as_deref(), row.get(3)?, row.get(4)?);
+            Ok(Some((row.get::<String>(1)?, options)))
+        })
+    };
+    if !has_rights_of(current_role(), watch.owner.oid()) {
+        return read();
+    }
+    watch.check_owner()?;
+    sandbox::as_table_owner(watch.owner.oid(), read)
 }
 
 /// Goes on with the options that the row has now: changing them is what most hints ask for. Only the latest upload of

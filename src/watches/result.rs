@@ -190,7 +190,7 @@ impl Watch {
     }
 
     fn check_source_owner(&self, owner: pg_sys::Oid, what: &str) -> Result<()> {
-        if owner == self.owner.oid() {
+        if owner == self.owner.oid() || !sandbox::IS_ON {
             return Ok(());
         }
         Err(Error::denied(format!(

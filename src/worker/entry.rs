@@ -14,7 +14,7 @@ use super::service::{self, Service};
 use super::{activity, signals, vacancy};
 use crate::error::{Result, log_error, log_message};
 use crate::installation::Installation;
-use crate::{guc, keys, net, timer, tx};
+use crate::{guc, keys, net, sandbox, timer, tx};
 
 /// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
 const LOCK_CLASS: u16 = 0x5342;
@@ -157,6 +157,9 @@ pub(super) fn settle_session(application_name: &str) -> Result<()> {
             ("lock_timeout", "2s"),
             ("jit", "off"),
         ] {
+            if name == "search_path" && !sandbox::IS_ON {
+                continue;
+            }
             Spi::run_with_args(
                 "select pg_catalog.set_config($1, $2, false)",
                 &[name.into(), value.into()],
