@@ -22,13 +22,15 @@ comment on function snowflake_bridge.list_tables(text, text, text, text) is
 comment on function snowflake_bridge.delete_uploaded(interval, text, text, text, text, text) is
     'API: public. Deletes the rows of a Snowflake table that uploads brought longer ago than older_than; returns how many. Rows that came otherwise stay.';
 comment on function snowflake_bridge.watch(text, boolean, boolean, text, text, text, text, text, text[], text, text) is
-    'API: public. Makes a table one whose finished rows are uploaded: adds the snowflake_* columns and two triggers. By the table''s owner, who also owns the result_function or result_relation that gives the rows, if one does.';
+    'API: public. Makes a table one whose finished rows are uploaded: adds the snowflake_* columns and four triggers. By the table''s owner, who also owns the result_function or result_relation that gives the rows, if one does.';
 comment on function snowflake_bridge.unwatch(text) is
     'API: public. Takes the triggers of watch away; columns and rows stay.';
 comment on function snowflake_bridge.mark_pending() is
     'API: public. Trigger of a watched table: a row that has just finished gets snowflake_status = pending.';
 comment on function snowflake_bridge.enqueue() is
-    'API: public. Trigger of a watched table: enters a row that has just finished in the queue.';
+    'API: public. Trigger of a watched table: has a row that has just finished entered in the queue.';
+comment on function snowflake_bridge.gather() is
+    'API: public. Trigger of a watched table, before and after a statement: what its rows have brought goes into the queue together.';
 comment on function snowflake_bridge.create_execution(jsonb, text) is
     'API: public. Inserts an execution into a watched table from the JSON of a report request; returns its execution_id.';
 comment on function snowflake_bridge.upload(text, text) is

@@ -77,6 +77,11 @@ impl Error {
         )
     }
 
+    /// Whether somebody, or a timeout, canceled the statement.
+    pub fn is_canceled(&self) -> bool {
+        self.sqlstate_and_hint().0 == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
+    }
+
     /// SQLSTATE and hint, as they reach the user.
     pub fn sqlstate_and_hint(&self) -> (PgSqlErrorCode, Option<String>) {
         match self {

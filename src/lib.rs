@@ -2,11 +2,13 @@
 #![deny(unsafe_code)]
 
 mod api;
+mod cached;
 mod client;
 mod configs;
 mod doctor;
 mod error;
 mod failpoint;
+mod finished;
 mod guc;
 mod installation;
 mod keys;

@@ -2,10 +2,12 @@
 //! application's table on that table. Both pin `search_path`, so that no name is resolved by somebody else's choice.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
+
 use pgrx::pg_sys;
 
+use crate::cached::ReadAt;
 use crate::error::{Error, Result};
-use crate::statement::kept;
 
 /// False only in a build for tests, which shows that attacks succeed without what this guards.
 pub const IS_ON: bool = !cfg!(feature = "mutant_no_sandbox");
@@ -103,14 +105,24 @@ impl Drop for Identity {
     }
 }
 
-/// The role that owns the extension, and with it our tables.
+thread_local! {
+    static OWNER_READ: Cell<Option<(ReadAt, pg_sys::Oid)>> = const { Cell::new(None) };
+}
+
+/// The role that owns the extension, and with it our tables; whoever changes the one changes the others.
 fn extension_owner() -> Result<pg_sys::Oid> {
     const OWNER: &str = "select e.extowner from pg_catalog.pg_extension e where e.extname operator(pg_catalog.=) 'snowflake_bridge'";
+    if let Some((_, owner)) = OWNER_READ.get().filter(|(read_at, _)| read_at.holds()) {
+        return Ok(owner);
+    }
+    let read_at = ReadAt::now();
     let owner = pgrx::Spi::connect(|client| {
-        let rows = client.select(kept(client, OWNER, &[])?, Some(1), &[])?;
+        let rows = client.select(OWNER, Some(1), &[])?;
         Ok::<_, Error>(rows.first().get_one::<pg_sys::Oid>().ok().flatten())
-    })?;
-    owner.ok_or_else(|| {
+    })?
+    .ok_or_else(|| {
         Error::missing("the extension snowflake_bridge is not installed in this database")
-    })
+    })?;
+    OWNER_READ.set(Some((read_at, owner)));
+    Ok(owner)
 }

@@ -1,4 +1,4 @@
-//! Statements that run for every row of somebody's UPDATE: parsed and planned once in a process, as PL/pgSQL does it.
+//! Statements that run with every UPDATE of somebody's: parsed and planned once in a process, as PL/pgSQL does it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -179,6 +179,16 @@ pub fn require_primary(function: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs `work` on the transaction's snapshot where there is none yet, as while it commits.
+pub fn with_snapshot<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: inside a transaction; the snapshot is popped again below, or by the rollback that an ERROR brings.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+    let outcome = work();
+    // SAFETY: pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
+    outcome
+}
+
 /// Whether the current transaction sees what others commit while it runs.
 pub fn sees_later_commits() -> bool {
     // SAFETY: a backend-local variable.

@@ -4,6 +4,7 @@
 mod cancel;
 mod claim;
 mod copied;
+mod enqueue;
 mod history;
 mod leftovers;
 mod missing;
@@ -20,15 +21,14 @@ use pgrx::{JsonB, Uuid as PgUuid};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::owner::Owner;
-use crate::statement::kept;
 use crate::tx;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
 pub use claim::{Claim, Claimed, Lane, Turn, claim, of_claim};
 pub use copied::{cancel_copied, count_unfinished};
+pub use enqueue::{NewUpload, enqueue, enqueue_all, note_missed};
 pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
-pub use missing::{cancel_of_watch, enqueue_missed, enqueue_missing, note_missed};
+pub use missing::{cancel_of_watch, enqueue_missed, enqueue_missing};
 pub use record::{
     NextState, is_refused, record_completed, record_config, record_copying, record_error,
     record_read, record_settled, record_staged,
@@ -39,57 +39,6 @@ pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
 /// ended. Such an upload is not ended by anybody but the worker, who asks.
 pub const UNDECIDED: &str =
     "u.transaction_id is not null and u.state not in ('completed', 'failed', 'canceled')";
-
-/// What to enter in the queue.
-pub struct NewUpload {
-    pub watch_id: i64,
-    pub execution_id: String,
-    pub owner: Owner,
-    pub row_user_id: Option<String>,
-    pub options: serde_json::Value,
-}
-
-/// Puts an execution in the queue, or lets the upload that already waits for it cover the change. The row lock this
-/// takes keeps the worker from reading the execution before the caller's transaction has ended.
-///
-/// # Errors
-/// If the statement fails.
-pub fn enqueue(new: &NewUpload) -> Result<i64> {
-    const ENQUEUE: &str = "insert into snowflake_bridge.uploads as u \
-             (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
-         values ($1, $2, $3, $4, $5, $6, $7) \
-         on conflict (watch_id, execution_id) where state = 'queued' do update set \
-             generation = u.generation + 1, row_user_id = excluded.row_user_id, options = excluded.options, \
-             next_attempt_at = least(u.next_attempt_at, now()), needs_mirror = true \
-         returning id";
-    const TYPES: &[PgBuiltInOids] = &[
-        PgBuiltInOids::INT8OID,
-        PgBuiltInOids::TEXTOID,
-        PgBuiltInOids::TEXTOID,
-        PgBuiltInOids::TEXTOID,
-        PgBuiltInOids::OIDOID,
-        PgBuiltInOids::TEXTOID,
-        PgBuiltInOids::JSONBOID,
-    ];
-    let id = Spi::connect_mut(|client| {
-        let enqueue = kept(client, ENQUEUE, TYPES)?;
-        let queued = client.update(
-            enqueue,
-            None,
-            &[
-                new.watch_id.into(),
-                new.execution_id.as_str().into(),
-                new.owner.user_id().into(),
-                new.owner.kind().into(),
-                new.owner.oid_argument(),
-                new.row_user_id.as_deref().into(),
-                JsonB(new.options.clone()).into(),
-            ],
-        )?;
-        Ok::<_, Error>(queued.first().get_one::<i64>()?)
-    })?;
-    id.ok_or_else(no_row)
-}
 
 /// What there is to be done next.
 pub struct Outlook {

@@ -9,7 +9,6 @@ use pgrx::spi::{SpiHeapTupleData, SpiTupleTable, quote_identifier};
 use crate::error::{Error, Result};
 use crate::owner::{Owner, role_name};
 use crate::sandbox;
-use crate::statement::kept;
 pub use result::ResultSource;
 
 /// A watched relation, its owner, and which of its columns mean what.
@@ -34,9 +33,14 @@ pub struct Columns {
     pub user_id: Option<String>,
 }
 
-/// The triggers of a watched relation: the one before and the one after the change of a row.
-pub fn trigger_names() -> [&'static str; 2] {
-    ["snowflake_bridge_pending", "snowflake_bridge_upload"]
+/// The triggers of a watched relation: those before and after the change of a row, and those before and after a statement.
+pub fn trigger_names() -> [&'static str; 4] {
+    [
+        "snowflake_bridge_pending",
+        "snowflake_bridge_upload",
+        "snowflake_bridge_begin",
+        "snowflake_bridge_end",
+    ]
 }
 
 /// The start of every query for watches, as a literal that [`concat!`] takes.
@@ -60,10 +64,7 @@ impl Watch {
     /// If the query fails.
     pub fn load(id: i64) -> Result<Option<Self>> {
         const LOAD: &str = concat!(select_watches!(), " where w.id operator(pg_catalog.=) $1");
-        Spi::connect(|client| {
-            let load = kept(client, LOAD, &[PgBuiltInOids::INT8OID])?;
-            Self::first(client.select(load, Some(1), &[id.into()])?)
-        })
+        Spi::connect(|client| Self::first(client.select(LOAD, Some(1), &[id.into()])?))
     }
 
     /// Every watch that is in force and whose relation is there. The caller has raised its rights.

@@ -108,8 +108,7 @@ fn queue_missing_of(
             if found.is_empty() {
                 return Ok(count);
             }
-            let queued =
-                sandbox::as_extension_owner(|| uploads::enqueue_missing(watch.id, &found))?;
+            let queued = sandbox::as_extension_owner(|| uploads::enqueue_missing(&found))?;
             count += i64::try_from(queued).unwrap_or(i64::MAX);
         }
     })

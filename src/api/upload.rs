@@ -83,7 +83,7 @@ pub fn options(
     json: Option<&str>,
     table_name: Option<String>,
     schema_name: Option<String>,
-) -> serde_json::Value {
+) -> String {
     let mut options = match json.map(serde_json::from_str::<serde_json::Value>) {
         None | Some(Ok(serde_json::Value::Null)) => serde_json::Map::new(),
         Some(Ok(serde_json::Value::Object(options))) => options,
@@ -99,7 +99,7 @@ pub fn options(
             options.insert(key.to_owned(), value.into());
         }
     }
-    serde_json::Value::Object(options)
+    serde_json::Value::Object(options).to_string()
 }
 
 fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
@@ -129,10 +129,7 @@ fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
 /// User and options of an execution, read as the caller, with the caller's rights and policies: who cannot see the row
 /// cannot upload it. Whoever has the owner's rights reads it as the owner, in the sandbox: a superuser who looks after
 /// somebody's table must not run the casts of that somebody's types.
-fn read_row(
-    watch: &Watch,
-    execution_id: &str,
-) -> Result<Option<(Option<String>, serde_json::Value)>> {
+fn read_row(watch: &Watch, execution_id: &str) -> Result<Option<(Option<String>, String)>> {
     let name = watch.existing_name()?;
     let user = watch.columns.user_id.as_ref().map_or_else(
         || "null".to_owned(),
@@ -179,15 +176,15 @@ fn retry(id: i64) -> Result<bool> {
         (Some(watch), Some(execution_id)) if watch.is_active => read_row(watch, execution_id)?,
         _ => None,
     };
-    let options = row.map(|(_, options)| JsonB(options));
+    let options = row.map(|(_, options)| options);
     let changed = sandbox::as_extension_owner(|| {
         uploads::forget_cancel(id)?;
         Spi::connect_mut(|client| {
             let changed = client.update(
                 "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, \
                      next_attempt_at = now(), completed_at = null, needs_mirror = true, mirror_after = now(), \
-                     options = coalesce($2, u.options), \
-                     staged_claim = case when coalesce($2, u.options) = u.options then u.staged_claim end \
+                     options = coalesce($2::jsonb, u.options), \
+                     staged_claim = case when coalesce($2::jsonb, u.options) = u.options then u.staged_claim end \
                  where u.id = $1 and u.state in ('retry', 'failed', 'canceled', 'needs_credentials') \
                      and (u.watch_id is not null or u.manifest is not null) \
                      and not exists (select from snowflake_bridge.uploads n \

@@ -378,14 +378,19 @@ fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
         quoted(&columns.status),
         statuses.join(", ")
     );
-    let triggers = trigger_names();
-    for (trigger, (moment, function)) in triggers
-        .into_iter()
-        .zip([("before", "mark_pending"), ("after", "enqueue")])
-    {
+    let row = |function| {
+        format!("row when ({when}) execute function snowflake_bridge.{function}('{id}')")
+    };
+    let statement = "statement execute function snowflake_bridge.gather()".to_owned();
+    let triggers = trigger_names().into_iter().zip([
+        ("before", row("mark_pending")),
+        ("after", row("enqueue")),
+        ("before", statement.clone()),
+        ("after", statement),
+    ]);
+    for (trigger, (moment, action)) in triggers {
         Spi::run(&format!(
-            "create or replace trigger {trigger} {moment} insert or update of {of} on {name} for each row when ({when}) \
-             execute function snowflake_bridge.{function}('{id}')"
+            "create or replace trigger {trigger} {moment} insert or update of {of} on {name} for each {action}"
         ))?;
     }
     Ok(())

@@ -10,5 +10,5 @@ mod values;
 
 pub use execution::{ReadOptions, read, stored_bytes};
 pub use query::{QueryOptions, check_query, read_query};
-pub use tuple::Tuple;
+pub use tuple::{Tuple, argument};
 pub use values::OutOfRange;

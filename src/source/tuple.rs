@@ -3,7 +3,8 @@
 
 use std::ffi::{CStr, CString};
 
-use pgrx::pg_sys;
+use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::{AllocatedByPostgres, IntoDatum, PgTupleDesc, pg_sys};
 
 use crate::error::{Error, Result};
 
@@ -12,6 +13,18 @@ use crate::error::{Error, Result};
 pub struct Tuple {
     tuple: *mut pg_sys::HeapTupleData,
     descriptor: pg_sys::TupleDesc,
+}
+
+/// The number that is the first argument of a trigger.
+pub fn argument(data: &pg_sys::TriggerData) -> Option<i64> {
+    // SAFETY: PostgreSQL fills in the trigger that it fires, with so many C strings as its arguments.
+    unsafe {
+        let trigger = data.tg_trigger.as_ref()?;
+        if trigger.tgnargs < 1 {
+            return None;
+        }
+        CStr::from_ptr(*trigger.tgargs).to_str().ok()?.parse().ok()
+    }
 }
 
 impl Tuple {
@@ -69,6 +82,46 @@ impl Tuple {
             pg_sys::pfree(value.cast());
             text.map(Some)
                 .map_err(|_| Error::invalid(format!("column \"{name}\" is not valid UTF-8")))
+        }
+    }
+
+    /// The row with other values in these text columns.
+    ///
+    /// # Errors
+    /// If there is no such column, or it is not for text.
+    pub fn with_texts<'a>(
+        &self,
+        columns: &[(&str, Option<&str>)],
+    ) -> Result<PgHeapTuple<'a, AllocatedByPostgres>> {
+        let mut numbers = Vec::with_capacity(columns.len());
+        let mut values = Vec::with_capacity(columns.len());
+        let mut nulls = Vec::with_capacity(columns.len());
+        for (name, text) in columns {
+            let number = self.column(name)?;
+            // SAFETY: the column is in this live descriptor.
+            let kind = unsafe { pg_sys::SPI_gettypeid(self.descriptor, number) };
+            if kind != pg_sys::TEXTOID && kind != pg_sys::VARCHAROID {
+                return Err(Error::invalid(format!("column \"{name}\" is not text")));
+            }
+            numbers.push(number);
+            values.push(text.into_datum().unwrap_or(pg_sys::Datum::null()));
+            nulls.push(text.is_none());
+        }
+        // SAFETY: a live row of this description, whose columns of these numbers take values of type text. The new row lies in
+        // the trigger's memory, as whoever called the trigger expects; PostgreSQL keeps the relation open meanwhile.
+        unsafe {
+            let changed = pg_sys::heap_modify_tuple_by_cols(
+                self.tuple,
+                self.descriptor,
+                i32::try_from(numbers.len()).unwrap_or(0),
+                numbers.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+            Ok(PgHeapTuple::from_heap_tuple(
+                PgTupleDesc::from_pg_unchecked(self.descriptor),
+                changed,
+            ))
         }
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ RESULT = '[{"n": 1, "name": "row 1", "amount": 0.25, "flag": true}]'
 # No worker: what it does at the same time would be measured too.
 SETTINGS = {"snowflake_bridge.databases": "postgres"}
 SINGLE = 1_000
+READS = 50
 ROUNDS = 3
 TABLES = ("plain", "watched")
 COLUMNS = "execution_id, status, result_rows, snowflake_enabled"
@@ -37,9 +39,12 @@ class Cost:
             )
             return f"{self.what:<28} {shown}   n = {len(watched)}"
         best = min(without), min(watched)
-        each = (best[1] - best[0]) / self.rows * 1e6
+        each, middle = (
+            (with_triggers - plain) / self.rows * 1e6
+            for plain, with_triggers in (best, (statistics.median(without), statistics.median(watched)))
+        )
         return (
-            f"{self.what:<28} without {best[0]:.2f} s   with {best[1]:.2f} s   +{each:.1f} us a row   "
+            f"{self.what:<28} without {best[0]:.2f} s   with {best[1]:.2f} s   +{each:.1f} us a row, p50 +{middle:.1f} us   "
             f"best of {len(watched)}"
         )
 
@@ -81,6 +86,7 @@ def measure(bridge: Bridge, rows: int) -> list[Cost]:
         many("UPDATE, none is enabled", rows, lambda table: fill(table, "running", enabled=False), update),
         many("UPDATE, nothing is new", rows, lambda table: fill(table, "completed"), update),
         many("COPY FROM, all finished", rows, lambda table: fill(table, "running"), copy),
+        reads(bridge, lambda table: fill(table, "running"), update),
     ]
 
 
@@ -94,6 +100,18 @@ def single(bridge: Bridge, rows: int, fill: Callable[[str, str], None]) -> Cost:
             sql = f"update {table} set status = 'completed' where execution_id = %s"
             seconds[table].append(timed(lambda sql=sql, number=number: bridge.app.execute(sql, [f"run-{number}"])))
     return Cost("UPDATE of one row", 1, seconds)
+
+
+def reads(bridge: Bridge, prepare: Callable[[str], None], statement: Callable[[str], None]) -> Cost:
+    """What another session takes to look through the table, while the transaction of such a statement is open."""
+    seconds: dict[str, list[float]] = {table: [] for table in TABLES}
+    for table in TABLES:
+        prepare(table)
+        with bridge.cluster.connect("shop", "app") as other, bridge.app.transaction(force_rollback=True):
+            statement(table)
+            for _ in range(READS):
+                seconds[table].append(timed(lambda table=table: other.execute(f"select count(*) from {table}")))
+    return Cost("reading beside an UPDATE", 1, seconds)
 
 
 def many(what: str, rows: int, prepare: Callable[[str], None], statement: Callable[[str], None]) -> Cost:

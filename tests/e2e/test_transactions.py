@@ -119,6 +119,24 @@ def test_what_loses_a_conflict_with_a_transaction_that_is_rolled_back_is_uploade
     assert notices == []
 
 
+def test_many_of_which_one_loses_a_conflict(bridge: Bridge, user: User) -> None:
+    """None waits for longer than that one, and none is lost."""
+    ids = [f"run-{n}" for n in range(5)]
+    for execution in ids:
+        bridge.start_execution(execution)
+    notices: list[str | None] = []
+    bridge.app.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    with bridge.cluster.connect("shop", "app") as other, other.transaction(force_rollback=True):
+        other.execute("select snowflake_bridge.upload('run-3')")
+        with bridge.app.transaction():
+            bridge.app.execute("set local lock_timeout = '50ms'")
+            bridge.app.execute("""update workflow_executions set status = 'completed', result_rows = '[{"a": 1}]'""")
+    for execution in ids:
+        bridge.completed(execution)
+    assert sorted(bridge.results(user, ["EXECUTION_ID"])) == [(execution,) for execution in ids]
+    assert notices == []
+
+
 def test_what_cannot_see_its_place_in_the_queue_is_uploaded(bridge: Bridge, user: User) -> None:
     bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"black_hole": True}, times=1)
     mark = bridge.standin.audit_mark()

@@ -164,6 +164,116 @@ def test_a_trigger_that_finishes_an_execution_by_itself(app: Bridge) -> None:
     assert queued(app) == ["a"]
 
 
+def test_a_statement_takes_one_subtransaction(app: Bridge) -> None:
+    """However many rows it finishes: one for each would have other sessions look up a subtransaction for every row they read."""
+    enter(app, [f"run-{n:03}" for n in range(500)])
+    app.app.execute(f"update {TABLE} set status = 'completed'")
+    sql = "select count(*) as uploads, count(distinct u.xmin::text) as transactions from snowflake_bridge.uploads u"
+    assert app.admin.execute(sql).fetchone() == {"uploads": 500, "transactions": 1}
+
+
+def test_more_rows_than_are_gathered(app: Bridge) -> None:
+    """They are entered on the way, and the statement may yet fail."""
+    insert = (
+        f"insert into {TABLE} ({COLUMNS}) select 'run-' || n, 'completed', '[]', true from generate_series(1, {{}}) n "
+        "where 1 / ({} - n) is not null"
+    )
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        app.app.execute(insert.format(12_000, 12_000))
+    assert queued(app) == []
+    app.app.execute(insert.format(12_000, 0))
+    assert len(set(queued(app))) == len(queued(app)) == 12_000
+
+
+def test_one_that_cannot_be_entered_costs_no_other_its_upload(app: Bridge) -> None:
+    app.admin.execute("alter table snowflake_bridge.uploads add constraint odd check (execution_id !~ '7$')")
+    notices: list[str | None] = []
+    app.app.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+    ids = [f"run-{n:02}" for n in range(50)]
+    enter(app, ids, "completed")
+    assert queued(app) == [execution for execution in ids if not execution.endswith("7")]
+    assert len(notices) == 5
+    assert all("will not be uploaded" in (notice or "") for notice in notices)
+
+
+def test_several_changes_in_one_statement(app: Bridge) -> None:
+    """A trigger of the application changes the row again: one upload, which covers both."""
+    app.app.execute(
+        "create function refine() returns trigger language plpgsql as $$ begin "
+        f"update {TABLE} set result_rows = '[]' where execution_id = new.execution_id; return null; end $$; "
+        f"create trigger zz_refine after update of status on {TABLE} for each row execute function refine()"
+    )
+    enter(app, ["a", "b"])
+    app.app.execute(f"update {TABLE} set status = 'completed'")
+    assert queued(app) == ["a", "b"]
+
+
+def test_a_statement_within_a_statement_that_is_undone(app: Bridge) -> None:
+    """What a trigger of the application undoes takes nothing with it that was finished before, and leaves nothing."""
+    app.app.execute(
+        "create function attempt() returns trigger language plpgsql as $$ begin "
+        f"update {TABLE} set status = 'completed' where execution_id = new.name; "
+        "if new.name like '%undone' then raise exception 'undone'; end if; return null; "
+        "exception when raise_exception then return null; end $$; "
+        f"create trigger zz_attempt after update of status on {TABLE} for each row when (new.name is not null) "
+        "execute function attempt()"
+    )
+    enter(app, ["a", "b", "c", "also", "undone"])
+    app.app.execute(
+        f"update {TABLE} set name = case execution_id when 'a' then 'undone' when 'b' then 'also' end, status = 'completed' "
+        "where execution_id in ('a', 'b', 'c')"
+    )
+    assert queued(app) == pending(app) == ["a", "also", "b", "c"]
+
+
+@pytest.mark.parametrize("end", ["commit", "prepare transaction 'p'; commit prepared 'p'"])
+def test_a_statement_that_does_not_tell_of_its_end(make_bridge: Callable[..., Bridge], end: str) -> None:
+    """Its rows are entered at the end of the transaction."""
+    bridge = make_bridge({"snowflake_bridge.databases": "postgres", "max_prepared_transactions": "1"})
+    bridge.watch()
+    bridge.app.execute(f"alter table {TABLE} disable trigger snowflake_bridge_end")
+    enter(bridge, ["a", "b", "c"])
+    bridge.app.execute("begin")
+    bridge.app.execute(f"update {TABLE} set status = 'completed' where execution_id in ('a', 'b')")
+    bridge.app.execute("savepoint s")
+    bridge.app.execute(f"update {TABLE} set status = 'completed' where execution_id = 'c'")
+    bridge.app.execute("rollback to s")
+    for statement in end.split("; "):
+        bridge.app.execute(statement)
+    assert queued(bridge) == pending(bridge) == ["a", "b"]
+
+
+def test_a_cancel_is_obeyed(app: Bridge) -> None:
+    """Also while many rows are entered, one of which another transaction is at."""
+    enter(app, [f"run-{n}" for n in range(20)])
+    with app.cluster.connect("shop", "app") as other, other.transaction():
+        other.execute("select snowflake_bridge.upload('run-7')")
+        with pytest.raises(psycopg.errors.QueryCanceled), app.app.transaction():
+            app.app.execute("set local statement_timeout = '200ms'")
+            app.app.execute(f"update {TABLE} set status = 'completed'")
+    assert queued(app) == ["run-7"]
+    assert pending(app) == []
+
+
+def test_another_watch_is_obeyed_at_once(app: Bridge) -> None:
+    """Also by a session that has used the one before, and by a transaction whose snapshot is older."""
+    enter(app, ["a", "b", "c"])
+    app.app.execute(f"update {TABLE} set status = 'completed' where execution_id = 'a'")
+    with app.cluster.connect("shop", "app") as old:
+        old.execute("begin isolation level repeatable read")
+        old.execute("select 1")
+        with app.cluster.connect("shop", "app") as other:
+            other.execute(f"select snowflake_bridge.watch('{TABLE}', finished => '{{done}}')")
+        app.app.execute(f"update {TABLE} set status = 'completed' where execution_id = 'b'")
+        app.app.execute(f"update {TABLE} set status = 'done' where execution_id = 'b'")
+        old.execute(f"update {TABLE} set status = 'done' where execution_id = 'c'")
+        old.execute("commit")
+    assert queued(app) == pending(app) == ["a", "b", "c"]
+    app.call("unwatch", relation=TABLE)
+    enter(app, ["d"], "done")
+    assert queued(app) == ["a", "b", "c"]
+
+
 def partitioned(bridge: Bridge) -> None:
     """A table with a partition for each first letter."""
     bridge.app.execute(

@@ -21,7 +21,7 @@ from harness.cluster import Cluster
 # What grant_usage gives: these functions to call,
 PUBLIC_FUNCTIONS = {
     "backfill", "caller", "cancel_upload", "check", "create_config", "create_execution", "delete_config", "delete_uploaded",
-    "enqueue", "get_config", "list_tables", "mark_pending", "public_key", "retry_upload", "test_connection", "unwatch",
+    "enqueue", "gather", "get_config", "list_tables", "mark_pending", "public_key", "retry_upload", "test_connection", "unwatch",
     "update_config", "upload", "upload_progress", "upload_query", "upload_stats", "upload_table", "wait_for_upload", "watch",
     "worker_status",
 }  # fmt: skip

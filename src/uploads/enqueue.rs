@@ -1,0 +1,155 @@
+//! How executions get into the queue: one, many at once, or as word for the worker to do it.
+
+use pgrx::datum::DatumWithOid;
+use pgrx::prelude::*;
+
+use super::no_row;
+use crate::error::{Error, Result};
+use crate::owner::Owner;
+use crate::statement::kept;
+
+/// What to enter in the queue.
+pub struct NewUpload {
+    pub watch_id: i64,
+    pub execution_id: String,
+    pub owner: Owner,
+    pub row_user_id: Option<String>,
+    /// A JSON object.
+    pub options: String,
+}
+
+/// The columns that are entered.
+macro_rules! columns {
+    () => {
+        "(watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options)"
+    };
+}
+
+/// The upload that already waits for an execution covers the change.
+macro_rules! on_conflict {
+    () => {
+        " on conflict (watch_id, execution_id) where state = 'queued' do update set \
+            generation = u.generation + 1, row_user_id = excluded.row_user_id, options = excluded.options, \
+            next_attempt_at = least(u.next_attempt_at, now()), needs_mirror = true"
+    };
+}
+
+/// A query for what [`arguments`] holds.
+macro_rules! listed {
+    () => {
+        " select e.watch_id, e.execution_id, e.user_id, e.owner_kind, e.owner_oid::oid, e.row_user_id, e.options::jsonb \
+          from unnest($1, $2, $3, $4, $5, $6, $7) as \
+              e (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options)"
+    };
+}
+pub(super) use {columns, listed};
+
+/// Of the arguments of a statement for many.
+pub(super) const TYPES: &[PgBuiltInOids] = &[
+    PgBuiltInOids::INT8ARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::INT8ARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+];
+
+/// The arguments of a statement for many, column by column.
+pub(super) fn arguments(uploads: &[NewUpload]) -> [DatumWithOid<'_>; 7] {
+    fn column<'a, T>(uploads: &'a [NewUpload], value: impl Fn(&'a NewUpload) -> T) -> Vec<T> {
+        uploads.iter().map(value).collect()
+    }
+    [
+        column(uploads, |new| new.watch_id).into(),
+        column(uploads, |new| new.execution_id.as_str()).into(),
+        column(uploads, |new| new.owner.user_id()).into(),
+        column(uploads, |new| new.owner.kind()).into(),
+        // An array of OIDs would have NULL for 0.
+        column(uploads, |new| i64::from(new.owner.oid().to_u32())).into(),
+        column(uploads, |new| new.row_user_id.as_deref()).into(),
+        column(uploads, |new| new.options.as_str()).into(),
+    ]
+}
+
+/// Puts an execution in the queue, or lets the upload that already waits for it cover the change. The row lock this
+/// takes keeps the worker from reading the execution before the caller's transaction has ended.
+///
+/// # Errors
+/// If the statement fails.
+pub fn enqueue(new: &NewUpload) -> Result<i64> {
+    const ENQUEUE: &str = concat!(
+        "insert into snowflake_bridge.uploads as u ",
+        columns!(),
+        " values ($1, $2, $3, $4, $5, $6, $7::jsonb)",
+        on_conflict!(),
+        " returning id"
+    );
+    const TYPES: &[PgBuiltInOids] = &[
+        PgBuiltInOids::INT8OID,
+        PgBuiltInOids::TEXTOID,
+        PgBuiltInOids::TEXTOID,
+        PgBuiltInOids::TEXTOID,
+        PgBuiltInOids::OIDOID,
+        PgBuiltInOids::TEXTOID,
+        PgBuiltInOids::TEXTOID,
+    ];
+    let id = Spi::connect_mut(|client| {
+        let enqueue = kept(client, ENQUEUE, TYPES)?;
+        let queued = client.update(
+            enqueue,
+            None,
+            &[
+                new.watch_id.into(),
+                new.execution_id.as_str().into(),
+                new.owner.user_id().into(),
+                new.owner.kind().into(),
+                new.owner.oid_argument(),
+                new.row_user_id.as_deref().into(),
+                new.options.as_str().into(),
+            ],
+        )?;
+        Ok::<_, Error>(queued.first().get_one::<i64>()?)
+    })?;
+    id.ok_or_else(no_row)
+}
+
+/// The same for many, of which none may be there twice: all of them or none.
+///
+/// # Errors
+/// If the statement fails.
+pub fn enqueue_all(uploads: &[NewUpload]) -> Result<()> {
+    const ENQUEUE: &str = concat!(
+        "insert into snowflake_bridge.uploads as u ",
+        columns!(),
+        listed!(),
+        on_conflict!()
+    );
+    match uploads {
+        [] => Ok(()),
+        [new] => enqueue(new).map(drop),
+        _ => write(ENQUEUE, uploads),
+    }
+}
+
+/// Leaves word of executions that cannot be entered in the queue now, because another transaction is at one of them. Waits for
+/// nobody.
+///
+/// # Errors
+/// If the statement fails.
+pub fn note_missed(uploads: &[NewUpload]) -> Result<()> {
+    const NOTE: &str = concat!(
+        "insert into snowflake_bridge.missed ",
+        columns!(),
+        listed!()
+    );
+    write(NOTE, uploads)
+}
+
+fn write(statement: &'static str, uploads: &[NewUpload]) -> Result<()> {
+    Spi::connect_mut(|client| {
+        let statement = kept(client, statement, TYPES)?;
+        client.update(statement, None, &arguments(uploads))?;
+        Ok(())
+    })
+}
