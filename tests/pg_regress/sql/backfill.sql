@@ -78,8 +78,17 @@ alter table parted enable trigger user;
 select snowflake_bridge.backfill(null, 'parted');
 select snowflake_bridge.backfill(null, 'parted');
 
+-- For the user that the row names, who is no role.
 reset role;
+select snowflake_bridge.watch('served', create_if_missing => true, act_for_users => true) > 0 as watched;
+alter table served disable trigger user;
+insert into served (execution_id, user_id, status, snowflake_enabled) values ('of ann', 'ann', 'completed', true);
+alter table served enable trigger user;
+select snowflake_bridge.backfill(null, 'served');
+select execution_id, user_id, owner_kind, owner_oid from snowflake_bridge.uploads where execution_id = 'of ann';
+
 set client_min_messages = warning;
+drop table served;
 drop extension snowflake_bridge cascade;
 drop schema app cascade;
 drop view if exists queue;
