@@ -75,7 +75,7 @@ test-isolation: package-failpoints ## tier: sessions and a worker's steps in eve
 test-fidelity: ## tier: every type and its edge values to Snowflake and back, SEED=… VALUES=20
 	$(RUN) -m fidelity
 
-test-security: package-mutant_no_sandbox ## tier: who may do and see what, and attacks, which a build without the guard must let through
+test-security: package-mutant_unguarded ## tier: who may do and see what, and attacks, which a build without the guard must let through
 	$(CLIENTS_PYTHON) $(PYTEST) tests/security
 
 test-e2e: ## tier: a real server, the worker and the stand-in, read back by the official client

@@ -339,8 +339,8 @@ fn network(show_paths: bool) -> Finding {
     }
 }
 
-/// Settings that write the text of statements, or the values bound to them, into the server log: a secret among them.
-/// What can be hidden from the log of errors, create_config() and its like hide themselves.
+/// Settings that write the text of statements, or the values bound to them, into the server log. A call of create_config() and
+/// its like is kept out of it, but not what else is given a secret, to pass on.
 fn statement_logging() -> Result<Finding> {
     const RECORDING: &str = "
         select pg_catalog.string_agg(s.name || ' = ' || s.setting, ', ' order by s.name)
@@ -350,21 +350,20 @@ fn statement_logging() -> Result<Finding> {
             or s.name = 'log_min_duration_sample' and s.setting <> '-1'
                and pg_catalog.current_setting('log_statement_sample_rate')::float8 > 0
             or s.name = 'log_transaction_sample_rate' and s.setting <> '0'
+            or s.name in ('debug_print_parse', 'debug_print_rewritten', 'debug_print_plan') and s.setting = 'on'
+            or s.name = 'log_min_messages' and s.setting in ('debug2', 'debug3', 'debug4', 'debug5')
             or s.name = 'pgaudit.log' and s.setting ~* '(^|,) *(all|read|function)'";
     let recording: Option<String> = tx::read(RECORDING, &[])?;
     Ok(match recording {
-        None => finding(
-            "statement_logging",
-            true,
-            "statements that carry secrets are not logged",
-            "",
-        ),
+        None => finding("statement_logging", true, "statements are not logged", ""),
         Some(settings) => finding(
             "statement_logging",
             false,
-            format!("the server log records statements, and the secrets in them: {settings}"),
-            "Pass secrets as bound parameters with log_parameter_max_length = 0, or turn the setting off for the role \
-             that calls create_config(), update_config() and test_connection(jsonb).",
+            format!(
+                "the server log records statements, and secrets in all but calls of the functions that take them: {settings}"
+            ),
+            "Call create_config(), update_config() and test_connection(jsonb) by name, with bound parameters, and not through functions \
+             or prepared statements that are given the secrets; or turn the setting off for the role that does.",
         ),
     })
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod failpoint;
 mod finished;
+mod guards;
 mod guc;
 mod installation;
 mod keys;
@@ -54,5 +55,6 @@ extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 #[allow(unsafe_code, non_snake_case)] // The symbol that PostgreSQL looks for.
 pub extern "C-unwind" fn _PG_init() {
     guc::register();
+    secrets::watch_log();
     worker::register();
 }

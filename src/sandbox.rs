@@ -8,9 +8,7 @@ use pgrx::pg_sys;
 
 use crate::cached::ReadAt;
 use crate::error::{Error, Result};
-
-/// False only in a build for tests, which shows that attacks succeed without what this guards.
-pub const IS_ON: bool = !cfg!(feature = "mutant_no_sandbox");
+use crate::guards;
 
 /// Runs `work` with the rights of the extension's owner. Only for statements on our own tables, in our own words.
 ///
@@ -29,7 +27,7 @@ pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// # Errors
 /// What `work` returns.
 pub fn as_table_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    if !IS_ON {
+    if !guards::ON {
         return work();
     }
     let _identity = Identity::assume(

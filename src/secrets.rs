@@ -1,31 +1,49 @@
-//! Keeps a statement that carries a secret out of the server log and out of `pg_stat_activity`.
+//! Keeps a statement that carries a secret out of the server log and out of `pg_stat_activity`, and what a worker knows out of
+//! core files.
 //!
-//! By default PostgreSQL logs the text of every statement that fails. A function that takes a secret calls
-//! [`hide_statement`] first; nothing is shown again before the client's next statement, because the text holds the
-//! secret however this one ends.
+//! PostgreSQL logs the text of every statement that fails, and if asked that of every statement, with its parameters or its
+//! plan: much of it before the statement runs. So the log is watched for statements that call one of [`TAKING_SECRETS`] by
+//! name. A call by other ways, through a function of somebody's say, is known when it arrives: [`hide_statement`] then
+//! hides the rest. Nothing is shown again before the client's next statement, because the text holds the secret however this
+//! one ends.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::sync::OnceCell;
 use pgrx::pg_sys;
 
+use crate::guards;
+
 /// Whether the statement that runs now is hidden. Only this process's main thread reads and writes it.
 static HIDING: AtomicBool = AtomicBool::new(false);
-/// The hook that was there before ours. Set once per process, when the first secret arrives.
+/// The hook that was there before ours.
 static PREVIOUS_HOOK: OnceCell<pg_sys::emit_log_hook_type> = OnceCell::new();
 
-/// Hides the client's statement from here on; others see `activity` in its place.
-pub fn hide_statement(activity: &'static CStr) {
+/// The functions that are given secrets.
+const TAKING_SECRETS: [&[u8]; 3] = [b"create_config", b"update_config", b"test_connection"];
+
+/// Watches what this process logs from here on. Called once from `_PG_init`.
+pub fn watch_log() {
+    if !guards::ON {
+        return;
+    }
     PREVIOUS_HOOK.get_or_init(|| {
-        // SAFETY: backend-local; hooks are only called on the main thread, on which this runs.
+        // SAFETY: the library is being loaded, on the main thread, on which alone hooks are called.
         unsafe {
             let previous = pg_sys::emit_log_hook;
             pg_sys::emit_log_hook = Some(hide_text);
             previous
         }
     });
+}
+
+/// Hides the client's statement from here on; others see `activity` in its place.
+pub fn hide_statement(activity: &'static CStr) {
+    if !guards::ON {
+        return;
+    }
     HIDING.store(true, Ordering::Relaxed);
     // SAFETY: `debug_query_string` is only read for logging, and null is what it holds between statements.
     // `pgstat_report_activity` copies the text.
@@ -35,22 +53,65 @@ pub fn hide_statement(activity: &'static CStr) {
     }
 }
 
-/// Takes statement and context (the calling PL/pgSQL line, bound parameters) out of a log entry. The client still gets
-/// the context: the text came from there.
+/// Should this process crash, its core file tells where it was and what it had mapped, and holds none of its memory: keys,
+/// passwords and tokens are there. Where the operating system has no such choice, nothing changes.
+pub fn keep_out_of_core_files() {
+    if !guards::ON {
+        return;
+    }
+    // Bit 4: the first pages of mapped files, by which a debugger knows them.
+    let _ = std::fs::write("/proc/self/coredump_filter", "0x10");
+}
+
+/// Takes statement and context (the calling PL/pgSQL line, bound parameters) out of an entry about a statement with secrets. The
+/// client still gets the context: the text came from there. What is no error and tells the statement itself, its parameters,
+/// parse tree or plan does not get into the log at all; how long it took does, if that is all.
 unsafe extern "C-unwind" fn hide_text(report: *mut pg_sys::ErrorData) {
-    // SAFETY: PostgreSQL passes the entry it is about to write; a hook may change its two flags.
+    // SAFETY: PostgreSQL passes the entry it is about to write; a hook may change these flags. Strings are null or live.
     unsafe {
-        if HIDING.load(Ordering::Relaxed) {
-            // PostgreSQL sets it again when the client's next statement arrives.
-            if pg_sys::debug_query_string.is_null() {
-                (*report).hide_stmt = true;
-                (*report).hide_ctx = true;
-            } else {
+        let message = text((*report).message_id).unwrap_or_default();
+        let is_telling = match text(pg_sys::debug_query_string) {
+            // PostgreSQL sets the text again when the client's next statement arrives.
+            None if HIDING.load(Ordering::Relaxed) => Some(message.starts_with(b"duration: ")),
+            None => None,
+            Some(statement) => {
                 HIDING.store(false, Ordering::Relaxed);
+                calls_any(statement).then_some(true)
+            }
+        };
+        if let Some(is_telling) = is_telling {
+            (*report).hide_stmt = true;
+            (*report).hide_ctx = true;
+            let is_error = (*report).elevel >= pg_sys::WARNING as i32;
+            if is_telling && !is_error && message != b"duration: %s ms" {
+                (*report).output_to_server = false;
             }
         }
         if let Some(Some(previous)) = PREVIOUS_HOOK.get() {
             previous(report);
         }
     }
+}
+
+/// # Safety
+/// Null, or a string that lives as long as what is returned.
+unsafe fn text<'a>(text: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: as the caller promises.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// Whether one of the functions is followed by a parenthesis, and so is called.
+fn calls_any(statement: &[u8]) -> bool {
+    TAKING_SECRETS.iter().any(|name| {
+        statement
+            .windows(name.len())
+            .enumerate()
+            .any(|(place, found)| {
+                found.eq_ignore_ascii_case(name)
+                    && statement[place + name.len()..]
+                        .iter()
+                        .find(|byte| !byte.is_ascii_whitespace() && **byte != b'"')
+                        == Some(&b'(')
+            })
+    })
 }

@@ -14,7 +14,7 @@ use super::service::{self, Service};
 use super::{activity, signals, vacancy};
 use crate::error::{Result, log_error, log_message};
 use crate::installation::Installation;
-use crate::{guc, keys, net, sandbox, timer, tx};
+use crate::{guards, guc, keys, net, secrets, timer, tx};
 
 /// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
 const LOCK_CLASS: u16 = 0x5342;
@@ -30,6 +30,7 @@ thread_local! {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) {
     signals::install();
+    secrets::keep_out_of_core_files();
     let database = BackgroundWorker::get_extra().to_owned();
     BackgroundWorker::connect_worker_to_spi(Some(&database), guc::worker_role().as_deref());
     // SAFETY: a callback of this library, which stays loaded until the process has gone.
@@ -157,7 +158,7 @@ pub(super) fn settle_session(application_name: &str) -> Result<()> {
             ("lock_timeout", "2s"),
             ("jit", "off"),
         ] {
-            if name == "search_path" && !sandbox::IS_ON {
+            if name == "search_path" && !guards::ON {
                 continue;
             }
             Spi::run_with_args(

@@ -12,8 +12,8 @@ from harness.bridge import Bridge
 from harness.installation import with_package
 from security.escalation import Kit
 
-# What `make package-mutant_no_sandbox` has made.
-UNGUARDED = Path(os.environ.get("UNGUARDED", "target/package-mutant_no_sandbox")).resolve()
+# What `make package-mutant_unguarded` has made.
+UNGUARDED = Path(os.environ.get("UNGUARDED", "target/package-mutant_unguarded")).resolve()
 
 
 def test_code_of_others_never_runs_as_the_worker(make_bridge: Callable[..., Bridge], capfd: pytest.CaptureFixture[str]) -> None:
@@ -22,7 +22,7 @@ def test_code_of_others_never_runs_as_the_worker(make_bridge: Callable[..., Brid
     assert kit.succeeded() == set()
     confined = kit.confined()
     assert len(confined) >= 16, f"only {sorted(confined)} ran at all"
-    assert UNGUARDED.is_dir(), f"{UNGUARDED} is missing: make package-mutant_no_sandbox"
+    assert UNGUARDED.is_dir(), f"{UNGUARDED} is missing: make package-mutant_unguarded"
     with with_package(UNGUARDED):
         unguarded = Kit(make_bridge())
         assert unguarded.run() == tried

@@ -11,10 +11,10 @@ select item, ok, hint from snowflake_bridge.check();
 
 -- What would write secrets into the server log.
 set log_statement = 'all';
-set log_min_duration_statement = 0;
+set debug_print_plan = on;
 select ok, detail, hint from snowflake_bridge.check() where item = 'statement_logging';
 reset log_statement;
-reset log_min_duration_statement;
+reset debug_print_plan;
 
 -- What was done to watched relations. Their names are for superusers.
 create role check_app login;
