@@ -140,7 +140,7 @@ fn worker() -> Result<Finding> {
         (
             false,
             format!("not running: it has ended soon after its start {failed} times in a row"),
-            "The server log tells why (snowflake_bridge.worker_role must exist, be able to log in and be a superuser). It is \
+            "The server log tells why (snowflake_bridge.worker_role must exist, be able to log in and have its privileges). It is \
              started again with growing delays, at most five minutes; a reload starts it at once.",
         )
     } else {

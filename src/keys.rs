@@ -15,7 +15,7 @@ use bridge_core::{ErrorKind, crypto};
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
-use crate::{guc, tx};
+use crate::{guc, sandbox, tx};
 
 /// The id of an installation's first key.
 const FIRST_ID: u32 = 1;
@@ -283,17 +283,20 @@ fn forbidden() -> Result<Vec<PathBuf>> {
         select pg_catalog.current_setting('data_directory')
         union all
         select pg_catalog.pg_tablespace_location(t.oid) from pg_catalog.pg_tablespace t";
-    Spi::connect(|client| {
-        let mut places = Vec::new();
-        for row in client.select(PLACES, None, &[])? {
-            // The built-in tablespaces have no place of their own.
-            places.extend(
-                row.get::<String>(1)?
-                    .filter(|place| !place.is_empty())
-                    .map(PathBuf::from),
-            );
-        }
-        Ok(places)
+    // Where the data is, not every role may ask.
+    sandbox::as_extension_owner(|| {
+        Spi::connect(|client| {
+            let mut places = Vec::new();
+            for row in client.select(PLACES, None, &[])? {
+                // The built-in tablespaces have no place of their own.
+                places.extend(
+                    row.get::<String>(1)?
+                        .filter(|place| !place.is_empty())
+                        .map(PathBuf::from),
+                );
+            }
+            Ok(places)
+        })
     })
 }
 
