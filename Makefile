@@ -23,7 +23,7 @@ PYTEST := -m pytest -p no:cacheprovider
 RUN := PYTHONPATH=tests $(CLIENTS_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build install demo check test chaos chaos-mutants fuzz memory bench clean \
+.PHONY: help deps build install demo check audit test chaos chaos-mutants fuzz memory bench clean \
         test-core test-protocol test-standin test-conformance test-regress test-isolation test-fidelity test-security \
         test-e2e test-chaos
 
@@ -104,6 +104,10 @@ fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SEC
 bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000; WHAT=trigger: what triggers cost; WHAT=shutdown
 	@$(MAKE) --no-print-directory install
 	$(RUN) -m bench $(WHAT) $(N)
+
+audit: deps ## what is linked: licences, sources, banned libraries, and vulnerabilities that were published (needs the network)
+	@command -v cargo-deny > /dev/null || cargo install cargo-deny --locked --version 0.20.2
+	cargo deny --workspace check
 
 clean: ## remove what was built, the Python environments too
 	rm -rf target
