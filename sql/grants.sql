@@ -51,6 +51,8 @@ comment on function snowflake_bridge.upload_progress() is
     'API: public. The caller''s unfinished uploads, live.';
 comment on function snowflake_bridge.upload_stats() is
     'API: public. The caller''s uploads in the history, in numbers for each user and target table.';
+comment on function snowflake_bridge.execution_status() is
+    'API: public. How the latest upload of each execution stands, as the execution''s own row shows it; for tables that cannot be written to.';
 comment on function snowflake_bridge.worker_status() is
     'API: public. The worker of this database, how many uploads are in which state, and what the last error was.';
 comment on function snowflake_bridge.notify_launcher() is

@@ -10,6 +10,11 @@ create view snowflake_bridge.upload_stats as
 comment on view snowflake_bridge.upload_stats is
     'API: public (read). The reader''s uploads in the history, in numbers for each user and target table.';
 
+create view snowflake_bridge.execution_status as
+    select * from snowflake_bridge.execution_status();
+comment on view snowflake_bridge.execution_status is
+    'API: public (read). How the latest upload of each execution stands: the reader''s own, and those of tables that are watched for the reader.';
+
 create view snowflake_bridge.worker_status as
     select * from snowflake_bridge.worker_status();
 comment on view snowflake_bridge.worker_status is

@@ -45,6 +45,7 @@ extension_sql_file!(
     requires = [
         api::observe::upload_progress,
         api::stats::upload_stats,
+        api::status::execution_status,
         api::observe::worker_status
     ]
 );

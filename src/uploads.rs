@@ -9,6 +9,7 @@ mod history;
 mod leftovers;
 mod missing;
 mod record;
+mod shown;
 mod spooled;
 mod turns;
 
@@ -33,6 +34,7 @@ pub use record::{
     NextState, is_refused, record_completed, record_config, record_copying, record_error,
     record_read, record_settled, record_staged,
 };
+pub use shown::{MESSAGE, STATUS};
 pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
 
 /// Whether it is open what became of the rows of an upload of `uploads u`: a load was begun, and only Snowflake can tell how it

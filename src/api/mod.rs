@@ -14,6 +14,7 @@ mod observe;
 mod query;
 mod retention;
 mod stats;
+mod status;
 mod trigger;
 mod upload;
 mod watch;

@@ -12,6 +12,7 @@ use pgrx::spi::quote_identifier;
 use super::activity;
 use crate::error::{Error, Result, log_error};
 use crate::timer::{Limited, Purpose, limited};
+use crate::uploads::{MESSAGE, STATUS};
 use crate::watches::Watch;
 use crate::{failpoint, guc, sandbox, tx};
 
@@ -168,19 +169,14 @@ pub(super) fn show(mirror: &Mirror) -> Result<Written> {
 pub(super) fn pending() -> Result<Vec<Mirror>> {
     Spi::connect(|client| {
         let rows = client.select(
-            "select u.id, u.watch_id, u.execution_id, \
-                 case u.state when 'completed' then 'completed' \
-                     when 'queued' then 'pending' when 'retry' then 'pending' \
-                     when 'claimed' then 'uploading' when 'staged' then 'uploading' when 'copying' then 'uploading' \
-                     else 'failed' end, \
-                 concat_ws(' ', u.error_message, \
-                     case when u.error_code is not null then format('(Snowflake %s%s)', u.error_code, ', query ' || u.query_id) end, \
-                     u.error_hint), \
+            &format!(
+                "select u.id, u.watch_id, u.execution_id, {STATUS}, {MESSAGE}, \
                  case when u.state = 'completed' then u.completed_at end, \
                  case when u.state = 'completed' then u.row_count end, u.attempt_count, u.xmin::text \
              from snowflake_bridge.uploads u where u.needs_mirror and u.mirror_after <= clock_timestamp() \
                and (u.watch_id is null or u.watch_id <> all ($2)) \
-             order by u.mirror_after, u.id limit $1",
+             order by u.mirror_after, u.id limit $1"
+            ),
             None,
             &[BATCH.into(), paused().into()],
         )?;

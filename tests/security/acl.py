@@ -21,7 +21,7 @@ from harness.cluster import Cluster
 # What grant_usage gives: these functions to call,
 PUBLIC_FUNCTIONS = {
     "backfill", "caller", "cancel_upload", "check", "create_config", "create_execution", "delete_config", "delete_uploaded",
-    "enqueue", "gather", "get_config", "list_tables", "mark_pending", "public_key", "retry_upload", "test_connection", "unwatch",
+    "enqueue", "execution_status", "gather", "get_config", "list_tables", "mark_pending", "public_key", "retry_upload", "test_connection", "unwatch",
     "update_config", "upload", "upload_progress", "upload_query", "upload_stats", "upload_table", "wait_for_upload", "watch",
     "worker_status",
 }  # fmt: skip
@@ -36,6 +36,7 @@ READABLE = {
     "upload_progress": "id execution_id state phase attempt rows staged_bytes total_bytes running_for error_message",
     "upload_stats": "user_id target waiting in_flight needs_credentials completed failed canceled row_count byte_count "
     "out_of_range_count average_seconds first_created_at last_completed_at",
+    "execution_status": "relation execution_id upload status error_message uploaded_at row_count attempt_count mirror_error",
     "worker_status": "database running pid started_at queued in_flight retrying needs_credentials failed completed mirrors_pending "
     "oldest_waiting last_error_sqlstate key_usable readers memory_bytes version hint",
 }  # fmt: skip
@@ -227,6 +228,12 @@ class Matrix:
             keeper.execute("create extension snowflake_bridge")
         for role in USERS:
             self.admin.execute("select snowflake_bridge.grant_usage(%s)", [role])
+        self.admin.execute("create table public.watched (execution_id text)")
+        self.admin.execute(
+            "insert into snowflake_bridge.watches (installation_id, relation, user_id, owner_oid, finished, execution_id_column, "
+            "status_column, result_rows_column) select id, 'public.watched', 'keeper', 'keeper'::regrole, '{done}', 'execution_id', 's', 'r' "
+            "from snowflake_bridge.installation"
+        )
         for owner in OWNERS:
             self._add_rows(owner)
         # The same name, another role.
@@ -245,8 +252,8 @@ class Matrix:
             row,
         )
         self.admin.execute(
-            "insert into snowflake_bridge.uploads (execution_id, target, user_id, owner_kind, owner_oid, state) "
-            f"select %(name)s, %(name)s, %(user)s, %(kind)s, {oid}, s from unnest(array['queued', 'completed']) s",
+            "insert into snowflake_bridge.uploads (watch_id, execution_id, target, user_id, owner_kind, owner_oid, state) "
+            f"select w.id, %(name)s, %(name)s, %(user)s, %(kind)s, {oid}, s from snowflake_bridge.watches w, unnest(array['queued', 'completed']) s",
             row,
         )
 
@@ -327,6 +334,8 @@ def rows_cells(actor: Actor, connection: psycopg.Connection[dict[str, Any]]) -> 
         "get_config()": ("name", owns),
         "upload_progress": ("execution_id", actor.sees),
         "upload_stats": ("target", actor.sees),
+        "execution_status": ("execution_id", EVERYBODY if actor.is_superuser else owns),
+        "execution_status()": ("execution_id", EVERYBODY if actor.is_superuser else owns),
         "upload_progress()": ("execution_id", actor.sees),
         "upload_stats()": ("target", actor.sees),
     }

@@ -1,0 +1,44 @@
+"""A table whose own code keeps the status from being written: said, tried again, and harmful to nobody; the view has it all the same."""
+
+from __future__ import annotations
+
+from harness import lifecycle, wait
+from harness.bridge import DATABASE, TABLE, Bridge
+from harness.standin import User
+
+VIEW = "select * from snowflake_bridge.execution_status where execution_id = %s"
+
+
+def test_a_table_that_refuses_statuses(bridge: Bridge, user: User) -> None:
+    bridge.app.execute(
+        "create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not in my table'; end $$; "
+        f"create trigger refuse before update of snowflake_status on {TABLE} for each row when (new.execution_id = 'closed') "
+        "execute function refuse()"
+    )
+    bridge.app.execute(
+        f"insert into {TABLE} (execution_id, status, snowflake_enabled, result_rows) values ('closed', 'completed', true, '[{{\"n\": 1}}]')"
+    )
+    bridge.run("open", [{"n": 2}])
+    bridge.completed("open")
+    wait.until(lambda: bridge.upload("closed")["state"] == "completed", "it is uploaded")
+    wait.until(lambda: bridge.upload("closed")["mirror_error"], "the trouble is recorded")
+    assert bridge.execution("closed")["snowflake_status"] == "pending"
+    assert not lifecycle.finding(bridge.admin, "mirrors")["ok"]
+    status = bridge.app.execute(VIEW, ["closed"]).fetchone()
+    assert (status["relation"], status["status"], status["row_count"], status["attempt_count"]) == (TABLE, "completed", 1, 1)
+    assert status["uploaded_at"] is not None and status["error_message"] is None
+    assert "not in my table" in status["mirror_error"]
+    shown = bridge.execution("open")
+    status = bridge.app.execute(VIEW, ["open"]).fetchone()
+    assert (shown["snowflake_status"], shown["snowflake_row_count"], shown["snowflake_uploaded_at"]) == (
+        status["status"],
+        status["row_count"],
+        status["uploaded_at"],
+    )
+    bridge.admin.execute("create role stranger login; select snowflake_bridge.grant_usage('stranger')")
+    with bridge.cluster.connect(DATABASE, "stranger") as stranger:
+        assert stranger.execute("select * from snowflake_bridge.execution_status()").fetchall() == []
+    # The trouble is over: the row is written when its time has come.
+    bridge.app.execute(f"drop trigger refuse on {TABLE}")
+    bridge.admin.execute("update snowflake_bridge.uploads set mirror_after = now() where needs_mirror")
+    assert bridge.completed("closed")["snowflake_row_count"] == 1
