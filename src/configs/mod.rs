@@ -21,7 +21,9 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiHeapTupleData;
 use uuid::Uuid;
 
-pub use changes::{delete, insert, mark_failed, mark_refused, mark_tested, require_free, update};
+pub use changes::{
+    delete, insert, mark_failed, mark_let_in, mark_refused, mark_tested, require_free, update,
+};
 use credential::ClientDetails;
 pub use credential::GivenCredential;
 pub use draft::{Draft, Given, config_name};

@@ -7,7 +7,8 @@ use super::claim::{CONFIG, STREAM, lane};
 /// Uploads that replace rows of others are alone at their table, in the order of entry; those that only add rows stand
 /// beside each other. A table is told by the account of the configuration that will be used and by the names as far as
 /// they are known here: what only Snowflake knows (a user's default schema) is another table than one that is named.
-/// Names are folded as they are for Snowflake; two that `column_case` keeps apart take turns all the same.
+/// Names are folded as they are for Snowflake; two that `column_case` keeps apart take turns all the same. Whom an account
+/// has not let in takes turns with nobody else: whoever only names somebody's account and table does not keep them waiting.
 ///
 /// `held` has each stream at whose table turns are taken, and the last of its uploads, in the order of entry, that may be
 /// taken now. It is found by the first upload of each stream, and not at all while nobody wants a table alone: what it
@@ -30,7 +31,8 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
              select s.*, i.stream is not null as is_busy, coalesce(i.alone, false) as is_taken, \
                  (select u.id from snowflake_bridge.uploads u where {ALONE} and {UNENDED} \
                     and ({stream}) = ({s}, s.stream) order by u.id limit 1) as first_alone, \
-                 lower(coalesce(o.account_identifier, f.account_identifier, '')) as account, \
+                 case when {is_let_in} then lower(coalesce(o.account_identifier, f.account_identifier)) \
+                     else concat_ws('/', '', {s}) end as account, \
                  snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'database', ''), o.database, f.database, '')) as database, \
                  snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'schema_name', ''), o.schema, f.schema, '')) as schema, \
                  snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'table_name', ''), c.relname || '_results', '')) as name \
@@ -53,6 +55,8 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
             "exists (select from snowflake_bridge.uploads u where {ALONE} and {UNENDED})"
         )),
         next = first(&format!("({stream}) > ({}, s.stream)", lane("s"))),
+        is_let_in = "case when o.id is not null then o.last_tested_at is not null and o.last_test_error is null \
+             else coalesce(f.last_tested_at is not null and f.last_test_error is null, false) end",
         s = lane("s"),
         i = lane("i"),
     )

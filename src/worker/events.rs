@@ -5,7 +5,7 @@ use bridge_core::ErrorKind;
 use super::runner::{Entry, Event};
 use super::service::Service;
 use crate::error::log_error;
-use crate::{failpoint, tx, uploads};
+use crate::{configs, failpoint, tx, uploads};
 
 impl Service {
     /// Takes note of everything that the network thread has told since the last time.
@@ -24,6 +24,15 @@ impl Service {
                 Event::Connected { claim } => {
                     if let Some(in_flight) = self.in_flight.get(&claim) {
                         self.turns.answers(&in_flight.upload);
+                        if let Some((config, version)) = in_flight.config_id
+                            && let Err(error) =
+                                tx::transaction(|| configs::mark_let_in(config, version))
+                        {
+                            log_error(
+                                "snowflake_bridge: cannot note that a configuration works",
+                                &error,
+                            );
+                        }
                     }
                 }
                 Event::Record {

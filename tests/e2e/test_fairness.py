@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from psycopg.types.json import Jsonb
 
@@ -104,3 +105,26 @@ def test_an_account_that_asks_to_slow_down(bridge: Bridge, user: User) -> None:
     assert len(early) <= 1, "only what had begun before the refusal is sent before the pause is over"
     attempts = [bridge.upload(f"run-{number}")["attempt_count"] for number in range(1, 13)]
     assert sorted(attempts) == [1] * 10 + [2] * 2, "the others were not even tried"
+
+
+def test_whoever_only_names_somebodys_table_keeps_nobody_waiting(bridge: Bridge) -> None:
+    """A stranger who has no password for the account is about to replace somebody's table, and is long at it."""
+    owner = bridge.account.add_user("OWNER")
+    bridge.admin.execute(f"create table {TABLE} (execution_id text unique, user_id text, status text)")
+    bridge.admin.execute(
+        "create function rows_of(id text) returns table (n int) language sql volatile set search_path from current as "
+        "$$ select 1 from pg_catalog.pg_sleep(case when id = 'stranger' then 600 else 0 end) $$"
+    )
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)", act_for_users=True)
+    bridge.admin.execute(f"grant all on {TABLE} to app")
+    run = (
+        f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled, snowflake_options)"
+        " values (%(name)s, %(name)s, 'completed', true, %(options)s)"
+    )
+    tenant(bridge, "stranger", replace(owner, password="guessed"), bridge.account.host, verify=False)
+    tenant(bridge, "owner", owner, bridge.account.host)
+    bridge.admin.execute(run, {"name": "stranger", "options": Jsonb({"strategy": "replace"})})
+    wait.until(lambda: bridge.upload("stranger")["state"] == "claimed", "the stranger is at it")
+    bridge.admin.execute(run, {"name": "owner", "options": None})
+    bridge.completed("owner", seconds=60)
+    assert bridge.upload("stranger")["state"] == "claimed"
