@@ -53,6 +53,8 @@ pub struct Pool {
     heartbeat: Option<Duration>,
     /// Set at its end: what is released afterwards is closed.
     closed: Arc<AtomicBool>,
+    /// A task waits for what lies idle to be too old.
+    is_reaped: Arc<AtomicBool>,
 }
 
 type Idle = Mutex<HashMap<PoolKey, Vec<(Session, Instant)>>>;
@@ -80,6 +82,7 @@ impl Pool {
             idle_limit: IDLE,
             heartbeat: None,
             closed: Arc::default(),
+            is_reaped: Arc::default(),
         })
     }
 
@@ -167,19 +170,37 @@ impl Pool {
             drop(CloseOnDrop::new(&session));
             return;
         }
-        lock(&self.idle)
-            .entry(key)
-            .or_default()
-            .push((session, Instant::now()));
-        let (idle, idle_limit) = (Arc::downgrade(&self.idle), self.idle_limit);
-        if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                tokio::time::sleep(idle_limit).await;
-                if let Some(idle) = Weak::upgrade(&idle) {
-                    close_where(&idle, |_, since| since.elapsed() >= idle_limit);
-                }
-            });
+        let mut idle = lock(&self.idle);
+        idle.entry(key).or_default().push((session, Instant::now()));
+        if let Ok(runtime) = Handle::try_current()
+            && !self.is_reaped.swap(true, Ordering::SeqCst)
+        {
+            runtime.spawn(reap(
+                Arc::downgrade(&self.idle),
+                Arc::clone(&self.is_reaped),
+                self.idle_limit,
+            ));
         }
+    }
+}
+
+/// Closes each session that has lain idle for too long, until none is left. `is_reaped` changes only while `idle` is locked, so
+/// that whoever puts the next one there knows whether somebody looks after it.
+async fn reap(idle: Weak<Idle>, is_reaped: Arc<AtomicBool>, idle_limit: Duration) {
+    let mut wait = idle_limit;
+    loop {
+        tokio::time::sleep(wait).await;
+        let Some(idle) = idle.upgrade() else {
+            return;
+        };
+        close_where(&idle, |_, since| since.elapsed() >= idle_limit);
+        let sessions = lock(&idle);
+        let oldest = sessions.values().flatten().map(|(_, since)| *since).min();
+        let Some(oldest) = oldest else {
+            is_reaped.store(false, Ordering::SeqCst);
+            return;
+        };
+        wait = idle_limit.saturating_sub(oldest.elapsed());
     }
 }
 
