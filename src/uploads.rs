@@ -3,6 +3,7 @@
 
 mod cancel;
 mod claim;
+mod clock;
 mod copied;
 mod enqueue;
 mod history;
@@ -25,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::tx;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
 pub use claim::{Claim, Claimed, Lane, Turn, claim, of_claim};
+pub use clock::bring_back;
 pub use copied::{cancel_copied, count_unfinished};
 pub use enqueue::{NewUpload, enqueue, enqueue_all, note_missed};
 pub use history::forget_old;

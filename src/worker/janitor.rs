@@ -12,6 +12,7 @@ use pgrx::prelude::*;
 use uuid::Uuid;
 
 use super::cleaning::{self, Cleaning};
+use super::clock::Clock;
 use super::runner::Reporter;
 use crate::error::{Error, Result, log_error, log_message};
 use crate::source::spooled;
@@ -22,6 +23,8 @@ use crate::{configs, guc, tx};
 const STAGE_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two walks through the history and through the spool.
 const WALK_INTERVAL: Duration = Duration::from_secs(3_600);
+/// For how long anything is put off at most, unless a setting says longer: as long as a table whose triggers do not end.
+const MAX_PUT_OFF: Duration = Duration::from_secs(3_600);
 /// Between two looks through the whole directory in one configuration's stage.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 /// Uploads that a step of the walk through the history looks at: some milliseconds.
@@ -33,6 +36,8 @@ pub(super) struct Janitor {
     stage_due: Instant,
     spool_due: Instant,
     history_due: Instant,
+    clock_due: Instant,
+    clock: Clock,
     /// Where the walk through the history stands.
     walked: i64,
     forgotten: i64,
@@ -50,6 +55,8 @@ impl Janitor {
             stage_due: now,
             spool_due: now,
             history_due: now,
+            clock_due: now,
+            clock: Clock::new(),
             walked: 0,
             forgotten: 0,
             is_cleaning: false,
@@ -76,6 +83,11 @@ impl Janitor {
                 spooled::sweep(spool_root, || tx::transaction(uploads::with_files))
                     .and_then(|()| spooled::sweep_dropped(|| tx::transaction(databases))),
             );
+        }
+        // A worker that begins cannot know whether the clock was set back before.
+        if self.clock.was_set_back() || now >= self.clock_due {
+            self.clock_due = now + WALK_INTERVAL;
+            report("look for times out of reach", bring_back());
         }
         if now >= self.history_due {
             self.history_due = now + WALK_INTERVAL;
@@ -160,6 +172,20 @@ impl Janitor {
     pub(super) fn has_not_swept(&mut self, config: Uuid) {
         self.swept.remove(&config);
     }
+}
+
+/// What the clock does not reach, since somebody has set it back, is due all the same.
+fn bring_back() -> Result<()> {
+    let longest = MAX_PUT_OFF
+        .max(guc::retry_max_delay())
+        .max(guc::crash_retry_delay());
+    let count = tx::transaction(|| uploads::bring_back(longest))?;
+    if count > 0 {
+        log_message(&format!(
+            "snowflake_bridge: {count} uploads were due later than any is put off, and are due now: the clock was set back"
+        ));
+    }
+    Ok(())
 }
 
 /// What is needed to remove the files; `None` if nobody can reach them any more, or not now.

@@ -4,6 +4,7 @@
 mod activity;
 mod begin;
 mod cleaning;
+mod clock;
 mod database_ddl;
 mod entry;
 mod events;

@@ -109,3 +109,24 @@ def test_a_rollback_that_is_lost(make_bridge: Callable[..., Bridge]) -> None:
     wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "the attempt has failed", 60)
     wait.until(lambda: not bridge.account.sql("show transactions in account"), "nothing is left open", 30)
     assert bridge.upload("run-1")["attempt_count"] == 1
+
+
+def test_a_clock_that_was_set_back(make_bridge: Callable[..., Bridge]) -> None:
+    """By a year, since the times of these uploads were written: they do not wait until it is there again."""
+    bridge = make_bridge({"snowflake_bridge.databases": "postgres"})
+    user = bridge.ready()
+    bridge.run("queued", [{"n": 1}])
+    bridge.run("tried", [{"n": 2}])
+    bridge.admin.execute("update snowflake_bridge.uploads set state = 'retry', attempt_count = 1 where execution_id = 'tried'")
+    bridge.admin.execute(
+        "update snowflake_bridge.uploads set next_attempt_at = now() + interval '1 year', mirror_after = now() + interval '1 year', "
+        "created_at = now() + interval '1 year'"
+    )
+    bridge.admin.execute("alter system set snowflake_bridge.databases = ''")
+    bridge.cluster.settings.pop("snowflake_bridge.databases")
+    bridge.cluster.restart()
+    bridge.connect()
+    for execution in ("queued", "tried"):
+        bridge.completed(execution)
+    assert bridge.row_count(user) == 2
+    assert "the clock was set back" in bridge.cluster.log_text()
