@@ -87,6 +87,7 @@ impl Error {
         match self {
             Self::Core(error) => (
                 match error.kind() {
+                    _ if is_of_full_disk(error) => PgSqlErrorCode::ERRCODE_DISK_FULL,
                     ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::SessionEnded => {
                         PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
                     }
@@ -107,6 +108,13 @@ impl Error {
             }
         }
     }
+}
+
+fn is_of_full_disk(error: &bridge_core::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|error| matches!(error.kind(), StorageFull | QuotaExceeded))
 }
 
 impl From<CaughtError> for Error {

@@ -14,7 +14,7 @@ use crate::owner::Owner;
 use crate::source::{self, OutOfRange, QueryOptions, spooled};
 use crate::uploads::{self, Spooled};
 use crate::worker::registry::{self, Wake};
-use crate::{client, configs, failpoint, guc, sandbox, tx, watches};
+use crate::{client, configs, failpoint, guc, net, sandbox, tx, watches};
 
 // In its own words: the query is text, but its bytes are left as they are, which only UTF-8 could be a Rust string of.
 #[pg_extern(sql = "
@@ -173,7 +173,10 @@ fn queue(
                 spool: &directory,
                 plan: options.plan(),
                 on_out_of_range,
-                files: SpoolOptions::new(guc::target_file_size(), guc::max_memory()),
+                files: SpoolOptions {
+                    aside: net::ASIDE,
+                    ..SpoolOptions::new(guc::target_file_size(), guc::max_memory())
+                },
                 progress: &|_| {},
             },
         )

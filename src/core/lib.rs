@@ -14,6 +14,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)
 )]
 
+pub mod aside;
 pub mod batch;
 pub mod calendar;
 pub mod config;

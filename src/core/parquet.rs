@@ -1,6 +1,6 @@
 //! One Parquet file on local disk: record batches in, a synced file out.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -18,6 +18,7 @@ use ::parquet::file::writer::SerializedFileWriter;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use crate::aside::{Aside, InPieces};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of a column's values, each once, up to which a row group says by number which of them a row has. Columns that
@@ -34,6 +35,9 @@ const ROW_GROUP_BYTES: usize = 256 << 20;
 
 /// About what a row group keeps in memory for each column until its file ends: where it is, and how it is encoded.
 const FOOTER_ENTRY: usize = 1 << 10;
+
+/// What may take longer than somebody who wants to stop it should wait, to compress or to sync.
+const LONG_BYTES: usize = 4 << 20;
 
 /// How pages are compressed. Snowflake finds out from the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +89,7 @@ impl Compression {
 
 /// A file being written. Dropped unfinished, it is left on disk as it is, for its owner to remove.
 pub struct FileWriter {
-    writer: SerializedFileWriter<BufWriter<File>>,
+    writer: SerializedFileWriter<BufWriter<InPieces>>,
     schema: SchemaRef,
     row_groups: ArrowRowGroupWriterFactory,
     /// The columns of the open row group; none where none is open.
@@ -96,6 +100,7 @@ pub struct FileWriter {
     /// Encoded bytes that a row group may hold in memory before it goes to disk.
     row_group_memory: usize,
     is_for_large: bool,
+    aside: Aside,
 }
 
 impl FileWriter {
@@ -111,6 +116,7 @@ impl FileWriter {
         schema: SchemaRef,
         compression: Compression,
         row_group_memory: usize,
+        aside: Aside,
         is_for_large: bool,
     ) -> Result<Self> {
         let file = OpenOptions::new()
@@ -138,7 +144,7 @@ impl FileWriter {
             .convert(&schema)
             .map_err(write_failed)?;
         let writer = SerializedFileWriter::new(
-            BufWriter::new(file),
+            BufWriter::new(InPieces { file, aside }),
             types.root_schema_ptr(),
             Arc::new(properties.build()),
         )
@@ -152,6 +158,7 @@ impl FileWriter {
             bytes: 0,
             row_group_memory,
             is_for_large,
+            aside,
         })
     }
 
@@ -212,8 +219,13 @@ impl FileWriter {
         self.bytes = 0;
         let mut row_group = self.writer.next_row_group().map_err(write_failed)?;
         for column in std::mem::take(&mut self.columns) {
-            column
-                .close()
+            // Large values are compressed here, and others have been.
+            let chunk = if column.memory_size() >= LONG_BYTES {
+                self.aside.run(|| column.close())?
+            } else {
+                column.close()
+            };
+            chunk
                 .and_then(|chunk| chunk.append_to_row_group(&mut row_group))
                 .map_err(write_failed)?;
         }
@@ -253,13 +265,20 @@ impl FileWriter {
         let buffer = self.writer.into_inner().map_err(write_failed)?;
         let file = buffer
             .into_inner()
-            .map_err(|error| storage("write a spool file", error.into_error()))?;
-        file.sync_all()
-            .map_err(|error| storage("sync a spool file", error))?;
-        Ok(file
+            .map_err(|error| storage("write a spool file", error.into_error()))?
+            .file;
+        let bytes = file
             .metadata()
             .map_err(|error| storage("read the size of a spool file", error))?
-            .len())
+            .len();
+        let sync = move || file.sync_all();
+        if bytes >= LONG_BYTES as u64 {
+            self.aside.run(sync)?
+        } else {
+            sync()
+        }
+        .map_err(|error| storage("sync a spool file", error))?;
+        Ok(bytes)
     }
 }
 
@@ -297,7 +316,7 @@ pub(crate) fn storage(doing: &str, error: std::io::Error) -> Error {
             "Check the disk that holds the spool directory.",
         ),
     };
-    Error::new(kind, format!("could not {doing}"))
+    Error::new(kind, format!("could not {doing}: {error}"))
         .with_hint(hint)
         .with_source(error)
         .on_this_machine()

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::aside::Aside;
 use crate::batch::{BatchBuilder, RowSink, Value, field};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::MemoryLimit;
@@ -43,7 +44,7 @@ pub struct Stamp {
 }
 
 /// How the files are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct SpoolOptions {
     /// A file that has grown to this many bytes is ended, and the next one begun.
     pub target_file_size: u64,
@@ -51,6 +52,8 @@ pub struct SpoolOptions {
     pub compression: Compression,
     /// What bounds the rows in memory.
     pub memory: MemoryLimit,
+    /// Who does what takes long in one piece.
+    pub aside: Aside,
 }
 
 impl SpoolOptions {
@@ -61,6 +64,7 @@ impl SpoolOptions {
             target_file_size,
             compression: Compression::default(),
             memory,
+            aside: Aside::default(),
         }
     }
 }
@@ -219,6 +223,7 @@ impl SpoolWriter {
                     self.schema.clone(),
                     self.options.compression,
                     self.options.memory.row_group(),
+                    self.options.aside,
                     is_large,
                 )?)
             }

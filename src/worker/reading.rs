@@ -14,7 +14,7 @@ use crate::source::{self, ReadOptions, spooled};
 use crate::timer::{Limited, Purpose, limited};
 use crate::uploads::Claimed;
 use crate::watches::Watch;
-use crate::{failpoint, guc, tx};
+use crate::{failpoint, guc, net, tx};
 
 /// The worker itself reads for no longer than this: everybody else's uploads wait meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -132,7 +132,10 @@ fn read(
                 spool: &spool,
                 plan: options.plan(),
                 on_out_of_range: options.on_out_of_range.unwrap_or_default(),
-                files: SpoolOptions::new(guc::target_file_size(), guc::max_memory()),
+                files: SpoolOptions {
+                    aside: net::ASIDE,
+                    ..SpoolOptions::new(guc::target_file_size(), guc::max_memory())
+                },
                 progress,
             },
         )

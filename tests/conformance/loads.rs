@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bridge_core::aside::Aside;
 use bridge_core::batch::{RowSink, Value};
 use bridge_core::memory::MemoryLimit;
 use bridge_core::names::UPLOAD_ID;
@@ -81,6 +82,7 @@ fn spool(directory: &Path, rows: usize, text_size: usize) -> Manifest {
         target_file_size: 128 << 20,
         compression: Compression::None,
         memory: MemoryLimit::default(),
+        aside: Aside::default(),
     };
     let mut writer = SpoolWriter::create(directory, &columns, &stamp, &options).unwrap();
     for n in 0..rows {

@@ -27,6 +27,7 @@ fn options(target_file_size: u64) -> SpoolOptions {
         target_file_size,
         compression: Compression::default(),
         memory: MemoryLimit::default(),
+        aside: Aside::default(),
     }
 }
 
