@@ -284,7 +284,7 @@ fn create_standard_table(
     };
     Spi::run(&format!(
         "create table {name} ( \
-             {execution_id} text not null unique, {user_id} text, name text, template_id text, instance_id text, \
+             {execution_id} text primary key, {user_id} text, name text, template_id text, instance_id text, \
              execution_type text, parameters jsonb, {status} text not null default 'pending', {result}result_total_rows bigint, error_message text, \
              created_at timestamptz not null default now(), started_at timestamptz, completed_at timestamptz)",
         execution_id = quoted(&columns.execution_id),

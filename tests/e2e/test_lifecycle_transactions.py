@@ -45,7 +45,6 @@ def test_rows_that_replication_applies_are_not_sent_again(make_bridge: Callable[
     subscriber.configure(subscriber.account.add_user())
     subscriber.watch()
     publisher.admin.execute(f"create publication runs for table {TABLE}")
-    publisher.app.execute(f"alter table {TABLE} replica identity full")
     source = f"host={publisher.cluster.sockets} dbname={DATABASE} user=postgres"
     subscriber.admin.execute(f"create subscription runs connection '{source}' publication runs")
     publisher.run("replicated", lifecycle.ROWS)
