@@ -20,6 +20,17 @@ pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
+/// Runs `work` with the caller's own rights, and with names that only PostgreSQL's own catalog answers to: a schema of somebody
+/// else's in the caller's `search_path` has no say.
+///
+/// # Errors
+/// What `work` returns.
+pub fn as_caller<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: a backend-local read.
+    let _identity = Identity::assume(unsafe { pg_sys::GetUserId() }, 0)?;
+    work()
+}
+
 /// Runs `work` as `owner` in a security-restricted operation: code that others attached to the table (triggers, view
 /// functions, policies) runs with the owner's rights and can neither take on other roles nor leave anything behind.
 /// `SET ROLE` would be no boundary, since that code could undo it.

@@ -31,7 +31,7 @@ fn upload_progress() -> Result<
     >,
     ErrorReport,
 > {
-    Ok(TableIterator::new(progress()?))
+    Ok(TableIterator::new(sandbox::as_caller(progress)?))
 }
 
 type Progress = (

@@ -286,7 +286,7 @@ fn create_standard_table(
         "create table {name} ( \
              {execution_id} text primary key, {user_id} text, name text, template_id text, instance_id text, \
              execution_type text, parameters jsonb, {status} text not null default 'pending', {result}result_total_rows bigint, error_message text, \
-             created_at timestamptz not null default now(), started_at timestamptz, completed_at timestamptz)",
+             created_at timestamptz not null default pg_catalog.now(), started_at timestamptz, completed_at timestamptz)",
         execution_id = quoted(&columns.execution_id),
         user_id = quoted(columns.user_id.as_deref().unwrap_or("user_id")),
         status = quoted(&columns.status),
@@ -371,13 +371,17 @@ fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
     let mut of = vec![quoted(&columns.status), "snowflake_enabled".to_owned()];
     of.extend(watch.result.watched_columns().map(quoted));
     let of = of.join(", ");
-    let statuses: Vec<String> = watch.finished.iter().map(quote_literal).collect();
+    let status = quoted(&columns.status);
+    let is_finished: Vec<String> = watch
+        .finished
+        .iter()
+        .map(|finished| {
+            let finished = quote_literal(finished);
+            format!("new.{status}::pg_catalog.text operator(pg_catalog.=) {finished}")
+        })
+        .collect();
     // Evaluated for every row that such a statement touches, so it is plain SQL and cheap.
-    let when = format!(
-        "new.snowflake_enabled and new.{}::pg_catalog.text in ({})",
-        quoted(&columns.status),
-        statuses.join(", ")
-    );
+    let when = format!("new.snowflake_enabled and ({})", is_finished.join(" or "));
     let row = |function| {
         format!("row when ({when}) execute function snowflake_bridge.{function}('{id}')")
     };
