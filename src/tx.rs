@@ -44,6 +44,18 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     outcome
 }
 
+/// Runs what has transactions of its own, so that a panic between them costs no more than this. For the background worker only:
+/// no transaction may be open.
+///
+/// # Errors
+/// What `work` returned, or an ERROR or panic it raised.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch(work).inspect_err(|_| {
+        // SAFETY: the worker's main thread; does nothing where no transaction is open.
+        unsafe { pg_sys::AbortCurrentTransaction() }
+    })
+}
+
 /// What a procedure does in transactions of its own, one after the other.
 pub struct OwnTransactions(());
 

@@ -253,7 +253,7 @@ impl Service {
             is_canceled: false,
         };
         witness::reads(Some(id));
-        let begun = begin::begin(&in_flight.upload, &self.spool_root, begun);
+        let begun = tx::guarded(|| begin::begin(&in_flight.upload, &self.spool_root, begun));
         witness::reads(None);
         match begun {
             Ok(Begun::Job(job)) => self.send(in_flight, *job),
@@ -322,7 +322,8 @@ impl Service {
                 claim.upload
             ));
             witness::reads(Some(claim.upload));
-            let read = reading::read_all(&in_flight.upload, &self.spool_root, &|_| {});
+            let read =
+                tx::guarded(|| reading::read_all(&in_flight.upload, &self.spool_root, &|_| {}));
             witness::reads(None);
             self.has_read(claim, read);
         }
@@ -363,8 +364,7 @@ impl Service {
         } else {
             read
         };
-        let job =
-            read.and_then(|read| begin::go_on(upload, &self.spool_root, Instant::now(), read));
+        let job = tx::guarded(|| begin::go_on(upload, &self.spool_root, Instant::now(), read?));
         match job {
             Ok(job) => self.send(in_flight, job),
             Err(error) => {
