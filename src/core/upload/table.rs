@@ -335,9 +335,6 @@ fn ready(upload: &Upload, existing: &[Existing]) -> Result<Target> {
     })
 }
 
-/// "Object does not exist or not authorized."
-pub(super) const MISSING: &str = "002003";
-
 /// The columns of the table; `None` if there is no such table.
 pub(super) async fn describe(
     warehouse: &mut dyn Warehouse,

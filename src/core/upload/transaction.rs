@@ -1,7 +1,7 @@
 //! The end of a load's transaction, seen or not.
 
-use super::table::{self, MISSING};
-use super::{Ledger, Upload, assignment, execute, verify};
+use super::table;
+use super::{Ledger, OBJECT_MISSING, Upload, assignment, execute, verify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::names::UPLOAD_ID;
@@ -115,7 +115,7 @@ pub(super) async fn settle(
 async fn state(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<Option<String>> {
     match execute(warehouse, sql::describe_transaction(transaction)?).await {
         Ok(described) => Ok(described.value(0, "state").map(str::to_ascii_lowercase)),
-        Err(error) if error.code() == Some(MISSING) => Ok(None),
+        Err(error) if error.code() == Some(OBJECT_MISSING) => Ok(None),
         Err(error) => Err(error),
     }
 }
