@@ -366,12 +366,10 @@ fn check_columns(
 }
 
 fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
-    let quoted = |column: &str| quote_identifier(column);
-    let (id, columns) = (watch.id, &watch.columns);
-    let mut of = vec![quoted(&columns.status), "snowflake_enabled".to_owned()];
-    of.extend(watch.result.watched_columns().map(quoted));
+    let (id, status) = (watch.id, quote_identifier(&watch.columns.status));
+    let mut of = vec![status.clone(), "snowflake_enabled".to_owned()];
+    of.extend(watch.result.watched_columns().map(quote_identifier));
     let of = of.join(", ");
-    let status = quoted(&columns.status);
     let is_finished: Vec<String> = watch
         .finished
         .iter()
