@@ -3,18 +3,25 @@
 //! Where a client without guards comes to harm, the same answer is given to one, to see that it does.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bridge_core::Error;
 use bridge_core::config::Network;
 use bridge_core::snowflake::{Session, SessionOptions, Statement};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::server::{DEADLINE, Reply, Server};
 use crate::setup::{QUERY, logged_in, network, result, serve, settings};
 
 /// The most that a message may take in a log, in bytes.
 const LONGEST_MESSAGE: usize = 1500;
+/// In seconds; nobody waits for an answer for longer.
+const LONGEST_PAUSE: u64 = 3_600;
+/// Requests for one answer that a server should not be able to ask for.
+const MOST_PARTS: usize = 10_000;
 /// More than any answer may be.
 const BOMB: usize = 33 << 20;
 
@@ -27,7 +34,7 @@ enum Stage {
 }
 
 /// A behaviour, and whether a client without guards is harmed by it: it waits without end, takes more memory than an answer
-/// may, or repeats what would forge a line in a log.
+/// may, repeats what would forge a line in a log, or does as it is told where nobody may tell it (see [`is_misled`]).
 struct Attack(&'static str, Stage, Reply, bool);
 
 fn with(mut answer: Value, pointer: &str, value: Value) -> Reply {
@@ -145,7 +152,7 @@ fn attacks() -> Vec<Attack> {
             "a pause of years",
             Login,
             Reply::status(503, "").with_header("retry-after", "99999999999"),
-            false,
+            true,
         ),
         Attack("a forged log line", Login, refusal(forged), true),
         Attack("a long message", Login, refusal(&long), true),
@@ -153,7 +160,7 @@ fn attacks() -> Vec<Attack> {
             "a token that would be two headers",
             Login,
             with(logged_in(), "/data/token", json!("a\r\nX-Evil: 1")),
-            false,
+            true,
         ),
         Attack(
             "a token of another type",
@@ -179,7 +186,7 @@ fn attacks() -> Vec<Attack> {
             with(rows(json!([])), "/data/queryResultFormat", json!("arrow")),
             false,
         ),
-        Attack("a million parts", Query, chunks(100_000), false),
+        Attack("a million parts", Query, chunks(100_000), true),
         Attack(
             "a forged log line to a statement",
             Query,
@@ -191,9 +198,9 @@ fn attacks() -> Vec<Attack> {
             Put,
             put(&[
                 ("/data/stageInfo/locationType", json!("LOCAL_FS")),
-                ("/data/stageInfo/location", json!("/etc")),
+                ("/data/stageInfo/location", json!(named_directory())),
             ]),
-            false,
+            true,
         ),
         Attack(
             "a download",
@@ -229,13 +236,13 @@ fn attacks() -> Vec<Attack> {
             "a place above the stage",
             Put,
             put(&[("/data/stageInfo/location", json!("bucket/../../a/"))]),
-            false,
+            true,
         ),
         Attack(
             "a bucket that is a host",
             Put,
             put(&[("/data/stageInfo/location", json!("evil.example/#/a/"))]),
-            false,
+            true,
         ),
         Attack(
             "no credentials",
@@ -247,7 +254,7 @@ fn attacks() -> Vec<Attack> {
             "credentials that would be two headers",
             Put,
             put(&[("/data/stageInfo/creds/AWS_TOKEN", json!("a\r\nX-Evil: 1"))]),
-            false,
+            true,
         ),
     ]
 }
@@ -279,6 +286,11 @@ async fn strike(stage: Stage, reply: Reply) -> Result<(), Error> {
         .await
 }
 
+/// A directory that the server names as if it were a stage.
+fn named_directory() -> PathBuf {
+    std::env::temp_dir().join(format!("named-by-a-server-{}", std::process::id()))
+}
+
 /// What a client makes of it that takes an answer as it comes.
 async fn harms(reply: Reply) -> bool {
     let server = Server::start(move |_| reply.clone()).await;
@@ -288,11 +300,18 @@ async fn harms(reply: Reply) -> bool {
         .build()
         .unwrap();
     let url = format!("http://127.0.0.1:{}/", server.port);
-    let whole = async { client.get(url).send().await?.text().await };
+    let whole = async {
+        let response = client.get(url).send().await?;
+        let pause = response.headers().get("retry-after").cloned();
+        let pause = pause.and_then(|pause| pause.to_str().ok()?.parse::<u64>().ok());
+        Ok::<_, reqwest::Error>((pause.unwrap_or(0), response.text().await?))
+    };
     match tokio::time::timeout(Duration::from_secs(2), whole).await {
         Err(_) => true,
         Ok(Err(_)) => false,
-        Ok(Ok(text)) => {
+        Ok(Ok((pause, _))) if pause > LONGEST_PAUSE => true,
+        Ok(Ok((_, text))) if is_misled(&text).await => true,
+        Ok(Ok((_, text))) => {
             let message = serde_json::from_str::<Value>(&text).map_or(text.clone(), |answer| {
                 let said = [
                     &answer["message"],
@@ -303,6 +322,39 @@ async fn harms(reply: Reply) -> bool {
             message.len() > LONGEST_MESSAGE || message.contains(char::is_control)
         }
     }
+}
+
+/// Whether a client that does as it is told writes a file of the server's choice, sends a file somewhere else than it says, sends
+/// a header that it does not know of, or makes requests without number.
+async fn is_misled(text: &str) -> bool {
+    let answer: Value = serde_json::from_str(text).unwrap_or_default();
+    let stage = &answer["data"]["stageInfo"];
+    let said = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let location = said(&stage["location"]);
+    if stage["locationType"] == "LOCAL_FS" {
+        let file = Path::new(&location).join("part-00000.parquet");
+        return std::fs::write(&file, "rows").is_ok() && std::fs::remove_file(file).is_ok();
+    }
+    let path = format!("/{location}part-00000.parquet");
+    let address = format!("https://s3.us-west-2.amazonaws.com{path}");
+    if reqwest::Url::parse(&address).is_ok_and(|address| address.path() != path) {
+        return true;
+    }
+    for secret in [&answer["data"]["token"], &stage["creds"]["AWS_TOKEN"]] {
+        let server = Server::start(|_| Reply::status(200, "")).await;
+        let request = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\n\r\n",
+            said(secret)
+        );
+        let mut connection = TcpStream::connect(("127.0.0.1", server.port))
+            .await
+            .unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
+        if server.wait_for("/", 1).await.header("x-evil").is_some() {
+            return true;
+        }
+    }
+    answer["data"]["chunks"].as_array().map_or(0, Vec::len) > MOST_PARTS
 }
 
 /// Whether an error may go into a log as it is.
@@ -322,6 +374,7 @@ fn is_bounded(error: &Error) -> bool {
 async fn every_behaviour_is_a_bounded_error() {
     let (mut bounded, mut harmed, mut expected_harm) = (0, 0, 0);
     let mut slowest = Duration::ZERO;
+    std::fs::create_dir_all(named_directory()).unwrap();
     let attacks = attacks();
     let count = attacks.len();
     for Attack(name, stage, reply, is_harmful) in attacks {
@@ -339,6 +392,8 @@ async fn every_behaviour_is_a_bounded_error() {
             }
         }
     }
+    // Empty: nothing was written where a server said.
+    std::fs::remove_dir(named_directory()).unwrap();
     writeln!(
         std::io::stdout(),
         "\nsecurity: suite=hostile behaviours={count} bounded={bounded} slowest_ms={} harmful_without_guard={harmed}",
