@@ -23,6 +23,7 @@ use pgrx::{JsonB, Uuid as PgUuid};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::statement::kept_for_queue;
 use crate::tx;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
 pub use claim::{Claim, Claimed, Lane, Turn, claim, of_claim};
@@ -60,18 +61,16 @@ pub struct Outlook {
 /// If the statement fails.
 pub fn outlook(paused: &[i64]) -> Result<Outlook> {
     // What is queued is due at once.
+    const OUTLOOK: &str = "select extract(epoch from least( \
+             (select now() where exists (select from snowflake_bridge.uploads where state = 'queued')), \
+             (select min(next_attempt_at) from snowflake_bridge.uploads where state = 'retry'), \
+             (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror and (watch_id is null or watch_id <> all ($1)))) \
+                 - clock_timestamp())::float8, \
+             exists (select from snowflake_bridge.cancellations), \
+             exists (select from snowflake_bridge.missed)";
     Spi::connect(|client| {
-        let rows = client.select(
-            "select extract(epoch from least( \
-                 (select now() where exists (select from snowflake_bridge.uploads where state = 'queued')), \
-                 (select min(next_attempt_at) from snowflake_bridge.uploads where state = 'retry'), \
-                 (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror and (watch_id is null or watch_id <> all ($1)))) \
-                     - clock_timestamp())::float8, \
-                 exists (select from snowflake_bridge.cancellations), \
-                 exists (select from snowflake_bridge.missed)",
-            Some(1),
-            &[paused.to_vec().into()],
-        )?;
+        let outlook = kept_for_queue(client, OUTLOOK, &[PgBuiltInOids::INT8ARRAYOID])?;
+        let rows = client.select(outlook, Some(1), &[paused.to_vec().into()])?;
         let row = rows.first();
         let due: Option<f64> = row.get(1)?;
         Ok(Outlook {

@@ -14,6 +14,7 @@ use super::record::{NextState, record_error};
 use super::{from_pg_uuid, turns};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
+use crate::statement::kept_for_queue;
 
 /// One taking of an upload by a worker. Whoever takes it again gets another number, and nobody else's counts any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -130,8 +131,9 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
         .collect();
     let configs: Vec<&str> = closed.iter().map(|lane| lane.config.as_str()).collect();
     Spi::connect_mut(|client| {
+        let take = kept_for_queue(client, TAKE.as_str(), TAKE_TYPES)?;
         let rows = client.update(
-            TAKE.as_str(),
+            take,
             None,
             &[
                 after.map_or("", |lane| lane.owner.kind()).into(),
@@ -151,6 +153,19 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
         Ok(claimed(rows)?.pop())
     })
 }
+
+const TAKE_TYPES: &[PgBuiltInOids] = &[
+    PgBuiltInOids::TEXTOID,
+    PgBuiltInOids::TEXTOID,
+    PgBuiltInOids::INT8OID,
+    PgBuiltInOids::TEXTOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::INT8ARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::BOOLOID,
+];
 
 /// Goes from lane to lane by the index `uploads_lanes`, once round from the one after the given lane on, until it finds an
 /// upload that may be taken: of the lane's streams, the one whose first upload has been due for longest comes first. What it
