@@ -121,6 +121,7 @@ create table snowflake_bridge.uploads (
     attempt_count   integer not null default 0,
     crash_count     integer not null default 0,
     next_attempt_at timestamptz not null default now(),
+    throttled_since timestamptz,
     config_id       uuid,
     target          text,
     manifest        jsonb,
@@ -157,6 +158,7 @@ comment on column snowflake_bridge.uploads.options is
 comment on column snowflake_bridge.uploads.generation is 'Counts changes of the execution that this upload already covers.';
 comment on column snowflake_bridge.uploads.row_user_id is 'The user that the execution''s row names; loaded as USER_ID.';
 comment on column snowflake_bridge.uploads.attempt_count is 'Attempts begun. Counted and committed before the row is touched, so that a row that kills the process has spent one.';
+comment on column snowflake_bridge.uploads.throttled_since is 'When Snowflake first asked this upload to come later. For a day, such attempts are not counted.';
 comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which the worker process died.';
 comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
 comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';

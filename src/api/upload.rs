@@ -181,7 +181,7 @@ fn retry(id: i64) -> Result<bool> {
         uploads::forget_cancel(id)?;
         Spi::connect_mut(|client| {
             let changed = client.update(
-                "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, \
+                "update snowflake_bridge.uploads u set state = 'retry', attempt_count = 0, crash_count = 0, throttled_since = null, \
                      next_attempt_at = now(), completed_at = null, needs_mirror = true, mirror_after = now(), \
                      options = coalesce($2::jsonb, u.options), \
                      staged_claim = case when coalesce($2::jsonb, u.options) = u.options then u.staged_claim end \

@@ -49,6 +49,8 @@ pub struct Claimed {
     pub transaction: Option<String>,
     /// Somebody wants it to stop.
     pub cancel_requested: bool,
+    /// For so long that it is not waited for any more, Snowflake has asked it to come later.
+    pub throttled_too_long: bool,
     /// A newer upload of its execution has begun, and does not wait for this one.
     is_superseded: bool,
 }
@@ -289,7 +291,8 @@ const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user
     exists (select from snowflake_bridge.cancellations c where c.upload = u.id), \
     coalesce(u.options ->> 'config', 'default'), u.crash_count > 0, \
     exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
-        and n.id > u.id and n.state not in ('queued', 'canceled'))";
+        and n.id > u.id and n.state not in ('queued', 'canceled')), \
+    coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false)";
 
 fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
     let mut claimed = Vec::new();
@@ -308,9 +311,10 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
                 ),
                 config: row.get(17)?.ok_or_else(missing)?,
             },
-            account: row.get(20)?.unwrap_or_default(),
+            account: row.get(21)?.unwrap_or_default(),
             is_suspect: row.get(18)?.unwrap_or(false),
             is_superseded: row.get(19)?.unwrap_or(false),
+            throttled_too_long: row.get(20)?.unwrap_or(false),
             execution_id: row.get(4)?.ok_or_else(missing)?,
             row_user_id: row.get(5)?,
             options: row

@@ -123,6 +123,8 @@ const COMPLETED: &str = "state = 'completed', \
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextState {
     Retry(Duration),
+    /// Tried again as well, but Snowflake has only asked to come later: the attempt is not counted.
+    Later(Duration),
     Failed,
     Canceled,
     NeedsCredentials,
@@ -140,7 +142,7 @@ pub fn record_error(
     is_undecided: bool,
 ) -> Result<()> {
     let (state, delay) = match next {
-        NextState::Retry(delay) => ("retry", delay),
+        NextState::Retry(delay) | NextState::Later(delay) => ("retry", delay),
         NextState::Failed => ("failed", Duration::ZERO),
         NextState::Canceled => ("canceled", Duration::ZERO),
         NextState::NeedsCredentials => ("needs_credentials", Duration::ZERO),
@@ -164,7 +166,8 @@ pub fn record_error(
         claim,
         "state = $3, \
              next_attempt_at = clock_timestamp() + make_interval(secs => $4), \
-             attempt_count = attempt_count - ($3 = 'retry' and $8 in ('55P03', '40P01'))::integer, \
+             attempt_count = attempt_count - ($14 or $3 = 'retry' and $8 in ('55P03', '40P01'))::integer, \
+             throttled_since = case when $14 then coalesce(throttled_since, clock_timestamp()) else throttled_since end, \
              error_message = $5, error_hint = $6, error_code = $7, error_sqlstate = $8, query_id = $9, \
              completed_at = case when $3 = 'retry' then null else clock_timestamp() end, \
              staged_claim = case when $3 = 'canceled' or $10 then null else staged_claim end, \
@@ -187,6 +190,7 @@ pub fn record_error(
             leftovers::BEING_REMOVED.into(),
             leftovers::KEPT_FOR_RETRY.into(),
             is_undecided.into(),
+            matches!(next, NextState::Later(_)).into(),
         ],
     )
 }

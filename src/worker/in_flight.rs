@@ -101,7 +101,7 @@ impl InFlight {
     pub(super) fn failed(self, error: &Error, is_undecided: bool) -> bool {
         let id = self.upload.id;
         let claim = self.upload.as_claim();
-        let next = next_state(error, self.upload.attempt, is_undecided);
+        let next = next_state(error, &self.upload, is_undecided);
         let (next, recorded) = match tx::transaction(|| {
             record_failure(claim, self.config_id, next, error, is_undecided)
         }) {
@@ -123,7 +123,7 @@ impl InFlight {
         }
         let execution = quoted(&self.upload.execution_id);
         match next {
-            NextState::Retry(delay) => pgrx::warning!(
+            NextState::Retry(delay) | NextState::Later(delay) => pgrx::warning!(
                 "snowflake_bridge: upload {id} of execution {execution}, attempt {}, will be retried in {:.1} s: {error}",
                 self.upload.attempt,
                 delay.as_secs_f64()

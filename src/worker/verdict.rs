@@ -8,12 +8,17 @@ use pgrx::prelude::*;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::uploads::{self, Claim, NextState, unpack_sqlstate};
+use crate::uploads::{self, Claim, Claimed, NextState, unpack_sqlstate};
 use crate::{configs, guc};
 
+/// By then the wait has long become the longest one.
+const MAX_STEPS: i32 = 50;
+
 /// Only what can succeed on its own is tried again, and not for ever; unless it is open whether the rows are in the table
-/// (`is_undecided`): that has to be found out, whatever the error is.
-pub(super) fn next_state(error: &Error, attempt: i32, is_undecided: bool) -> NextState {
+/// (`is_undecided`): that has to be found out, whatever the error is. An attempt that Snowflake has only asked to come later
+/// says nothing about the upload, and is not counted for a day.
+pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) -> NextState {
+    let attempt = upload.attempt;
     let (kind, retry_after) = match error {
         Error::Core(error) => (error.kind(), error.retry_after()),
         // Our own or the application's tables could not be read: a lock, a full disk, a deadlock. Or the row is bad.
@@ -26,22 +31,33 @@ pub(super) fn next_state(error: &Error, attempt: i32, is_undecided: bool) -> Nex
         Error::Server { sqlstate, .. } if is_passing(*sqlstate) => (ErrorKind::Transient, None),
         Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
     };
+    let delay = |steps| delay(steps).max(retry_after.unwrap_or_default());
     match kind {
         ErrorKind::Credentials => NextState::NeedsCredentials,
+        _ if is_throttled(error) && !upload.throttled_too_long => {
+            NextState::Later(delay(upload.claim.min(MAX_STEPS)))
+        }
         kind if is_undecided || kind.is_retryable() && attempt < guc::max_attempts() => {
-            let backoff = Backoff {
-                base: guc::retry_base_delay(),
-                max: guc::retry_max_delay(),
-            };
-            let mut delay = backoff.base;
-            for _ in 0..attempt {
-                delay = backoff.delay(delay, &mut rand::thread_rng());
-            }
-            NextState::Retry(delay.max(retry_after.unwrap_or_default()))
+            NextState::Retry(delay(attempt))
         }
         ErrorKind::Canceled => NextState::Canceled,
         _ => NextState::Failed,
     }
+}
+
+fn is_throttled(error: &Error) -> bool {
+    matches!(error, Error::Core(error) if bridge_core::upload::is_throttled(error))
+}
+
+/// What is waited after so many attempts.
+fn delay(steps: i32) -> Duration {
+    let backoff = Backoff {
+        base: guc::retry_base_delay(),
+        max: guc::retry_max_delay(),
+    };
+    (0..steps).fold(backoff.base, |delay, _| {
+        backoff.delay(delay, &mut rand::thread_rng())
+    })
 }
 
 fn is_lock_conflict(sqlstate: PgSqlErrorCode) -> bool {

@@ -130,3 +130,33 @@ def test_a_clock_that_was_set_back(make_bridge: Callable[..., Bridge]) -> None:
         bridge.completed(execution)
     assert bridge.row_count(user) == 2
     assert "the clock was set back" in bridge.cluster.log_text()
+
+
+def test_to_be_told_to_come_later_is_no_attempt(make_bridge: Callable[..., Bridge]) -> None:
+    """For a day; then it is one, and the upload fails when it has had them all."""
+    bridge = make_bridge({"snowflake_bridge.max_attempts": "2"})
+    user = bridge.ready()
+    copy = {"kind": "query", "sql": r"^\s*copy into"}
+    full = {"error": {"code": "000625", "sqlState": "57014", "message": "the number of waiters for this lock exceeds the limit"}}
+    bridge.standin.fault(copy, full, times=1000)
+    bridge.run("run-1", ROWS)
+    wait.until(lambda: bridge.upload("run-1")["claim_count"] > 4, "it is tried more often than it may fail")
+    upload = bridge.upload("run-1")
+    assert upload["attempt_count"] <= 1 and upload["throttled_since"] is not None
+    bridge.standin.clear_faults()
+    bridge.completed("run-1")
+    assert sorted(n for (n,) in bridge.results(user, ["N"])) == list(range(50))
+    assert bridge.upload("run-1")["attempt_count"] == 1
+    bridge.standin.fault(copy, full, times=1000)
+    bridge.run("run-2", ROWS)
+    wait.until(lambda: bridge.upload("run-2")["claim_count"] > 2, "it is tried")
+    bridge.admin.execute(
+        "update snowflake_bridge.uploads set throttled_since = throttled_since - interval '25 hours' where execution_id = 'run-2'"
+    )
+    assert "000625" in bridge.failed("run-2")["snowflake_error_message"]
+    assert bridge.upload("run-2")["attempt_count"] == 2
+    bridge.call("retry_upload", id=bridge.upload("run-2")["id"])
+    claims = bridge.upload("run-2")["claim_count"]
+    wait.until(lambda: bridge.upload("run-2")["claim_count"] > claims + 3, "it has another day")
+    bridge.standin.clear_faults()
+    bridge.completed("run-2")

@@ -217,6 +217,9 @@ pub fn canceled() -> Error {
 /// "Invalid identifier": there is no such column.
 const INVALID_IDENTIFIER: &str = "000904";
 
+/// "The number of waiters for this lock exceeds the limit": the table's queue is full.
+const TOO_MANY_WAITERS: &str = "000625";
+
 /// "Object does not exist or not authorized".
 const OBJECT_MISSING: &str = "002003";
 
@@ -224,6 +227,12 @@ const OBJECT_MISSING: &str = "002003";
 #[must_use]
 pub fn is_stage_incomplete(error: &Error) -> bool {
     error.code() == Some(STAGED_FILE_MISSING)
+}
+
+/// Whether an attempt failed because others were before it, which says nothing about the upload: it is to come later.
+#[must_use]
+pub fn is_throttled(error: &Error) -> bool {
+    error.kind() == ErrorKind::Throttled || error.code() == Some(TOO_MANY_WAITERS)
 }
 
 /// What an earlier attempt loaded, whose end it did not see itself.
