@@ -1,6 +1,8 @@
 """Measures: `python -m bench [N]` the latency of the whole way, by N uploads of 100 rows, 200 unless told otherwise;
 `python -m bench leak [N]` what the worker keeps over N small uploads, 10000 unless told otherwise;
 `python -m bench trigger [N]` what the triggers cost, with statements of N rows, 10000 unless told otherwise;
+`python -m bench speed [ROWS] [ROUNDS] [PEER…]` a whole table beside what others take for it, 5000000 rows and 5 rounds unless
+told otherwise, and results in `target/bench/results.json`;
 `python -m bench shutdown [N…]` a fast shutdown with N uploads in flight, 0, 10 and 100 unless told otherwise.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from bench import leak, shutdown, trigger
+from bench import leak, shutdown, speed, trigger
 from harness import latency
 from harness.bridge import Bridge
 from harness.standin import Standin
@@ -23,6 +25,8 @@ SETTINGS = {"leak": leak.SETTINGS, "shutdown": shutdown.SETTINGS, "trigger": tri
 
 def main() -> int:
     """Measures and prints."""
+    if sys.argv[1:2] == ["speed"]:
+        return speed.main(sys.argv[2:])
     what = sys.argv[1] if sys.argv[1:] and sys.argv[1] in SETTINGS else "latency"
     count = [int(argument) for argument in sys.argv[1 + (what in SETTINGS) :]]
     with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, SETTINGS.get(what))) as bridge:
