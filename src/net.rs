@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
-use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{self, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,6 @@ use crate::{client, guc};
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Longest time between two looks for an interrupt; a backend that looks less often holds up `DROP DATABASE` of others.
 const TICK: Duration = Duration::from_millis(100);
-
-/// The same while a thread of this process computes.
-const SHORT: Duration = Duration::from_millis(20);
 
 static THREAD: OnceCell<Thread> = OnceCell::new();
 /// The work that the main thread waits for.
@@ -123,42 +120,22 @@ fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// How what takes long in one piece is done, so that interrupts are served meanwhile.
+/// How files are written while rows are read, and interrupts are served meanwhile.
 pub const ASIDE: Aside = Aside {
-    run: aside,
+    start: Some(start_thread),
     check: || {
         check_for_interrupts!();
     },
 };
 
-/// Does `work` on a thread of its own and waits for it here, interruptibly; on this one if there is no other. What was
-/// interrupted goes on for nobody.
-fn aside(work: Box<dyn FnOnce() + Send>) {
-    let (sender, receiver) = mpsc::channel::<()>();
-    let work = Arc::new(Mutex::new(Some(work)));
-    let its = Arc::clone(&work);
-    let thread = with_signals_blocked(|| {
+/// Starts a thread for work that has nothing to do with the server.
+fn start_thread(work: Box<dyn FnOnce() + Send>) -> std::io::Result<()> {
+    with_signals_blocked(|| {
         std::thread::Builder::new()
-            .name("snowflake aside".to_owned())
-            .spawn(move || {
-                // Its end is told by this going, also by a panic.
-                let _told = sender;
-                take_and_run(&its);
-            })
-    });
-    if thread.is_err() {
-        return take_and_run(&work);
-    }
-    while receiver.recv_timeout(SHORT) == Err(RecvTimeoutError::Timeout) {
-        check_for_interrupts!();
-    }
-}
-
-fn take_and_run(work: &Mutex<Option<Box<dyn FnOnce() + Send>>>) {
-    let work = work.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(work) = work {
-        work();
-    }
+            .name("snowflake files".to_owned())
+            .spawn(work)
+    })
+    .map(drop)
 }
 
 /// Starts `work` on the network thread. Dropping the handle does not stop it; aborting it does.

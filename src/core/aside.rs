@@ -1,21 +1,20 @@
-//! Work that takes long in one piece, such as the compression of a large value: done on another thread, so that the one that
-//! asked for it can be stopped meanwhile.
+//! Work on a thread of its own, so that the one that asked for it goes on meanwhile, and can be stopped where it waits.
 
-use std::fs::File;
-use std::io::Write;
-use std::sync::mpsc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
+/// Between two looks whether somebody wants the thread to stop that waits.
+const SHORT: Duration = Duration::from_millis(20);
 
-/// Bytes that a disk takes within milliseconds, unless it is in trouble.
-const PIECE: usize = 1 << 20;
+/// Has a thread do something. Threads that it starts in turn inherit its signal mask.
+type Start = fn(Box<dyn FnOnce() + Send>) -> std::io::Result<()>;
 
-/// How to be stopped: both functions may unwind where somebody wants this thread to stop.
+/// How to have work done by others, and how to be stopped meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub struct Aside {
-    /// Has work done and returns when it is. If it unwinds, the work goes on for nobody.
-    pub run: fn(Box<dyn FnOnce() + Send>),
-    /// Returns at once where nobody wants that.
+    /// Starts a thread; nothing where one thread does everything.
+    pub start: Option<Start>,
+    /// Returns at once, unless somebody wants this thread to stop: then it may unwind.
     pub check: fn(),
 }
 
@@ -23,62 +22,44 @@ impl Default for Aside {
     /// Everything on this thread, which nobody stops.
     fn default() -> Self {
         Self {
-            run: |work| work(),
+            start: None,
             check: || (),
         }
     }
 }
 
 impl Aside {
-    /// What `work` returns.
-    ///
-    /// # Errors
-    /// `Internal` if the work did not end, because it panicked say.
-    pub fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let (sender, receiver) = mpsc::channel();
-        (self.run)(Box::new(move || {
-            // The receiver is gone if nobody waits any more.
-            let _ = sender.send(work());
-        }));
-        receiver.try_recv().map_err(|error| {
-            Error::new(ErrorKind::Internal, "a helper thread ended early").with_source(error)
-        })
-    }
-}
-
-/// A file whose writer can be stopped between its pieces.
-pub(crate) struct InPieces {
-    pub(crate) file: File,
-    pub(crate) aside: Aside,
-}
-
-impl Write for InPieces {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        // What unwinds already may still flush what waits.
-        if !std::thread::panicking() {
-            (self.aside.check)();
+    /// What another thread tells; nothing if it ended without a word.
+    pub(crate) fn wait<T>(self, receiver: &Receiver<T>) -> Option<T> {
+        loop {
+            match receiver.recv_timeout(SHORT) {
+                Ok(told) => return Some(told),
+                Err(RecvTimeoutError::Timeout) => (self.check)(),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
         }
-        let piece = bytes.get(..PIECE).unwrap_or(bytes);
-        self.file.write(piece)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::catch_unwind;
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
-    fn work_that_does_not_end_is_an_error() {
-        assert_eq!(Aside::default().run(|| 7).unwrap(), 7);
-        let forgetful = Aside {
-            run: |work| drop(work),
+    fn who_waits_is_told_or_stopped() {
+        let (sender, receiver) = mpsc::channel();
+        sender.send(7).unwrap();
+        assert_eq!(Aside::default().wait(&receiver), Some(7));
+        let stopped = Aside {
+            check: || panic!("stop"),
             ..Aside::default()
         };
-        let lost = forgetful.run(|| 7).unwrap_err();
-        assert_eq!(lost.kind(), ErrorKind::Internal);
+        let waiting = std::panic::AssertUnwindSafe(&receiver);
+        assert!(catch_unwind(|| stopped.wait(&waiting)).is_err());
+        drop(sender);
+        assert_eq!(stopped.wait(&receiver), None);
     }
 }

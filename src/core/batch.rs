@@ -1,20 +1,17 @@
 //! Values collected into Arrow record batches, row by row.
 
+mod builder;
+
 use std::fmt::Display;
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayBuilder, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
-    Float64Builder, RecordBatch, RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder,
-    TimestampMicrosecondBuilder,
-};
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
-use crate::calendar::{MICROS_PER_DAY, day_in_range, timestamp_in_range};
-use crate::decimal::rescale;
+use self::builder::{Builder, Misfit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::shown;
-use crate::types::{Column, ColumnType, MAX_BINARY_BYTES, MAX_TEXT_BYTES};
+use crate::types::Column;
 
 /// One value on its way into a column.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -77,22 +74,13 @@ pub struct BatchBuilder {
     bytes: usize,
 }
 
-/// What a NULL or a fixed-size value is counted as, its place in the validity bitmap included.
-const FIXED_VALUE_BYTES: usize = 9;
-
-/// The same for a NUMBER.
-const NUMBER_BYTES: usize = 17;
-
 impl BatchBuilder {
     /// An empty builder for those columns.
     #[must_use]
     pub fn new(columns: &[Column]) -> Self {
         Self {
             columns: columns.to_vec(),
-            builders: columns
-                .iter()
-                .map(|column| Builder::new(column.column_type))
-                .collect(),
+            builders: columns.iter().map(Builder::new).collect(),
             schema: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
             rows: 0,
             total_rows: 0,
@@ -143,8 +131,13 @@ impl BatchBuilder {
     }
 }
 
-impl RowSink for BatchBuilder {
-    fn append(&mut self, column: usize, value: Value<'_>) -> Result<()> {
+impl BatchBuilder {
+    /// As [`RowSink::append`]. The answer is about how many bytes the value takes.
+    ///
+    /// # Errors
+    /// As [`RowSink::append`].
+    #[inline]
+    pub(crate) fn add(&mut self, column: usize, value: Value<'_>) -> Result<usize> {
         let Some(builder) = self.builders.get_mut(column) else {
             return Err(self.fault(column, ErrorKind::Internal, "there is no such column"));
         };
@@ -154,10 +147,17 @@ impl RowSink for BatchBuilder {
         match builder.append(value) {
             Ok(bytes) => {
                 self.bytes += bytes;
-                Ok(())
+                Ok(bytes)
             }
             Err(misfit) => Err(self.misfit(column, &misfit)),
         }
+    }
+}
+
+impl RowSink for BatchBuilder {
+    #[inline]
+    fn append(&mut self, column: usize, value: Value<'_>) -> Result<()> {
+        self.add(column, value).map(drop)
     }
 
     fn end_row(&mut self) -> Result<()> {
@@ -210,166 +210,7 @@ impl BatchBuilder {
 
 /// The Arrow field of a column. All are nullable: whether NULLs are welcome is the target table's affair.
 pub(crate) fn field(column: &Column) -> Field {
-    Field::new(&column.name, column.column_type.arrow(), true)
-}
-
-/// Why a column does not take a value.
-enum Misfit {
-    Kind,
-    Number,
-    Range,
-    Length { bytes: usize, limit: usize },
-}
-
-/// The Arrow builder of one column.
-enum Builder {
-    Boolean(BooleanBuilder),
-    Number {
-        builder: Decimal128Builder,
-        precision: u8,
-        scale: u8,
-    },
-    Float(Float64Builder),
-    Text(StringBuilder),
-    Json(StringBuilder),
-    Binary(BinaryBuilder),
-    Date(Date32Builder),
-    Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder),
-    TimestampTz(TimestampMicrosecondBuilder),
-}
-
-/// One expression for whichever builder a column has.
-macro_rules! for_each_builder {
-    ($self:expr, $builder:ident => $body:expr) => {
-        match $self {
-            Builder::Boolean($builder) => $body,
-            Builder::Number {
-                builder: $builder, ..
-            } => $body,
-            Builder::Float($builder) => $body,
-            Builder::Text($builder) | Builder::Json($builder) => $body,
-            Builder::Binary($builder) => $body,
-            Builder::Date($builder) => $body,
-            Builder::Time($builder) => $body,
-            Builder::Timestamp($builder) | Builder::TimestampTz($builder) => $body,
-        }
-    };
-}
-
-impl Builder {
-    fn new(column_type: ColumnType) -> Self {
-        match column_type {
-            ColumnType::Boolean => Self::Boolean(BooleanBuilder::new()),
-            ColumnType::Number { precision, scale } => Self::Number {
-                builder: Decimal128Builder::new().with_data_type(column_type.arrow()),
-                precision,
-                scale,
-            },
-            ColumnType::Float => Self::Float(Float64Builder::new()),
-            ColumnType::Text => Self::Text(StringBuilder::new()),
-            ColumnType::Variant | ColumnType::Array => Self::Json(StringBuilder::new()),
-            ColumnType::Binary => Self::Binary(BinaryBuilder::new()),
-            ColumnType::Date => Self::Date(Date32Builder::new()),
-            ColumnType::Time => Self::Time(Time64MicrosecondBuilder::new()),
-            ColumnType::TimestampNtz => Self::Timestamp(TimestampMicrosecondBuilder::new()),
-            ColumnType::TimestampTz => Self::TimestampTz(
-                TimestampMicrosecondBuilder::new().with_data_type(column_type.arrow()),
-            ),
-        }
-    }
-
-    fn len(&self) -> usize {
-        for_each_builder!(self, builder => builder.len())
-    }
-
-    fn append_null(&mut self) {
-        for_each_builder!(self, builder => builder.append_null());
-    }
-
-    fn finish(&mut self) -> ArrayRef {
-        for_each_builder!(self, builder => Arc::new(builder.finish()))
-    }
-
-    /// What a value without a length of its own is counted as.
-    fn fixed_bytes(&self) -> usize {
-        match self {
-            Self::Number { .. } => NUMBER_BYTES,
-            _ => FIXED_VALUE_BYTES,
-        }
-    }
-
-    /// Takes the value; the answer is about how many bytes it takes.
-    fn append(&mut self, value: Value<'_>) -> Result<usize, Misfit> {
-        let fixed_bytes = self.fixed_bytes();
-        match (self, value) {
-            (builder, Value::Null) => builder.append_null(),
-            (Self::Boolean(builder), Value::Bool(value)) => builder.append_value(value),
-            (
-                Self::Number {
-                    builder,
-                    precision,
-                    scale,
-                },
-                Value::Int(value),
-            ) => {
-                builder.append_value(
-                    rescale(value.into(), 0, *scale, *precision).ok_or(Misfit::Number)?,
-                );
-            }
-            (
-                Self::Number {
-                    builder,
-                    precision,
-                    scale,
-                },
-                Value::Decimal {
-                    unscaled,
-                    scale: from,
-                },
-            ) => {
-                builder.append_value(
-                    rescale(unscaled, from, *scale, *precision).ok_or(Misfit::Number)?,
-                );
-            }
-            (Self::Float(builder), Value::Float(value)) => builder.append_value(value),
-            (Self::Text(builder), Value::Text(text)) | (Self::Json(builder), Value::Json(text)) => {
-                let bytes = within(text.len(), MAX_TEXT_BYTES)?;
-                builder.append_value(text);
-                return Ok(bytes);
-            }
-            (Self::Binary(builder), Value::Bytes(value)) => {
-                let bytes = within(value.len(), MAX_BINARY_BYTES)?;
-                builder.append_value(value);
-                return Ok(bytes);
-            }
-            (Self::Date(builder), Value::Date(days)) => {
-                builder.append_value(in_range(days, day_in_range(days))?)
-            }
-            (Self::Time(builder), Value::Time(micros)) => {
-                builder.append_value(in_range(micros, (0..MICROS_PER_DAY).contains(&micros))?);
-            }
-            (Self::Timestamp(builder), Value::Timestamp(micros))
-            | (Self::TimestampTz(builder), Value::TimestampTz(micros)) => {
-                builder.append_value(in_range(micros, timestamp_in_range(micros))?);
-            }
-            _ => return Err(Misfit::Kind),
-        }
-        Ok(fixed_bytes)
-    }
-}
-
-/// What the value takes, its offset included, unless it is longer than Snowflake allows.
-fn within(bytes: usize, limit: usize) -> Result<usize, Misfit> {
-    if bytes > limit {
-        Err(Misfit::Length { bytes, limit })
-    } else {
-        Ok(bytes + FIXED_VALUE_BYTES)
-    }
-}
-
-fn in_range<T>(value: T, fits: bool) -> Result<T, Misfit> {
-    if fits { Ok(value) } else { Err(Misfit::Range) }
+    Field::new(&column.name, column.arrow(), true)
 }
 
 #[cfg(test)]

@@ -1,5 +1,11 @@
 //! One Parquet file on local disk: record batches in, a synced file out.
 
+mod chunk;
+mod dictionary;
+mod disk;
+mod page;
+mod parallel;
+
 use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,36 +14,31 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowSchemaConverter;
-use ::parquet::arrow::arrow_writer::{
-    ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves,
-};
 use ::parquet::basic::{Compression as Codec, ZstdLevel};
 use ::parquet::errors::ParquetError;
 use ::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::types::SchemaDescPtr;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::aside::{Aside, InPieces};
+use self::chunk::{ChunkWriter, Compressors};
+use self::disk::Disk;
+pub(crate) use self::parallel::{helpers, panicked};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of a column's values, each once, up to which a row group says by number which of them a row has. Columns that
-/// repeat themselves, as names and days do, become much smaller by it; of others it stops at this size. Parquet writers
-/// usually stop here, and readers have the whole table of a column in memory.
-const DICTIONARY_BYTES: usize = 1 << 20;
-
-/// What a dictionary takes before it holds much: the table in which values are found again. Results of very many columns
-/// have no dictionaries, and leave repetition to the compression.
+/// What a dictionary takes before it holds much. Results of very many columns have no dictionaries, and leave repetition to
+/// the compression.
 const DICTIONARY_TABLE: usize = 80 << 10;
+
+/// What goes to disk at once.
+const WRITE_BYTES: usize = 1 << 20;
 
 /// Bytes of values that a row group holds, however well they compress: whoever reads the file has them in memory again.
 const ROW_GROUP_BYTES: usize = 256 << 20;
 
 /// About what a row group keeps in memory for each column until its file ends: where it is, and how it is encoded.
 const FOOTER_ENTRY: usize = 1 << 10;
-
-/// What may take longer than somebody who wants to stop it should wait, to compress or to sync.
-const LONG_BYTES: usize = 4 << 20;
 
 /// How pages are compressed. Snowflake finds out from the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +50,9 @@ pub enum Compression {
 }
 
 impl Default for Compression {
-    /// Zstandard at level 3, that library's own default: half the bytes of faster codecs at disk speed.
+    /// Zstandard at level 1: as fast as encoding itself, and next to none of our files gets smaller by more.
     fn default() -> Self {
-        Self::Zstd(3)
+        Self::Zstd(1)
     }
 }
 
@@ -89,35 +90,35 @@ impl Compression {
 
 /// A file being written. Dropped unfinished, it is left on disk as it is, for its owner to remove.
 pub struct FileWriter {
-    writer: SerializedFileWriter<BufWriter<InPieces>>,
-    schema: SchemaRef,
-    row_groups: ArrowRowGroupWriterFactory,
+    writer: SerializedFileWriter<BufWriter<Disk>>,
+    schema: SchemaDescPtr,
     /// The columns of the open row group; none where none is open.
-    columns: Vec<ArrowColumnWriter>,
+    columns: Vec<ChunkWriter>,
+    compressors: Compressors,
+    /// Threads that encode columns beside the caller's.
+    helpers: usize,
+    has_dictionaries: bool,
     rows: u64,
     /// Of the open row group, not encoded.
     bytes: usize,
     /// Encoded bytes that a row group may hold in memory before it goes to disk.
     row_group_memory: usize,
     is_for_large: bool,
-    aside: Aside,
 }
 
 impl FileWriter {
     /// Creates the file, readable by us alone. It must not exist. A row group ends when it takes `row_group_memory` bytes.
-    ///
-    /// A file for `large` batches compresses their values only when their row group ends: they are then in memory as what
-    /// they become, and not any more as what they were.
+    /// Columns are encoded by the caller's thread and `helpers` others, which inherit what signals it blocks.
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full, `Configuration` when it refuses us.
     pub fn create(
         path: &Path,
-        schema: SchemaRef,
+        schema: &SchemaRef,
         compression: Compression,
         row_group_memory: usize,
-        aside: Aside,
         is_for_large: bool,
+        helpers: usize,
     ) -> Result<Self> {
         let file = OpenOptions::new()
             .write(true)
@@ -125,40 +126,34 @@ impl FileWriter {
             .mode(0o600)
             .open(path)
             .map_err(|error| storage("create a spool file", error))?;
-        let mut properties = WriterProperties::builder()
-            .set_compression(compression.codec()?)
-            .set_dictionary_page_size_limit(DICTIONARY_BYTES)
-            // COPY reads a file once and whole, so nobody asks which values lie where; and to know the least and the
-            // greatest of large values, both would be kept in memory.
+        let codec = compression.codec()?;
+        let properties = WriterProperties::builder()
+            // COPY reads a file once and whole, so nobody asks which values lie where.
             .set_statistics_enabled(EnabledStatistics::None)
             .set_offset_index_disabled(true)
             .set_created_by(concat!("snowflake_bridge ", env!("CARGO_PKG_VERSION")).to_owned());
-        if is_for_large {
-            properties = properties.set_data_page_size_limit(usize::MAX);
-        }
-        if is_for_large || schema.fields().len() * DICTIONARY_TABLE > row_group_memory {
-            properties = properties.set_dictionary_enabled(false);
-        }
         // Without the Arrow schema in the file's metadata, everybody reads the types that Snowflake reads.
         let types = ArrowSchemaConverter::new()
-            .convert(&schema)
+            .convert(schema)
             .map_err(write_failed)?;
         let writer = SerializedFileWriter::new(
-            BufWriter::new(InPieces { file, aside }),
+            BufWriter::with_capacity(WRITE_BYTES, Disk::new(file, helpers > 0)),
             types.root_schema_ptr(),
             Arc::new(properties.build()),
         )
         .map_err(write_failed)?;
         Ok(Self {
-            row_groups: ArrowRowGroupWriterFactory::new(&writer, Arc::clone(&schema)),
             writer,
-            schema,
+            schema: Arc::new(types),
             columns: Vec::new(),
+            compressors: Compressors::new(codec),
+            helpers,
+            has_dictionaries: !is_for_large
+                && schema.fields().len() * DICTIONARY_TABLE <= row_group_memory,
             rows: 0,
             bytes: 0,
             row_group_memory,
             is_for_large,
-            aside,
         })
     }
 
@@ -176,40 +171,34 @@ impl FileWriter {
         if is_large {
             self.end_row_group()?;
         }
-        let bytes = batch.get_array_memory_size();
         if self.columns.is_empty() {
-            let index = self.writer.flushed_row_groups().len();
             self.columns = self
-                .row_groups
-                .create_column_writers(index)
-                .map_err(write_failed)?;
+                .schema
+                .columns()
+                .iter()
+                .map(|column| ChunkWriter::new(Arc::clone(column), self.has_dictionaries))
+                .collect::<Result<_>>()?;
         }
-        self.bytes += bytes;
+        self.bytes += batch.get_array_memory_size();
         self.rows += batch.num_rows() as u64;
         let (_, arrays, _) = batch.into_parts();
+        let compressors = &self.compressors;
+        // Large values one after the other, so that only one of them is there in two forms.
+        let helpers = if is_large { 0 } else { self.helpers };
         // Our types have one leaf for each column.
-        let mut columns = self.columns.iter_mut();
-        for (field, array) in self.schema.fields().iter().zip(arrays) {
-            for (leaf, column) in compute_leaves(field, &array)
-                .map_err(write_failed)?
-                .into_iter()
-                .zip(&mut columns)
-            {
-                column.write(&leaf).map_err(write_failed)?;
-            }
-        }
-        if self.memory() >= self.row_group_memory || self.bytes >= ROW_GROUP_BYTES {
+        let work = self.columns.iter_mut().zip(arrays).collect();
+        parallel::each(work, helpers, |(column, array)| {
+            compressors.lend(|compressor| column.write(array, compressor))
+        })?;
+        if is_large || self.memory() >= self.row_group_memory || self.bytes >= ROW_GROUP_BYTES {
             self.end_row_group()?;
         }
         Ok(())
     }
 
-    /// What the open row group takes. Neither of the two sizes knows all that a column holds.
+    /// What the open row group takes.
     fn memory(&self) -> usize {
-        self.columns
-            .iter()
-            .map(|column| column.memory_size().max(column.get_estimated_total_bytes()))
-            .sum()
+        self.columns.iter().map(ChunkWriter::memory).sum()
     }
 
     fn end_row_group(&mut self) -> Result<()> {
@@ -217,16 +206,16 @@ impl FileWriter {
             return Ok(());
         }
         self.bytes = 0;
+        let compressors = &self.compressors;
+        let helpers = if self.is_for_large { 0 } else { self.helpers };
+        let columns = std::mem::take(&mut self.columns);
+        let chunks = parallel::each(columns, helpers, |column| {
+            compressors.lend(|compressor| column.close(compressor))
+        })?;
         let mut row_group = self.writer.next_row_group().map_err(write_failed)?;
-        for column in std::mem::take(&mut self.columns) {
-            // Large values are compressed here, and others have been.
-            let chunk = if column.memory_size() >= LONG_BYTES {
-                self.aside.run(|| column.close())?
-            } else {
-                column.close()
-            };
-            chunk
-                .and_then(|chunk| chunk.append_to_row_group(&mut row_group))
+        for (bytes, chunk) in chunks {
+            row_group
+                .append_column(&bytes, chunk)
                 .map_err(write_failed)?;
         }
         row_group.close().map_err(write_failed)?;
@@ -236,18 +225,14 @@ impl FileWriter {
     /// About how large the file would be if it ended now.
     #[must_use]
     pub fn size(&self) -> u64 {
-        let waiting: usize = self
-            .columns
-            .iter()
-            .map(ArrowColumnWriter::get_estimated_total_bytes)
-            .sum();
+        let waiting: usize = self.columns.iter().map(ChunkWriter::size).sum();
         (self.writer.bytes_written() + waiting) as u64
     }
 
     /// About what the file's end takes in memory so far, which grows with its row groups.
     #[must_use]
     pub fn footer_memory(&self) -> usize {
-        self.writer.flushed_row_groups().len() * self.schema.fields().len() * FOOTER_ENTRY
+        self.writer.flushed_row_groups().len() * self.schema.num_columns() * FOOTER_ENTRY
     }
 
     /// Rows written so far.
@@ -256,29 +241,17 @@ impl FileWriter {
         self.rows
     }
 
-    /// Writes the footer, waits until the disk has the file, and tells its size.
+    /// Writes the footer, waits until the disk has the file, and tells its size and its digest: SHA-256 in base64.
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full.
-    pub fn finish(mut self) -> Result<u64> {
+    pub fn finish(mut self) -> Result<(u64, String)> {
         self.end_row_group()?;
         let buffer = self.writer.into_inner().map_err(write_failed)?;
-        let file = buffer
+        buffer
             .into_inner()
             .map_err(|error| storage("write a spool file", error.into_error()))?
-            .file;
-        let bytes = file
-            .metadata()
-            .map_err(|error| storage("read the size of a spool file", error))?
-            .len();
-        let sync = move || file.sync_all();
-        if bytes >= LONG_BYTES as u64 {
-            self.aside.run(sync)?
-        } else {
-            sync()
-        }
-        .map_err(|error| storage("sync a spool file", error))?;
-        Ok(bytes)
+            .finish()
     }
 }
 
@@ -321,3 +294,6 @@ pub(crate) fn storage(doing: &str, error: std::io::Error) -> Error {
         .with_source(error)
         .on_this_machine()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,28 +1,28 @@
 //! The files of one upload on local disk, between reading the rows and sending them.
 
+mod files;
+
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, Decimal128Array, RecordBatch, StringArray, TimestampMicrosecondArray, new_null_array,
-};
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::Schema;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use self::files::{Batch, Encoder, Files};
 use crate::aside::Aside;
 use crate::batch::{BatchBuilder, RowSink, Value, field};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::MemoryLimit;
 use crate::names::{ROW_ORDINAL, metadata_columns};
-use crate::parquet::{Compression, FileWriter, storage};
+use crate::parquet::{Compression, storage};
 use crate::types::{Column, ColumnType};
 
-/// Rows of a batch: Arrow's own customary number, enough to make the cost of a batch disappear.
-const BATCH_ROWS: usize = 8_192;
+/// Rows of a batch: enough to make the cost of a batch disappear, and few enough to stay near the processor.
+const BATCH_ROWS: usize = 16_384;
 
 /// Eighteen digits are plenty of rows, and the widest decimal that Parquet stores as a plain 64-bit integer.
 const ORDINAL_TYPE: ColumnType = ColumnType::Number {
@@ -52,12 +52,12 @@ pub struct SpoolOptions {
     pub compression: Compression,
     /// What bounds the rows in memory.
     pub memory: MemoryLimit,
-    /// Who does what takes long in one piece.
+    /// What encodes while rows are read.
     pub aside: Aside,
 }
 
 impl SpoolOptions {
-    /// The usual compression, files of this many bytes, and that much memory.
+    /// The usual compression, files of this many bytes, that much memory, and one thread.
     #[must_use]
     pub fn new(target_file_size: u64, memory: MemoryLimit) -> Self {
         Self {
@@ -78,6 +78,9 @@ pub struct SpoolFile {
     pub rows: u64,
     /// Its size.
     pub bytes: u64,
+    /// SHA-256 of its bytes, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// What was read and where it is: everything that sending needs to know about the rows.
@@ -120,15 +123,12 @@ impl TimeWindow {
 /// Writes the rows of one upload into files. Until [`finish`](Self::finish), dropping it removes them.
 pub struct SpoolWriter {
     dir: PathBuf,
-    options: SpoolOptions,
-    stamp: Stamp,
+    memory: MemoryLimit,
     columns: Vec<Column>,
-    schema: SchemaRef,
     batch: BatchBuilder,
     row: RowSize,
-    current: Option<FileWriter>,
-    files: Vec<SpoolFile>,
-    /// Rows in batches that were written.
+    encoder: Encoder,
+    /// Rows in batches that were given away.
     rows: u64,
     finished: bool,
 }
@@ -149,25 +149,18 @@ impl SpoolWriter {
         all.extend(metadata_columns());
         let mut fields: Vec<_> = all.iter().map(field).collect();
         fields.push(field(&Column::new(ROW_ORDINAL, ORDINAL_TYPE)));
+        let schema = Arc::new(Schema::new(fields));
+        let files = Files::new(dir.to_owned(), *options, stamp.clone(), schema);
         Ok(Self {
             dir: dir.to_owned(),
-            options: *options,
-            stamp: stamp.clone(),
+            memory: options.memory,
             columns: all,
-            schema: Arc::new(Schema::new(fields)),
             batch: BatchBuilder::new(columns),
             row: RowSize::default(),
-            current: None,
-            files: Vec::new(),
+            encoder: Encoder::Here(Box::new(files)),
             rows: 0,
             finished: false,
         })
-    }
-
-    /// The files finished so far; they never change again and may be sent.
-    #[must_use]
-    pub fn files(&self) -> &[SpoolFile] {
-        &self.files
     }
 
     /// Rows taken so far.
@@ -181,89 +174,31 @@ impl SpoolWriter {
     /// # Errors
     /// `Transient` when the disk fails or is full.
     pub fn finish(mut self) -> Result<Manifest> {
-        self.flush_batch()?;
-        self.end_file()?;
+        self.flush_batch(false)?;
+        let files = self.encoder.finish()?;
         sync_dir(&self.dir)?;
         self.finished = true;
         Ok(Manifest {
             columns: std::mem::take(&mut self.columns),
             rows: self.rows,
-            bytes: self.files.iter().map(|file| file.bytes).sum(),
+            bytes: files.iter().map(|file| file.bytes).sum(),
             window: None,
-            files: std::mem::take(&mut self.files),
+            files,
         })
     }
 
-    fn flush_batch(&mut self) -> Result<()> {
+    fn flush_batch(&mut self, more: bool) -> Result<()> {
         let rows = self.batch.rows();
         if rows == 0 {
             return Ok(());
         }
-        let is_large = self.batch.approximate_bytes() >= self.options.memory.row_group();
-        let (_, mut arrays, _) = self.batch.finish_batch()?.into_parts();
-        arrays.extend(self.stamp_arrays(rows));
-        arrays.push(self.ordinals(rows));
-        let batch = RecordBatch::try_new(self.schema.clone(), arrays).map_err(|error| {
-            Error::new(ErrorKind::Internal, "a batch does not match its columns").with_source(error)
-        })?;
-        if is_large
-            && self
-                .current
-                .as_ref()
-                .is_some_and(|writer| !writer.is_for_large())
-        {
-            self.end_file()?;
-        }
-        let writer = match &mut self.current {
-            Some(writer) => writer,
-            None => {
-                let path = self.dir.join(file_name(self.files.len()));
-                self.current.insert(FileWriter::create(
-                    &path,
-                    self.schema.clone(),
-                    self.options.compression,
-                    self.options.memory.row_group(),
-                    self.options.aside,
-                    is_large,
-                )?)
-            }
+        let is_large = self.batch.approximate_bytes() >= self.memory.row_group();
+        let batch = Batch {
+            rows: self.batch.finish_batch()?,
+            is_large,
         };
-        writer.write(batch, is_large)?;
         self.rows += rows as u64;
-        if writer.size() >= self.options.target_file_size
-            || writer.footer_memory() >= self.options.memory.row_group()
-        {
-            self.end_file()?;
-        }
-        Ok(())
-    }
-
-    /// In the order of [`metadata_columns`].
-    fn stamp_arrays(&self, rows: usize) -> [ArrayRef; 4] {
-        let text = |text: &str| -> ArrayRef {
-            Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
-                text, rows,
-            )))
-        };
-        let uploaded_at =
-            TimestampMicrosecondArray::from_value(self.stamp.uploaded_at.timestamp_micros(), rows);
-        [
-            text(&self.stamp.execution_id),
-            Arc::new(uploaded_at.with_timezone("UTC")),
-            self.stamp
-                .user_id
-                .as_deref()
-                .map_or_else(|| new_null_array(&DataType::Utf8, rows), text),
-            text(&self.stamp.upload_id.to_string()),
-        ]
-    }
-
-    fn ordinals(&self, rows: usize) -> ArrayRef {
-        let first = i128::from(self.rows) + 1;
-        Arc::new(
-            Decimal128Array::from_iter_values((first..).take(rows))
-                .with_data_type(ORDINAL_TYPE.arrow()),
-        )
+        self.encoder.write(batch, more)
     }
 
     fn row_too_large(&self, most: usize) -> Error {
@@ -275,19 +210,6 @@ impl SpoolWriter {
             ),
         )
         .with_hint("They have to be in memory together: raise snowflake_bridge.max_memory, of which an eighth is for this, or leave columns out.")
-    }
-
-    fn end_file(&mut self) -> Result<()> {
-        if let Some(writer) = self.current.take() {
-            let rows = writer.rows();
-            let bytes = writer.finish()?;
-            self.files.push(SpoolFile {
-                name: file_name(self.files.len()),
-                rows,
-                bytes,
-            });
-        }
-        Ok(())
     }
 }
 
@@ -310,11 +232,11 @@ impl RowSize {
 }
 
 impl RowSink for SpoolWriter {
+    #[inline]
     fn append(&mut self, column: usize, value: Value<'_>) -> Result<()> {
-        let before = self.batch.approximate_bytes();
-        self.batch.append(column, value)?;
-        self.row.add(self.batch.approximate_bytes() - before);
-        let most = self.options.memory.row();
+        let bytes = self.batch.add(column, value)?;
+        self.row.add(bytes);
+        let most = self.memory.row();
         if self.row.beside_largest() > most {
             return Err(self.row_too_large(most));
         }
@@ -324,9 +246,9 @@ impl RowSink for SpoolWriter {
     fn end_row(&mut self) -> Result<()> {
         self.row = RowSize::default();
         self.batch.end_row()?;
-        let is_full = self.batch.approximate_bytes() >= self.options.memory.batch();
+        let is_full = self.batch.approximate_bytes() >= self.memory.batch();
         if is_full || self.batch.rows() >= BATCH_ROWS {
-            self.flush_batch()?;
+            self.flush_batch(true)?;
         }
         Ok(())
     }
@@ -335,7 +257,7 @@ impl RowSink for SpoolWriter {
 impl Drop for SpoolWriter {
     fn drop(&mut self) {
         if !self.finished {
-            self.current = None;
+            self.encoder.abandon();
             remove(&self.dir);
         }
     }

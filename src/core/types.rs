@@ -11,6 +11,9 @@ pub const MAX_PRECISION: u8 = 38;
 /// The most digits after the point: one fewer than there are in all.
 pub const MAX_SCALE: u8 = 37;
 
+/// Numbers of so many digits fit into 64 bits, in memory and in the file.
+pub(crate) const MAX_DECIMAL64_PRECISION: u8 = 18;
+
 /// The scale that decimals of unknown digits get where they leave room. A NUMBER's scale cannot be changed later, so that a
 /// column made for today's two digits would not take tomorrow's four.
 pub const USUAL_SCALE: i64 = 10;
@@ -162,6 +165,9 @@ pub struct Column {
     /// column gets is wider, for the numbers of tomorrow; what a table has may be as narrow as this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub narrowest: Option<ColumnType>,
+    /// Its numbers are integers of 64 bits, and travel as such.
+    #[serde(skip)]
+    pub is_int64: bool,
 }
 
 impl Column {
@@ -171,6 +177,21 @@ impl Column {
             name: name.into(),
             column_type,
             narrowest: None,
+            is_int64: false,
+        }
+    }
+
+    /// The Arrow type of the column's values in memory. In the file it becomes that of [`ColumnType::arrow`], unless they are
+    /// integers of 64 bits.
+    #[must_use]
+    pub fn arrow(&self) -> DataType {
+        match self.column_type {
+            ColumnType::Number { scale: 0, .. } if self.is_int64 => DataType::Int64,
+            // The cast cannot wrap, as above.
+            ColumnType::Number { precision, scale } if precision <= MAX_DECIMAL64_PRECISION => {
+                DataType::Decimal64(precision, scale as i8)
+            }
+            other => other.arrow(),
         }
     }
 }

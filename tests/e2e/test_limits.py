@@ -69,12 +69,13 @@ def test_a_result_of_several_files_is_loaded_by_one_statement(make_bridge: Calla
     bridge = make_bridge({"snowflake_bridge.target_file_size": "1MB"})
     user = bridge.account.add_user()
     bridge.configure(user)
-    query = "select n, md5(n::text) || md5((n + 1)::text) as noise from generate_series(1, 60000) n"
+    noise = "md5(n::text) || md5((-n)::text) || md5(n || '/')"
+    query = f"select n, {noise} as noise from generate_series(1, 100000) n"
     number = bridge.call("upload_query", query=query, table_name="t")
     assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
     [copy] = bridge.account.statements("COPY INTO")
     assert 3 <= copy.count(".parquet") <= 10, copy
-    expected = [(60000, 60000, 60000 * 60001 // 2)]
+    expected = [(100000, 100000, 100000 * 100001 // 2)]
     assert bridge.results(user, "count(*), count(distinct noise), sum(n)", "T") == expected
 
 

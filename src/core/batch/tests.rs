@@ -2,7 +2,9 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Decimal128Type;
 
 use super::*;
+use crate::calendar::MICROS_PER_DAY;
 use crate::calendar::{FIRST_DAY, LAST_DAY};
+use crate::types::{ColumnType, MAX_BINARY_BYTES, MAX_TEXT_BYTES};
 
 fn number(precision: u8, scale: u8) -> ColumnType {
     ColumnType::Number { precision, scale }

@@ -5,10 +5,13 @@ use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ::parquet::basic::Encoding;
 use ::parquet::column::page::Page;
 use ::parquet::file::reader::{FileReader, SerializedFileReader};
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{Decimal128Type, TimestampMicrosecondType};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Decimal128Type, TimestampMicrosecondType};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::json::{Inference, PlanOptions, Rows, parse_text};
@@ -158,10 +161,6 @@ fn files_roll_over_at_their_size_and_rows_keep_their_order() {
             .unwrap();
         spool.end_row().unwrap();
     }
-    assert!(
-        !spool.files().is_empty(),
-        "finished files are known before the end"
-    );
     let manifest = spool.finish().unwrap();
     assert!(manifest.files.len() > 2, "{manifest:?}");
     for (index, file) in manifest.files.iter().enumerate() {
@@ -178,6 +177,13 @@ fn files_roll_over_at_their_size_and_rows_keep_their_order() {
         manifest.bytes,
         manifest.files.iter().map(|file| file.bytes).sum::<u64>()
     );
+    for file in &manifest.files {
+        let content = fs::read(dir.join(&file.name)).unwrap();
+        assert_eq!(
+            file.digest.as_deref(),
+            Some(STANDARD.encode(Sha256::digest(content)).as_str())
+        );
+    }
     assert!(ordinals(&dir, &manifest).into_iter().eq(1..=60_000));
     let json = serde_json::to_value(&manifest).unwrap();
     assert_eq!(serde_json::from_value::<Manifest>(json).unwrap(), manifest);
@@ -315,7 +321,7 @@ fn an_unfinished_upload_leaves_nothing() {
 #[test]
 fn compression_is_read_from_its_setting() {
     for (text, expected) in [
-        ("zstd", Some(Compression::Zstd(3))),
+        ("zstd", Some(Compression::Zstd(1))),
         ("zstd:19", Some(Compression::Zstd(19))),
         ("none", Some(Compression::None)),
         ("zstd:0", None),
@@ -545,6 +551,90 @@ fn row_groups(memory: MemoryLimit) -> usize {
         .num_row_groups()
 }
 
+fn with_thread() -> Aside {
+    Aside {
+        start: Some(|work| std::thread::Builder::new().spawn(work).map(drop)),
+        ..Aside::default()
+    }
+}
+
+/// Rows with a large value among them, encoded by whoever that says; the manifest.
+fn encoded_by(aside: Aside) -> Manifest {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let columns = every_type();
+    let options = SpoolOptions {
+        memory: MemoryLimit::new(64 << 20),
+        aside,
+        ..options(2 << 20)
+    };
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    let large = "x".repeat(20 << 20);
+    for n in 0..50_000_i64 {
+        let text = format!(
+            "{:x}",
+            n.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed())
+        );
+        spool.append(1, Value::Int(n)).unwrap();
+        let text = if n == 30_000 { &large } else { &text };
+        spool.append(5, Value::Text(text)).unwrap();
+        spool.end_row().unwrap();
+    }
+    let manifest = spool.finish().unwrap();
+    assert!(ordinals(&dir, &manifest).into_iter().eq(1..=50_000));
+    manifest
+}
+
+#[test]
+fn threads_make_the_same_files() {
+    let alone = encoded_by(Aside::default());
+    assert!(alone.files.len() > 1);
+    assert_eq!(encoded_by(with_thread()), alone);
+}
+
+/// What a thread meets is said to whoever gives it rows, at the latest at the end.
+#[test]
+fn an_error_of_the_thread_is_an_error_of_the_writer() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let options = SpoolOptions {
+        aside: with_thread(),
+        ..options(1 << 20)
+    };
+    let columns = [Column::new("A", ColumnType::Text)];
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    // Where the first file is to be.
+    fs::create_dir(dir.join("part-00000.parquet")).unwrap();
+    let mut write = || {
+        for _ in 0..200_000 {
+            spool.append(0, Value::Text("a"))?;
+            spool.end_row()?;
+        }
+        Ok::<_, Error>(())
+    };
+    let error = write().and_then(|()| spool.finish().map(drop)).unwrap_err();
+    assert!(error.message().contains("create a spool file"), "{error}");
+    assert!(!dir.exists());
+}
+
+#[test]
+fn an_unfinished_upload_with_a_thread_leaves_nothing() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let options = SpoolOptions {
+        aside: with_thread(),
+        ..options(1 << 20)
+    };
+    let columns = [Column::new("A", ColumnType::Text)];
+    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    for _ in 0..100_000 {
+        spool.append(0, Value::Text("a")).unwrap();
+        spool.end_row().unwrap();
+    }
+    drop(spool);
+    assert!(!dir.exists());
+}
+
 #[test]
 fn little_memory_makes_small_row_groups() {
     assert_eq!(row_groups(MemoryLimit::default()), 2);
@@ -567,7 +657,7 @@ fn wide_results_have_short_footers_and_no_dictionaries() {
             )
         })
         .collect();
-    let memory = MemoryLimit::new(64 << 20);
+    let memory = MemoryLimit::new(32 << 20);
     let options = SpoolOptions {
         memory,
         ..options(1 << 30)
@@ -728,12 +818,14 @@ fn files_have_dictionaries_and_no_statistics() {
         .collect();
     assert!(is_plain(0), "the dictionary itself");
     assert_eq!(has_plain_pages, [false, true]);
+    let has_dictionary: Vec<bool> = row_group
+        .columns()
+        .iter()
+        .map(|column| column.dictionary_page_offset().is_some())
+        .collect();
+    // Of the stamp, and not of the ordinals, which are all different.
+    assert_eq!(has_dictionary, [true, false, true, true, true, true, false]);
     for column in row_group.columns() {
-        assert!(
-            column.dictionary_page_offset().is_some(),
-            "{:?}",
-            column.column_path()
-        );
         assert!(column.statistics().is_none() && column.column_index_offset().is_none());
     }
 }
