@@ -14,8 +14,11 @@ use pgrx::{check_for_interrupts, pg_sys};
 use super::values::{OutOfRange, Pinned, RowReader};
 use crate::error::{Error, Result};
 
-/// Rows that are fetched at once: enough to make the cost of a fetch disappear.
+/// Rows that are fetched at once, and kept before they are read: enough to make the cost of a fetch disappear.
 const FETCH_ROWS: i64 = 256;
+
+/// The same for rows that are read as they come, of which none is kept.
+const FETCH_ROWS_AT_ONCE: i64 = 8_192;
 
 /// What the reader needs to know.
 pub struct QueryOptions<'a> {
@@ -161,14 +164,74 @@ unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<Q
             &options.stamp,
             &options.files,
         )?;
+        if reader.is_independent() {
+            read_as_they_come(portal, options, &mut reader, &mut writer)?;
+        } else {
+            read_kept(portal, options, &mut reader, &mut writer)?;
+        }
+        let mut manifest = writer.finish()?;
+        let affected = reader.settle(&mut manifest)?;
+        Ok(QueryResult { manifest, affected })
+    }
+}
+
+/// Reads each row where the query has it, under the settings of the query.
+///
+/// # Safety
+/// As [`stream`].
+unsafe fn read_as_they_come(
+    portal: pg_sys::Portal,
+    options: &QueryOptions<'_>,
+    reader: &mut RowReader,
+    writer: &mut SpoolWriter,
+) -> Result<()> {
+    let mut receiver = Reading {
+        receiver: receiver(read_row),
+        reader,
+        writer,
+        result: Ok(()),
+    };
+    loop {
+        // SAFETY: as the caller promises; the receiver lives on, and nothing else uses what it borrows meanwhile.
+        let fetched = unsafe {
+            pg_sys::PortalRunFetch(
+                portal,
+                pg_sys::FetchDirection::FETCH_FORWARD,
+                FETCH_ROWS_AT_ONCE,
+                (&raw mut receiver).cast(),
+            )
+        };
+        std::mem::replace(&mut receiver.result, Ok(()))?;
+        if fetched == 0 {
+            return Ok(());
+        }
+        (options.progress)(receiver.writer.rows());
+    }
+}
+
+/// Reads rows that were kept, so that settings of our own do not reach the query.
+///
+/// # Safety
+/// As [`stream`].
+unsafe fn read_kept(
+    portal: pg_sys::Portal,
+    options: &QueryOptions<'_>,
+    reader: &mut RowReader,
+    writer: &mut SpoolWriter,
+) -> Result<()> {
+    // SAFETY: as the caller promises. What is made here goes with SPI's memory context if it is not ended below.
+    unsafe {
         // What takes more waits in a temporary file. In kilobytes, as PostgreSQL counts.
         let memory = i32::try_from(options.files.memory.fetched() >> 10).unwrap_or(i32::MAX);
         let store = pg_sys::tuplestore_begin_heap(false, false, memory);
-        let slot =
-            pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsMinimalTuple);
-        let columns = (*descriptor).natts;
-        let count = usize::try_from(columns).unwrap_or(0);
-        let mut receiver = Receiver::into(store);
+        let slot = pg_sys::MakeSingleTupleTableSlot(
+            (*portal).tupDesc,
+            &raw const pg_sys::TTSOpsMinimalTuple,
+        );
+        let mut receiver = Keeping {
+            receiver: receiver(keep_row),
+            store,
+        };
         loop {
             pg_sys::tuplestore_clear(store);
             let fetched = pg_sys::PortalRunFetch(
@@ -184,18 +247,8 @@ unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<Q
             let _pinned = Pinned::new();
             while pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
                 check_for_interrupts!();
-                if columns > 0 {
-                    pg_sys::slot_getsomeattrs_int(slot, columns);
-                }
-                let (values, nulls) = if count == 0 {
-                    (&[][..], &[][..])
-                } else {
-                    (
-                        std::slice::from_raw_parts((*slot).tts_values, count),
-                        std::slice::from_raw_parts((*slot).tts_isnull, count),
-                    )
-                };
-                reader.read(values, nulls, &mut writer)?;
+                let (values, nulls) = values(slot);
+                reader.read(values, nulls, writer)?;
                 // The row that was read makes room for its being written.
                 if let Some(clear) = (*(*slot).tts_ops).clear {
                     clear(slot);
@@ -205,42 +258,86 @@ unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<Q
         }
         pg_sys::ExecDropSingleTupleTableSlot(slot);
         pg_sys::tuplestore_end(store);
-        let mut manifest = writer.finish()?;
-        let affected = reader.settle(&mut manifest)?;
-        Ok(QueryResult { manifest, affected })
+        Ok(())
+    }
+}
+
+/// All values of a row, and which of them are NULL.
+///
+/// # Safety
+/// A slot that holds a row; the result lives as long as that.
+unsafe fn values<'a>(slot: *mut pg_sys::TupleTableSlot) -> (&'a [pg_sys::Datum], &'a [bool]) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let columns = (*(*slot).tts_tupleDescriptor).natts;
+        let count = usize::try_from(columns).unwrap_or(0);
+        if count == 0 {
+            return (&[], &[]);
+        }
+        if i32::from((*slot).tts_nvalid) < columns {
+            pg_sys::slot_getsomeattrs_int(slot, columns);
+        }
+        (
+            std::slice::from_raw_parts((*slot).tts_values, count),
+            std::slice::from_raw_parts((*slot).tts_isnull, count),
+        )
+    }
+}
+
+type ReceiveSlot =
+    unsafe extern "C-unwind" fn(*mut pg_sys::TupleTableSlot, *mut pg_sys::DestReceiver) -> bool;
+
+fn receiver(receive: ReceiveSlot) -> pg_sys::DestReceiver {
+    pg_sys::DestReceiver {
+        receiveSlot: Some(receive),
+        rStartup: Some(start_up),
+        rShutdown: Some(end),
+        rDestroy: Some(end),
+        mydest: pg_sys::CommandDest::DestTuplestore,
     }
 }
 
 /// Takes the rows that a cursor gives into a store, which moves to disk what is too much for memory.
 #[repr(C)]
-struct Receiver {
+struct Keeping {
     receiver: pg_sys::DestReceiver,
     store: *mut pg_sys::Tuplestorestate,
 }
 
-impl Receiver {
-    fn into(store: *mut pg_sys::Tuplestorestate) -> Self {
-        Self {
-            receiver: pg_sys::DestReceiver {
-                receiveSlot: Some(receive),
-                rStartup: Some(start_up),
-                rShutdown: Some(end),
-                rDestroy: Some(end),
-                mydest: pg_sys::CommandDest::DestTuplestore,
-            },
-            store,
-        }
-    }
-}
-
 #[pg_guard]
-unsafe extern "C-unwind" fn receive(
+unsafe extern "C-unwind" fn keep_row(
     slot: *mut pg_sys::TupleTableSlot,
     receiver: *mut pg_sys::DestReceiver,
 ) -> bool {
     // SAFETY: PostgreSQL hands back the receiver it was given, which is the first field of ours.
-    unsafe { pg_sys::tuplestore_puttupleslot((*receiver.cast::<Receiver>()).store, slot) };
+    unsafe { pg_sys::tuplestore_puttupleslot((*receiver.cast::<Keeping>()).store, slot) };
     true
+}
+
+/// Reads the rows that a cursor gives. Ends with the first that cannot be read.
+#[repr(C)]
+struct Reading<'a> {
+    receiver: pg_sys::DestReceiver,
+    reader: &'a mut RowReader,
+    writer: &'a mut SpoolWriter,
+    result: Result<()>,
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn read_row(
+    slot: *mut pg_sys::TupleTableSlot,
+    receiver: *mut pg_sys::DestReceiver,
+) -> bool {
+    // SAFETY: PostgreSQL hands back the receiver it was given, which is the first field of ours, and a slot with a row.
+    unsafe {
+        let reading = &mut *receiver.cast::<Reading<'_>>();
+        let (values, nulls) = values(slot);
+        reading.result = reading
+            .reader
+            .read(values, nulls, reading.writer)
+            .and_then(|()| Ok(reading.writer.end_row()?));
+        reading.result.is_ok()
+    }
 }
 
 #[pg_guard]

@@ -212,6 +212,64 @@ impl Form {
         })
     }
 
+    /// Whether what the values become is the same under all settings.
+    pub(super) fn is_independent(&self) -> bool {
+        match self {
+            Self::Bool
+            | Self::Int2
+            | Self::Int4
+            | Self::Int8
+            | Self::Oid
+            | Self::Float4
+            | Self::Float8
+            | Self::Number { .. }
+            | Self::Digits(_)
+            | Self::DigitsText(_)
+            | Self::Money { .. }
+            | Self::Text
+            | Self::Name
+            | Self::Bytea
+            | Self::Uuid
+            | Self::Moment(_) => true,
+            Self::MomentText(..) | Self::Json(_) | Self::Sent(_) | Self::Output(_) => false,
+        }
+    }
+
+    /// The value, if it lies in memory as it is read: without a function that needs memory of its own, and without a reason to
+    /// refuse it. `is_utf8` says the same of text. Nearly all values are such.
+    ///
+    /// # Safety
+    /// A value of the column's type; the result lives as long as it and `types`.
+    #[inline]
+    pub(super) unsafe fn at_hand<'a>(
+        &self,
+        value: pg_sys::Datum,
+        types: &'a mut Types,
+        is_utf8: bool,
+    ) -> Option<Value<'a>> {
+        // SAFETY: as the caller promises; each form reads what its type is.
+        unsafe {
+            Some(match self {
+                Self::Bool => Value::Bool(value.value() != 0),
+                Self::Int2 => Value::Int((value.value() as i16).into()),
+                Self::Int4 => Value::Int((value.value() as i32).into()),
+                Self::Int8 => Value::Int(value.value() as i64),
+                Self::Float8 => Value::Float(f64::from_bits(value.value() as u64)),
+                Self::Moment(moment) => moment.value(value).ok()?,
+                Self::Number { scale } => {
+                    scalar::number(scalar::bytes_at_hand(value)?, *scale).ok()?
+                }
+                Self::Text if is_utf8 => {
+                    let bytes = scalar::bytes_at_hand(value)?;
+                    text(std::str::from_utf8(bytes).ok()?).ok()?
+                }
+                Self::Bytea => binary(scalar::bytes_at_hand(value)?).ok()?,
+                Self::Uuid => types.uuid(value),
+                _ => return None,
+            })
+        }
+    }
+
     /// The value, and whether Snowflake could not hold it as what it is.
     ///
     /// # Safety

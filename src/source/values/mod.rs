@@ -95,6 +95,7 @@ pub struct RowReader {
     types: Types,
     memory: ValueMemory,
     on_out_of_range: OutOfRange,
+    is_utf8: bool,
     rows: u64,
 }
 
@@ -142,6 +143,8 @@ impl RowReader {
             types,
             memory,
             on_out_of_range,
+            // SAFETY: as the caller promises.
+            is_utf8: unsafe { text::is_utf8() },
             rows: 0,
         })
     }
@@ -150,8 +153,18 @@ impl RowReader {
     pub fn columns(&self) -> Vec<Column> {
         self.readers
             .iter()
-            .map(|reader| Column::new(&reader.name, reader.column_type))
+            .map(|reader| Column {
+                is_int64: matches!(reader.form, Form::Int8),
+                ..Column::new(&reader.name, reader.column_type)
+            })
             .collect()
+    }
+
+    /// Whether what the values become is the same under all settings, so that nothing has to be [`Pinned`].
+    pub fn is_independent(&self) -> bool {
+        self.readers
+            .iter()
+            .all(|reader| reader.form.is_independent())
     }
 
     /// Gives the values of one row to `sink`, whose row the caller ends: what was made here for them is gone by then.
@@ -160,21 +173,28 @@ impl RowReader {
     /// For a value that cannot be held, naming column and row; whatever the sink says.
     ///
     /// # Safety
-    /// Values of the planned description, which live until this returns; while settings are [`Pinned`].
+    /// Values of the planned description, which live until this returns; while settings are [`Pinned`], unless the result
+    /// [`is_independent`](Self::is_independent).
     pub unsafe fn read(
         &mut self,
         values: &[pg_sys::Datum],
         nulls: &[bool],
-        sink: &mut dyn RowSink,
+        sink: &mut impl RowSink,
     ) -> Result<()> {
         self.rows += 1;
         for index in 0..self.readers.len() {
-            let (Some(&value), Some(false)) = (values.get(index), nulls.get(index)) else {
+            let (Some(reader), Some(&value), Some(false)) =
+                (self.readers.get(index), values.get(index), nulls.get(index))
+            else {
                 // A column that gets no value is NULL.
                 continue;
             };
             // SAFETY: as the caller promises.
-            unsafe { self.read_value(index, value, sink) }?;
+            match unsafe { reader.form.at_hand(value, &mut self.types, self.is_utf8) } {
+                Some(value) => sink.append(index, value)?,
+                // SAFETY: as the caller promises.
+                None => unsafe { self.read_value(index, value, sink) }?,
+            }
         }
         self.types.forget_large();
         Ok(())
@@ -186,7 +206,7 @@ impl RowReader {
         &mut self,
         index: usize,
         value: pg_sys::Datum,
-        sink: &mut dyn RowSink,
+        sink: &mut impl RowSink,
     ) -> Result<()> {
         let Self {
             readers,
@@ -194,6 +214,7 @@ impl RowReader {
             memory,
             on_out_of_range,
             rows,
+            ..
         } = self;
         let Some(reader) = readers.get_mut(index) else {
             return Ok(());

@@ -35,6 +35,27 @@ pub(in crate::source) unsafe fn bytes<'a>(value: pg_sys::Datum) -> &'a [u8] {
     }
 }
 
+/// What a varlena holds, unless it is compressed or stored elsewhere.
+///
+/// # Safety
+/// A value of a type of variable length; the result lives as long as it.
+#[inline]
+pub(super) unsafe fn bytes_at_hand<'a>(value: pg_sys::Datum) -> Option<&'a [u8]> {
+    let plain: *const pg_sys::varlena = value.cast_mut_ptr();
+    // SAFETY: as the caller promises.
+    unsafe {
+        if pgrx::varlena::varatt_is_1b_e(plain)
+            || !(pgrx::varlena::varatt_is_1b(plain) || pgrx::varlena::varatt_is_4b_u(plain))
+        {
+            return None;
+        }
+        Some(std::slice::from_raw_parts(
+            pgrx::varlena::vardata_any(plain).cast(),
+            pgrx::varlena::varsize_any_exhdr(plain),
+        ))
+    }
+}
+
 /// Dates and times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moment {

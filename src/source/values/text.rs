@@ -7,6 +7,16 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
 
+/// Whether text of the database is taken as UTF-8 without being converted.
+///
+/// # Safety
+/// Inside a transaction.
+pub unsafe fn is_utf8() -> bool {
+    // SAFETY: reads a variable of this process.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() };
+    encoding == pg_sys::pg_enc::PG_UTF8 as i32 || encoding == pg_sys::pg_enc::PG_SQL_ASCII as i32
+}
+
 /// The same text in UTF-8; in the current memory context where it had to be converted.
 ///
 /// # Errors
@@ -17,11 +27,11 @@ use crate::error::{Error, Result};
 pub unsafe fn to_utf8(bytes: &[u8]) -> Result<&str> {
     // SAFETY: reads of this process's own variables; the converted text is a C string in the current memory context.
     unsafe {
-        let encoding = pg_sys::GetDatabaseEncoding();
-        let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
-        let converted = if encoding == utf8 || encoding == pg_sys::pg_enc::PG_SQL_ASCII as i32 {
+        let converted = if is_utf8() {
             bytes
         } else {
+            let encoding = pg_sys::GetDatabaseEncoding();
+            let utf8 = pg_sys::pg_enc::PG_UTF8 as i32;
             let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
             let source = bytes.as_ptr().cast_mut();
             let result = pg_sys::pg_do_encoding_conversion(source, length, encoding, utf8);
