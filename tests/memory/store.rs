@@ -1,7 +1,7 @@
 //! A Snowflake that lets everybody in and a store of each cloud that reads what it is sent and keeps nothing of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -26,10 +26,19 @@ struct Counts {
     requests: AtomicUsize,
     open: AtomicUsize,
     most_open: AtomicUsize,
+    have_met: AtomicBool,
 }
+
+/// How long requests wait for each other at most.
+const MEETING: Duration = Duration::from_secs(10);
 
 impl Store {
     pub async fn start(cloud: Cloud, bytes_per_second: u64) -> Self {
+        Self::start_with_meeting(cloud, bytes_per_second, 0).await
+    }
+
+    /// The first requests with bytes of files wait until so many of them are open.
+    pub async fn start_with_meeting(cloud: Cloud, bytes_per_second: u64, meeting: usize) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let counts = Arc::new(Counts::default());
@@ -38,6 +47,7 @@ impl Store {
             port,
             begun: Instant::now(),
             bytes_per_second,
+            meeting,
             counts: Arc::clone(&counts),
         };
         tokio::spawn(async move {
@@ -84,10 +94,24 @@ struct Server {
     port: u16,
     begun: Instant,
     bytes_per_second: u64,
+    meeting: usize,
     counts: Arc<Counts>,
 }
 
 impl Server {
+    /// Waits until enough requests have met, which they do once.
+    async fn meet(&self) {
+        let counts = &self.counts;
+        let until = Instant::now() + MEETING;
+        while !counts.have_met.load(Ordering::Relaxed) && Instant::now() < until {
+            if counts.open.load(Ordering::Relaxed) >= self.meeting {
+                counts.have_met.store(true, Ordering::Relaxed);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        counts.have_met.store(true, Ordering::Relaxed);
+    }
+
     async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
         loop {
@@ -133,6 +157,7 @@ impl Server {
     ) -> std::io::Result<()> {
         if is_file {
             self.counts.begin();
+            self.meet().await;
         }
         let mut left = length;
         let mut buffer = vec![0; 64 * 1024];

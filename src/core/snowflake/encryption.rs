@@ -3,7 +3,9 @@
 
 use std::fmt;
 
+use aes::cipher::consts::U16;
 use aes::cipher::generic_array::GenericArray;
+use aes::cipher::inout::InOutBuf;
 use aes::cipher::{BlockEncrypt, BlockEncryptMut, KeyInit, KeyIvInit};
 use aes::{Aes128, Aes256};
 use base64::Engine as _;
@@ -162,13 +164,12 @@ enum Cipher {
 }
 
 impl Cipher {
+    /// Encrypts whole blocks, all at once: asking for each of them costs more than the processor needs for it.
     fn encrypt(&mut self, blocks: &mut [u8]) {
-        for block in blocks.chunks_exact_mut(BLOCK) {
-            let block = GenericArray::from_mut_slice(block);
-            match self {
-                Self::Aes128(cipher) => cipher.encrypt_block_mut(block),
-                Self::Aes256(cipher) => cipher.encrypt_block_mut(block),
-            }
+        let (blocks, _) = InOutBuf::from(blocks).into_chunks::<U16>();
+        match self {
+            Self::Aes128(cipher) => cipher.encrypt_blocks_inout_mut(blocks),
+            Self::Aes256(cipher) => cipher.encrypt_blocks_inout_mut(blocks),
         }
     }
 }

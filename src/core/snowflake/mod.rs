@@ -60,13 +60,14 @@ pub trait Warehouse: Send {
     /// See [`Session::execute`].
     async fn execute(&mut self, statement: &Statement) -> Result<QueryResult>;
 
-    /// Puts a file into the user's stage; see [`Session::put`].
+    /// Puts a file into the user's stage; see [`Session::put_known`].
     ///
     /// # Errors
-    /// See [`Session::put`].
+    /// See [`Session::put_known`].
     async fn put(
         &mut self,
         local: &Path,
+        digest: Option<&str>,
         stage_dir: &str,
         file_name: &str,
         progress: &(dyn Fn(u64) + Send + Sync),
@@ -82,10 +83,11 @@ impl Warehouse for Session {
     async fn put(
         &mut self,
         local: &Path,
+        digest: Option<&str>,
         stage_dir: &str,
         file_name: &str,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        Session::put(self, local, stage_dir, file_name, progress).await
+        Session::put_known(self, local, digest, stage_dir, file_name, progress).await
     }
 }

@@ -304,20 +304,21 @@ impl Warehouse for PooledSession {
     async fn put(
         &mut self,
         local: &Path,
+        digest: Option<&str>,
         stage_dir: &str,
         file_name: &str,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
         let result = self
             .session
-            .put(local, stage_dir, file_name, progress)
+            .put_known(local, digest, stage_dir, file_name, progress)
             .await;
         if let Err(ended) = &result
             && self.revived(ended).await?
         {
             return self
                 .session
-                .put(local, stage_dir, file_name, progress)
+                .put_known(local, digest, stage_dir, file_name, progress)
                 .await;
         }
         self.unproven = None;

@@ -36,8 +36,24 @@ impl Session {
         file_name: &str,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
+        self.put_known(local, None, stage_dir, file_name, progress)
+            .await
+    }
+
+    /// As [`Session::put`], for a file whose digest may be known: SHA-256 in base64. It then is read only once.
+    ///
+    /// # Errors
+    /// As [`Session::put`]; `Internal` if the file has another digest.
+    pub async fn put_known(
+        &mut self,
+        local: &Path,
+        digest: Option<&str>,
+        stage_dir: &str,
+        file_name: &str,
+        progress: &(dyn Fn(u64) + Send + Sync),
+    ) -> Result<()> {
         let statement = sql::put(stage_dir, file_name)?;
-        let source = Source::open(local).await?;
+        let source = Source::open(local, digest).await?;
         let mut renewed = false;
         loop {
             // Each time a statement of its own: its answer holds fresh credentials, which a repeated one would not.

@@ -39,6 +39,7 @@ impl Warehouse for FakeWarehouse {
     async fn put(
         &mut self,
         _: &Path,
+        _: Option<&str>,
         _: &str,
         name: &str,
         progress: &(dyn Fn(u64) + Send + Sync),

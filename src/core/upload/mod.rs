@@ -290,7 +290,13 @@ async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledg
         let before = done;
         let report = |sent: u64| ledger.progress(Phase::Staging, before + sent);
         let local = upload.spool.join(&file.name);
-        let put = warehouse.put(&local, &upload.stage_directory, &file.name, &report);
+        let put = warehouse.put(
+            &local,
+            file.digest.as_deref(),
+            &upload.stage_directory,
+            &file.name,
+            &report,
+        );
         failpoint::during("put", put).await?;
         done += file.bytes;
     }

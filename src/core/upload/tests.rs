@@ -18,6 +18,7 @@ pub(super) fn upload(files: usize) -> Upload {
             name: format!("part-{number:05}.parquet"),
             rows: 10,
             bytes: 5,
+            digest: None,
         })
         .collect();
     Upload {

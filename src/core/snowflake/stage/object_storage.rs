@@ -14,7 +14,7 @@ use object_store::{
 use super::Progress;
 use super::object_client::ObjectClient;
 use super::refusal::UploadFailure;
-use super::source::{READ, Source};
+use super::source::{Content, READ, Source};
 use crate::memory::Taken;
 use crate::snowflake::encryption::FileKey;
 use crate::{Error, ErrorKind};
@@ -142,14 +142,15 @@ impl Object {
             if taken.is_none() {
                 taken = Some(self.memory_for_part(part, &mut under_way).await?);
             }
-            more = content.append(&mut body).await?;
+            more = self.append(&mut content, &mut body, &mut under_way).await?;
             while body.len() >= part || !more && !body.is_empty() {
                 while under_way.len() >= PARALLEL_PARTS {
                     self.wait_for_part(&mut under_way).await?;
                 }
                 let size = part.min(body.len());
                 let mut next = BytesMut::with_capacity(room);
-                next.extend_from_slice(&body.split_off(size));
+                next.extend_from_slice(body.get(size..).unwrap_or_default());
+                body.truncate(size);
                 let payload = PutPayload::from_bytes(std::mem::replace(&mut body, next).freeze());
                 let (sent, taken) = (upload.put_part(payload), taken.take());
                 under_way.push(Box::pin(async move {
@@ -162,6 +163,25 @@ impl Object {
         }
         while self.wait_for_part(&mut under_way).await? {}
         Ok(())
+    }
+
+    /// Makes the next piece of a part, while those that were handed over travel.
+    async fn append(
+        &self,
+        content: &mut Content,
+        body: &mut BytesMut,
+        under_way: &mut PartsUnderWay,
+    ) -> Result<bool, UploadFailure> {
+        let made = content.append(body);
+        tokio::pin!(made);
+        loop {
+            tokio::select! {
+                more = &mut made => return Ok(more?),
+                sent = self.wait_for_part(under_way), if !under_way.is_empty() => {
+                    sent?;
+                }
+            }
+        }
     }
 
     /// Memory for the next part. Where there is none left, a part of this file makes room, before others are asked to: who

@@ -1,13 +1,15 @@
-//! The local file that is put: read twice, once for its digest, which storage wants to know before the first byte.
+//! The local file that is put. Storage wants to know its digest before the first byte, so that it is read twice where whoever
+//! wrote it has not told.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
 
 use crate::snowflake::encryption::{Encryptor, FileKey, encrypted_size};
 use crate::{Error, ErrorKind, Result};
@@ -26,21 +28,28 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// A file, whose digest may be known.
+    ///
     /// # Errors
     /// `Internal` if the file cannot be read.
-    pub(super) async fn open(path: &Path) -> Result<Self> {
-        let mut file = File::open(path).await.map_err(unreadable)?;
-        let (mut digest, mut size) = (Sha256::new(), 0);
-        let mut buffer = vec![0; READ];
-        while let Some(piece) = read(&mut file, &mut buffer).await? {
-            digest.update(piece);
-            size += piece.len() as u64;
-        }
-        Ok(Self {
-            path: path.to_owned(),
-            size,
-            digest: STANDARD.encode(digest.finalize()),
+    pub(super) async fn open(path: &Path, digest: Option<&str>) -> Result<Self> {
+        let (path, known) = (path.to_owned(), digest.map(str::to_owned));
+        elsewhere(move || {
+            let mut file = File::open(&path).map_err(unreadable)?;
+            let size = file.metadata().map_err(unreadable)?.len();
+            let digest = match known {
+                Some(digest) => digest,
+                None => {
+                    let (mut digest, mut buffer) = (Sha256::new(), vec![0; READ]);
+                    while let Some(piece) = read(&mut file, &mut buffer)? {
+                        digest.update(piece);
+                    }
+                    STANDARD.encode(digest.finalize())
+                }
+            };
+            Ok(Self { path, size, digest })
         })
+        .await
     }
 
     /// The bytes that travel: encrypted if there is a key.
@@ -48,11 +57,19 @@ impl Source {
     /// # Errors
     /// `Internal` if the file cannot be read.
     pub(super) async fn content(&self, key: Option<&FileKey>) -> Result<Content> {
+        let (path, encryptor) = (self.path.clone(), key.map(FileKey::encryptor).transpose()?);
+        let check = Some((Sha256::new(), self.digest.clone()));
+        let rest = elsewhere(move || {
+            Ok(Rest {
+                file: File::open(&path).map_err(unreadable)?,
+                encryptor,
+                buffer: vec![0; READ],
+                check,
+            })
+        })
+        .await?;
         Ok(Content {
-            file: File::open(&self.path).await.map_err(unreadable)?,
-            encryptor: key.map(FileKey::encryptor).transpose()?,
-            buffer: vec![0; READ],
-            check: Some((Sha256::new(), self.digest.clone())),
+            rest: Some(Box::new(rest)),
             read: 0,
         })
     }
@@ -66,57 +83,85 @@ impl Source {
     }
 }
 
-/// What travels, piece by piece.
+/// What travels, piece by piece. It is read and encrypted on threads of its own, so that what was made before travels meanwhile.
 pub(super) struct Content {
+    /// Absent while another thread has it.
+    rest: Option<Box<Rest>>,
+    /// Bytes of the file that were read.
+    pub(super) read: u64,
+}
+
+/// What is left of a file.
+struct Rest {
     file: File,
     encryptor: Option<Encryptor>,
     buffer: Vec<u8>,
     /// The digest so far and the one it has to become; absent once the end was reached.
     check: Option<(Sha256, String)>,
-    /// Bytes of the file that were read.
-    pub(super) read: u64,
 }
 
 impl Content {
-    /// Appends the next piece to `out`; false at the end.
+    /// Appends the next piece to `out`; false at the end. Nothing can be had any more after this was given up.
     ///
     /// # Errors
     /// `Internal` if the file cannot be read, or is not the one any more whose digest was told.
     pub(super) async fn append(&mut self, out: &mut BytesMut) -> Result<bool> {
-        if self.check.is_none() {
-            return Ok(false);
-        }
-        match read(&mut self.file, &mut self.buffer).await? {
-            Some(piece) => {
-                self.read += piece.len() as u64;
-                if let Some((digest, _)) = &mut self.check {
-                    digest.update(piece);
-                }
-                match &mut self.encryptor {
-                    Some(encryptor) => encryptor.update(piece, out),
-                    None => out.extend_from_slice(piece),
-                }
-            }
-            None => {
-                if let Some(encryptor) = self.encryptor.take() {
-                    encryptor.finish(out);
-                }
-                if let Some((digest, expected)) = self.check.take()
-                    && STANDARD.encode(digest.finalize()) != expected
-                {
-                    return Err(Error::new(
-                        ErrorKind::Internal,
-                        "a file of the spool changed while it was sent",
-                    ));
-                }
-            }
-        }
-        Ok(true)
+        let mut rest = self
+            .rest
+            .take()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "a file of the spool was given up"))?;
+        let mut made = std::mem::take(out);
+        let (rest, made, count) = elsewhere(move || {
+            let count = rest.append(&mut made)?;
+            Ok((rest, made, count))
+        })
+        .await?;
+        (self.rest, *out) = (Some(rest), made);
+        self.read += count.unwrap_or(0) as u64;
+        Ok(count.is_some())
     }
 }
 
-async fn read<'b>(file: &mut File, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>> {
-    let count = file.read(buffer).await.map_err(unreadable)?;
+impl Rest {
+    /// Appends the next piece. Returns how many bytes of the file it was made of; nothing after the end.
+    fn append(&mut self, out: &mut BytesMut) -> Result<Option<usize>> {
+        let Some((digest, _)) = &mut self.check else {
+            return Ok(None);
+        };
+        if let Some(piece) = read(&mut self.file, &mut self.buffer)? {
+            digest.update(piece);
+            match &mut self.encryptor {
+                Some(encryptor) => encryptor.update(piece, out),
+                None => out.extend_from_slice(piece),
+            }
+            return Ok(Some(piece.len()));
+        }
+        if let Some(encryptor) = self.encryptor.take() {
+            encryptor.finish(out);
+        }
+        if let Some((digest, expected)) = self.check.take()
+            && STANDARD.encode(digest.finalize()) != expected
+        {
+            return Err(Error::new(
+                ErrorKind::Internal,
+                "a file of the spool changed before it was sent",
+            ));
+        }
+        Ok(Some(0))
+    }
+}
+
+/// Does what takes a processor or the disk for a while where no other upload waits for it.
+async fn elsewhere<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work).await.unwrap_or_else(|cause| {
+        Err(Error::new(ErrorKind::Internal, "a file of the spool was not read").with_source(cause))
+    })
+}
+
+fn read<'b>(file: &mut File, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>> {
+    let count = file.read(buffer).map_err(unreadable)?;
     Ok(buffer.get(..count).filter(|piece| !piece.is_empty()))
 }
 
@@ -141,7 +186,7 @@ mod tests {
         for size in [0, 1, READ - 1, READ, 3 * READ + 5] {
             let plain: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             std::fs::write(&path, &plain).unwrap();
-            let source = Source::open(&path).await.unwrap();
+            let source = Source::open(&path, None).await.unwrap();
             assert_eq!(
                 (source.size, source.content_size(None)),
                 (size as u64, size as u64)
@@ -151,15 +196,33 @@ mod tests {
                 plain
             );
         }
-        let source = Source::open(&path).await.unwrap();
+        let source = Source::open(&path, None).await.unwrap();
         std::fs::write(&path, "another").unwrap();
         let error = all(source.content(None).await.unwrap()).await.unwrap_err();
         assert!(error.message().contains("changed"), "{error}");
     }
 
     #[tokio::test]
+    async fn a_digest_that_is_known_is_checked_and_not_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("part");
+        std::fs::write(&path, "content").unwrap();
+        let made = Source::open(&path, None).await.unwrap().digest;
+        let source = Source::open(&path, Some(&made)).await.unwrap();
+        assert_eq!(
+            all(source.content(None).await.unwrap()).await.unwrap(),
+            "content"
+        );
+        let other = STANDARD.encode(Sha256::digest("another"));
+        let source = Source::open(&path, Some(&other)).await.unwrap();
+        assert_eq!(source.digest, other);
+        let error = all(source.content(None).await.unwrap()).await.unwrap_err();
+        assert!(error.message().contains("changed"), "{error}");
+    }
+
+    #[tokio::test]
     async fn no_file() {
-        let error = Source::open(Path::new("/nonexistent/part"))
+        let error = Source::open(Path::new("/nonexistent/part"), None)
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal);

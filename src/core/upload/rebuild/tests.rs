@@ -189,6 +189,7 @@ impl Warehouse for Session {
     async fn put(
         &mut self,
         _: &std::path::Path,
+        _: Option<&str>,
         _: &str,
         _: &str,
         _: &(dyn Fn(u64) + Send + Sync),
