@@ -50,9 +50,9 @@ def finish(bridge: Bridge, execution_id: str, **columns: Any) -> None:
     bridge.app.execute(f"update {TABLE} set status = 'completed' where execution_id = %s", [execution_id])
 
 
-def reader_pid(bridge: Bridge) -> int:
+def reader_pid(bridge: Bridge, condition: str = "") -> int:
     """The process of a running reader."""
-    sql = "select pid from pg_stat_activity where backend_type = 'snowflake_bridge reader'"
+    sql = f"select pid from pg_stat_activity where backend_type = 'snowflake_bridge reader'{condition}"
     row = wait.until(lambda: bridge.admin.execute(sql).fetchone(), "a reader runs")
     return int(row["pid"])
 
@@ -235,7 +235,8 @@ def test_a_reader_that_crashes_is_the_uploads_own_crash(bridge: Bridge, user: Us
     bridge.watch(result_function="crash")
     finish(bridge, "run-1")
     for crash in (1, 2):
-        os.kill(reader_pid(bridge), signal.SIGKILL)
+        # Until it runs the function, it has not read, and its crash is nobody's.
+        os.kill(reader_pid(bridge, " and wait_event = 'PgSleep'"), signal.SIGKILL)
         wait.until(lambda crash=crash: crash_is_counted(bridge, crash), "the server runs again, and has counted it", 60)
     assert bridge.upload("run-1")["state"] == "failed"
 
