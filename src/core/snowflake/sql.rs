@@ -19,7 +19,7 @@ pub use strategies::{
     insert_from, insert_overwrite, merge, ordinal_column, temporary_table,
 };
 pub use tables::{
-    add_columns, copy_column, create_table, describe_table, drop_column, equal_column,
+    add_columns, copy_column, create_table, describe_table, drop_columns, equal_column,
     rename_column, show_table, widen_column,
 };
 

@@ -1,13 +1,16 @@
 //! A column whose type no ALTER can change: rebuilt beside itself, and put in its place.
 //!
 //! ```text
-//! N                       ADD COLUMN N…to
-//! N          N…to         UPDATE N…to = N; RENAME N TO N…was           (from here on nobody writes to N)
-//! N…was      N…to         UPDATE N…to = N…was where it changed meanwhile; RENAME N…to TO N
-//! N          N…was        UPDATE N = N…was where something came late; RENAME N…was TO N…old
-//! N          N…old        DROP N…old
+//! N                              ADD COLUMN N…to, N…set
+//! N          N…to    N…set       UPDATE N…to = N; RENAME N TO N…was           (from here on nobody writes to N)
+//! N…was      N…to    N…set       UPDATE N…to = N…was where it changed meanwhile; RENAME N…to TO N
+//! N          N…was   N…set       UPDATE N = N…was where a row came late; RENAME N…was TO N…old
+//! N          N…old   N…set       DROP N…old, N…set
 //! N
 //! ```
+//!
+//! Whatever copies a value marks its row in `N…set`. A row that came late, from a load that had begun before, is not marked
+//! and has its value in `N…was`; a row that is marked and NULL has become NULL since, and stays so.
 //!
 //! What takes long, and what can fail for the data's sake, is done before the column leaves its place.
 //! The names in the table are the whole state. Whoever looks at it, also after somebody died at any step or while others do
@@ -26,6 +29,8 @@ const TO: &str = "__snowflake_bridge_to_";
 const WAS: &str = "__snowflake_bridge_was_";
 /// The same, once all its values are in the new column: nothing is taken from it any more, however long it cannot be dropped.
 const OLD: &str = "__snowflake_bridge_old_";
+/// In front of the type that a column gets: true in the rows whose value has been copied.
+const SET: &str = "__snowflake_bridge_set_";
 
 /// What is to be done about a column.
 pub(super) enum Rebuild {
@@ -51,19 +56,34 @@ pub(super) fn next(
     let column = existing.iter().find(|column| column.name == name);
     let to = helper(existing, name, TO);
     let was = helper(existing, name, WAS);
+    let set = helper(existing, name, SET);
+    // What marks the rows of a copy goes with it, and in one statement: after it, so that one who comes too late fails.
+    let drop = |column: &Existing| {
+        let mut columns = vec![column.name.as_str()];
+        columns.extend(set.map(|set| set.name.as_str()));
+        sql::drop_columns(table, &columns)
+    };
+    let optional = |statement| Step {
+        is_optional: true,
+        ..Step::new(statement)
+    };
     let mut steps = Vec::new();
-    if let Some(old) = helper(existing, name, OLD) {
-        let mut drop = Step::new(sql::drop_column(table, &old.name));
-        drop.is_optional = true;
-        steps.push(drop);
+    match (helper(existing, name, OLD), to, was, set) {
+        (Some(old), None, None, _) => steps.push(optional(drop(old))),
+        (Some(old), ..) => steps.push(optional(sql::drop_columns(table, &[&old.name]))),
+        (None, None, None, Some(set)) => {
+            steps.push(optional(sql::drop_columns(table, &[&set.name])));
+        }
+        (None, ..) => {}
     }
     let next = match (column, to, was) {
         (Some(column), None, None) => match wanted {
             None => Vec::new(),
             Some(wanted) => {
-                let (Some(to), Some(_)) = (
+                let (Some(to), Some(_), Some(set)) = (
                     helper_name(name, TO, wanted),
                     helper_name(name, WAS, &column.column_type),
+                    helper_name(name, SET, wanted),
                 ) else {
                     return Ok(Rebuild::Impossible);
                 };
@@ -71,60 +91,57 @@ pub(super) fn next(
                     return Ok(Rebuild::Impossible);
                 }
                 let mut add = Step::new(format!(
-                    "ALTER TABLE {} ADD COLUMN {} {wanted}",
+                    "ALTER TABLE {} ADD COLUMN {} {wanted}, {} BOOLEAN",
                     table.quoted(),
-                    sql::quote_ident(&to)
+                    sql::quote_ident(&to),
+                    sql::quote_ident(&set)
                 ));
                 add.rebuilds = Some((name.to_owned(), clustered(table, column, wanted)));
                 vec![add]
             }
         },
         // Begun by somebody who had looked before another one was through.
-        (Some(column), Some(to), _) if column.column_type == to.column_type => {
-            let mut drop = Step::new(sql::drop_column(table, &to.name));
-            drop.is_optional = true;
-            vec![drop]
+        (Some(column), Some(to), was) if column.column_type == to.column_type => {
+            vec![optional(match was {
+                // That one is not through yet, and needs its marks.
+                Some(_) => sql::drop_columns(table, &[&to.name]),
+                None => drop(to),
+            })]
         }
-        (Some(column), Some(to), None) => match wanted {
+        (Some(column), Some(to), None) => match (wanted, set) {
             // Whoever began has died or goes on; the column still takes everything that this upload has.
-            None => Vec::new(),
-            Some(wanted) if to.column_type == wanted => {
+            (None, _) => Vec::new(),
+            (Some(wanted), Some(set)) if to.column_type == wanted => {
                 match helper_name(name, WAS, &column.column_type) {
                     Some(was) if column.can_be_rebuilt() => {
-                        let mut copy = Step::update(sql::equal_column(table, name, &to.name));
-                        copy.undo = Some((
-                            vec![sql::drop_column(table, &to.name)],
-                            does_not_fit(table, name, column, to),
-                        ));
+                        let mut copy =
+                            Step::update(sql::equal_column(table, name, &to.name, &set.name));
+                        copy.undo = Some((vec![drop(to)], does_not_fit(table, name, column, to)));
                         vec![copy, Step::new(sql::rename_column(table, name, &was))]
                     }
                     _ => return Ok(Rebuild::Impossible),
                 }
             }
-            // Begun for another type, and only a copy so far.
-            Some(_) => vec![Step::new(sql::drop_column(table, &to.name))],
+            // Begun for another type, or nobody knows for which rows, and only a copy so far.
+            (Some(_), _) => vec![Step::new(drop(to))],
         },
         (None, Some(to), Some(was)) => {
-            let mut copy = Step::update(sql::equal_column(table, &was.name, &to.name));
-            copy.undo = Some((
-                vec![
-                    sql::rename_column(table, &was.name, name),
-                    sql::drop_column(table, &to.name),
-                ],
-                does_not_fit(table, name, was, to),
-            ));
+            let back = sql::rename_column(table, &was.name, name);
+            let Some(set) = set else {
+                // Somebody took the marks away; the old column still has every value.
+                return Ok(Rebuild::Steps(vec![Step::new(back)]));
+            };
+            let mut copy = Step::update(sql::equal_column(table, &was.name, &to.name, &set.name));
+            copy.undo = Some((vec![back, drop(to)], does_not_fit(table, name, was, to)));
             vec![copy, Step::new(sql::rename_column(table, &to.name, name))]
         }
         (Some(_), None, Some(was)) => {
             // A load that had begun before may have ended after the values were copied.
-            let mut steps = vec![
-                Step::update(sql::copy_column(table, &was.name, name)),
-                Step::new(sql::rename_column(
-                    table,
-                    &was.name,
-                    &was.name.replacen(WAS, OLD, 1),
-                )),
-            ];
+            let copy =
+                set.map(|set| Step::update(sql::copy_column(table, &was.name, name, &set.name)));
+            let old = was.name.replacen(WAS, OLD, 1);
+            let mut steps: Vec<Step> = copy.into_iter().collect();
+            steps.push(Step::new(sql::rename_column(table, &was.name, &old)));
             for step in &mut steps {
                 step.is_optional = wanted.is_none();
             }
@@ -145,9 +162,11 @@ pub(super) fn next(
 
 /// Whether the table has a helper column.
 pub(super) fn is_going_on(existing: &[Existing]) -> bool {
-    existing
-        .iter()
-        .any(|column| [TO, WAS, OLD].iter().any(|sort| column.name.contains(sort)))
+    existing.iter().any(|column| {
+        [TO, WAS, OLD, SET]
+            .iter()
+            .any(|sort| column.name.contains(sort))
+    })
 }
 
 /// What a column is called that is being rebuilt and not there under its name: `name`, or the same in another case.
@@ -166,9 +185,9 @@ pub(super) fn name_while_rebuilt<'a>(existing: &'a [Existing], name: &'a str) ->
         .unwrap_or(name)
 }
 
-/// The helper column of `name` of this sort.
+/// The newest helper column of `name` of this sort.
 fn helper<'a>(existing: &'a [Existing], name: &str, sort: &str) -> Option<&'a Existing> {
-    existing.iter().find(|column| {
+    existing.iter().rfind(|column| {
         column
             .name
             .rsplit_once(sort)
@@ -221,7 +240,7 @@ fn contradiction(table: &TableName, name: &str, to: &Existing, was: &Existing) -
             shown(&was.name)
         ),
     )
-    .with_hint("Bring the values of the last one where they belong, and drop the two helper columns in Snowflake.")
+    .with_hint("Bring the values of the last one where they belong, and drop the helper columns in Snowflake.")
 }
 
 #[cfg(test)]

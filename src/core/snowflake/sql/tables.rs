@@ -54,35 +54,38 @@ pub fn rename_column(table: &TableName, from: &str, to: &str) -> String {
     )
 }
 
-/// Drops a column with its values.
+/// Drops columns with their values.
 #[must_use]
-pub fn drop_column(table: &TableName, column: &str) -> String {
+pub fn drop_columns(table: &TableName, columns: &[&str]) -> String {
+    let columns: Vec<String> = columns.iter().map(|column| quote_ident(column)).collect();
     format!(
         "ALTER TABLE {} DROP COLUMN {}",
         table.quoted(),
-        quote_ident(column)
+        columns.join(", ")
     )
 }
 
-/// Makes the values of a column those of another.
+/// Makes the values of a column those of another, and marks all rows in a third.
 #[must_use]
-pub fn equal_column(table: &TableName, from: &str, to: &str) -> String {
+pub fn equal_column(table: &TableName, from: &str, to: &str, mark: &str) -> String {
     format!(
-        "UPDATE {} SET {1} = {2} WHERE {1} IS DISTINCT FROM {2}",
+        "UPDATE {} SET {1} = {2}, {3} = TRUE WHERE {1} IS DISTINCT FROM {2} OR {3} IS NULL",
         table.quoted(),
         quote_ident(to),
-        quote_ident(from)
+        quote_ident(from),
+        quote_ident(mark)
     )
 }
 
-/// Copies the values of a column into another, where that has none.
+/// Copies the values of a column into another in the rows that have none there and are not marked yet, and marks these.
 #[must_use]
-pub fn copy_column(table: &TableName, from: &str, to: &str) -> String {
+pub fn copy_column(table: &TableName, from: &str, to: &str, mark: &str) -> String {
     format!(
-        "UPDATE {} SET {1} = {2} WHERE {1} IS NULL AND {2} IS NOT NULL",
+        "UPDATE {} SET {1} = {2}, {3} = TRUE WHERE {3} IS NULL AND {1} IS NULL AND {2} IS NOT NULL",
         table.quoted(),
         quote_ident(to),
-        quote_ident(from)
+        quote_ident(from),
+        quote_ident(mark)
     )
 }
 
@@ -167,17 +170,19 @@ mod tests {
                 format!("ALTER TABLE {quoted} RENAME COLUMN \"a\" TO \"b\"\"c\""),
             ),
             (
-                drop_column(&table(), "a"),
-                format!("ALTER TABLE {quoted} DROP COLUMN \"a\""),
+                drop_columns(&table(), &["a", "b\"c"]),
+                format!("ALTER TABLE {quoted} DROP COLUMN \"a\", \"b\"\"c\""),
             ),
             (
-                equal_column(&table(), "a", "b"),
-                format!("UPDATE {quoted} SET \"b\" = \"a\" WHERE \"b\" IS DISTINCT FROM \"a\""),
-            ),
-            (
-                copy_column(&table(), "a", "b"),
+                equal_column(&table(), "a", "b", "m"),
                 format!(
-                    "UPDATE {quoted} SET \"b\" = \"a\" WHERE \"b\" IS NULL AND \"a\" IS NOT NULL"
+                    "UPDATE {quoted} SET \"b\" = \"a\", \"m\" = TRUE WHERE \"b\" IS DISTINCT FROM \"a\" OR \"m\" IS NULL"
+                ),
+            ),
+            (
+                copy_column(&table(), "a", "b", "m"),
+                format!(
+                    "UPDATE {quoted} SET \"b\" = \"a\", \"m\" = TRUE WHERE \"m\" IS NULL AND \"b\" IS NULL AND \"a\" IS NOT NULL"
                 ),
             ),
             (
