@@ -35,7 +35,7 @@ pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
 pub use missing::{cancel_of_watch, enqueue_missed, enqueue_missing};
 pub use record::{
     NextState, is_refused, record_completed, record_config, record_copying, record_error,
-    record_read, record_settled, record_staged,
+    record_moved, record_read, record_settled, record_staged,
 };
 pub use shown::{MESSAGE, STATUS};
 pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
@@ -44,6 +44,12 @@ pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
 /// ended. Such an upload is not ended by anybody but the worker, who asks.
 pub const UNDECIDED: &str =
     "u.transaction_id is not null and u.state not in ('completed', 'failed', 'canceled')";
+
+/// What is said of an upload during which the worker crashed.
+pub const CRASHED: &str = "the worker process crashed during this upload";
+/// What to do about it.
+pub const CRASHED_HINT: &str =
+    "The server log tells why. Call snowflake_bridge.retry_upload once the cause is gone.";
 
 /// What there is to be done next.
 pub struct Outlook {
@@ -112,7 +118,8 @@ pub struct Blame {
 }
 
 /// Puts what the process before this one left in flight back in the queue: `(upload, died)` for each. An upload that is to
-/// blame waits, and after `max_crashes` it has failed, unless it is undecided; the others just go on, and so do all after a
+/// blame waits, and after `max_crashes` it has failed, unless it is undecided: then Snowflake is asked, once. The others just go
+/// on, and so do all after a
 /// restart of the server: before what came later, which may wait for the transactions that they left open.
 ///
 /// # Errors
@@ -122,7 +129,7 @@ pub fn recover(
     max_crashes: i32,
     crash_retry_delay: Duration,
 ) -> Result<Vec<(i64, bool)>> {
-    let has_failed = format!("f.died and u.crash_count + 1 >= $3 and not ({UNDECIDED})");
+    let has_failed = format!("f.died and u.crash_count + 1 >= $3 + ({UNDECIDED})::integer");
     Spi::connect_mut(|client| {
         let rows = client.update(
             &format!("with in_flight as ( \
@@ -137,13 +144,15 @@ pub fn recover(
                  state = case when {has_failed} then 'failed' else 'retry' end, \
                  attempt_count = u.attempt_count - (not f.died)::integer, \
                  next_attempt_at = case when f.died then clock_timestamp() + make_interval(secs => $4) else u.created_at end, \
-                 error_message = case when f.died then 'the worker process crashed during this upload' end, \
-                 error_hint = case when f.died then 'The server log tells why. Call snowflake_bridge.retry_upload once the cause is gone.' end, \
+                 error_message = case when f.died then $5 || case when {has_failed} and {UNDECIDED} \
+                     then '; its rows may be in table ' || u.target else '' end end, \
+                 error_hint = case when f.died then $6 end, \
                  completed_at = case when {has_failed} then clock_timestamp() end, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
              from blamed f where u.id = f.id returning u.id, f.died"),
             None,
-            &[blame.readings.clone().into(), blame.worker_died.into(), max_crashes.into(), crash_retry_delay.as_secs_f64().into()],
+            &[blame.readings.clone().into(), blame.worker_died.into(), max_crashes.into(), crash_retry_delay.as_secs_f64().into(),
+                CRASHED.into(), CRASHED_HINT.into()],
         )?;
         let mut recovered = Vec::new();
         for row in rows {

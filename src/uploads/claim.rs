@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::record::{NextState, record_error};
 use super::{from_pg_uuid, turns};
 use crate::error::{Error, Result};
+use crate::guc;
 use crate::owner::Owner;
 use crate::statement::kept_for_queue;
 
@@ -33,8 +34,8 @@ pub struct Claimed {
     pub lane: Lane,
     /// The account identifier of its connection; empty where there is none.
     pub account: String,
-    /// A worker crashed during an earlier attempt.
-    pub is_suspect: bool,
+    /// During how many earlier attempts a worker crashed.
+    pub crash_count: i32,
     pub execution_id: String,
     pub row_user_id: Option<String>,
     pub options: serde_json::Value,
@@ -62,6 +63,16 @@ impl Claimed {
             upload: self.id,
             number: self.claim,
         }
+    }
+
+    /// Whether it may be to blame for a crash of the worker.
+    pub fn is_suspect(&self) -> bool {
+        self.crash_count > 0
+    }
+
+    /// Whether it may not begin another load.
+    pub fn has_crashed_too_often(&self) -> bool {
+        self.crash_count >= guc::max_crashes()
     }
 
     /// Whether it is open what became of the rows, see [`super::UNDECIDED`].
@@ -289,7 +300,7 @@ pub(super) fn lane(alias: &str) -> String {
 const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
     u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, \
     exists (select from snowflake_bridge.cancellations c where c.upload = u.id), \
-    coalesce(u.options ->> 'config', 'default'), u.crash_count > 0, \
+    coalesce(u.options ->> 'config', 'default'), u.crash_count, \
     exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
         and n.id > u.id and n.state not in ('queued', 'canceled')), \
     coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false)";
@@ -312,7 +323,7 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
                 config: row.get(17)?.ok_or_else(missing)?,
             },
             account: row.get(21)?.unwrap_or_default(),
-            is_suspect: row.get(18)?.unwrap_or(false),
+            crash_count: row.get(18)?.unwrap_or(0),
             is_superseded: row.get(19)?.unwrap_or(false),
             throttled_too_long: row.get(20)?.unwrap_or(false),
             execution_id: row.get(4)?.ok_or_else(missing)?,

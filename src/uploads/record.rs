@@ -50,6 +50,19 @@ pub fn record_config(claim: Claim, config_id: Uuid) -> Result<()> {
     record(claim, "config_id = $3", [to_pg_uuid(config_id).into()])
 }
 
+/// Records that this attempt, which reads nothing, goes to another user's stage than the one before: what lies there is out of
+/// reach, but the account still knows what became of the rows.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_moved(claim: Claim, config_id: Uuid, destination: &str) -> Result<()> {
+    record(
+        claim,
+        "config_id = $3, staged_claim = null, staged_for = $4",
+        [to_pg_uuid(config_id).into(), destination.into()],
+    )
+}
+
 /// Every file is in Snowflake's stage; later attempts load these and put nothing again.
 ///
 /// # Errors

@@ -46,12 +46,19 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
     }
     failpoint::reach("claimed")?;
     let attempt = Attempt::plan(upload)?;
-    if upload.cancel_requested && !attempt.is_same_destination() {
-        // The transaction is another user's, and nothing is to be read any more.
+    if upload.cancel_requested && !attempt.is_same_account() {
+        // The transaction is another account's, and nothing is to be read any more.
         return Err(upload::canceled().into());
     }
     if attempt.only_settles() {
-        tx::transaction(|| uploads::record_config(upload.as_claim(), attempt.plan.config.id))?;
+        let (claim, config) = (upload.as_claim(), attempt.plan.config.id);
+        tx::transaction(|| {
+            if attempt.is_same_destination() {
+                uploads::record_config(claim, config)
+            } else {
+                uploads::record_moved(claim, config, &attempt.destination)
+            }
+        })?;
         let manifest = upload.manifest.clone().unwrap_or_default();
         let job = attempt.into_job(spool_root, read_at, manifest, upload.staged_claim)?;
         return Ok(Begun::Job(Box::new(job)));
@@ -97,7 +104,7 @@ struct Attempt<'a> {
     options: TargetOptions,
     plan: Plan,
     settings: ConnectionSettings,
-    /// Account and user, whose stage it is: others have another one, and know nothing of what was loaded elsewhere.
+    /// Account and user, whose stage it is: others have another one.
     destination: String,
     /// Table, schema and database.
     target: (String, Option<String>, Option<String>),
@@ -146,6 +153,13 @@ impl<'a> Attempt<'a> {
         self.upload.staged_for.as_ref() == Some(&self.destination)
     }
 
+    /// Whether what an earlier attempt has loaded, as whichever user, is there. Other accounts know nothing of it.
+    fn is_same_account(&self) -> bool {
+        let staged_for = self.upload.staged_for.as_deref();
+        staged_for.and_then(|destination| destination.split('/').next())
+            == Some(self.settings.account.host())
+    }
+
     /// What an earlier attempt has put into that very stage, and the claim that did.
     fn staged(&self) -> Option<(Manifest, i32)> {
         self.upload
@@ -155,12 +169,13 @@ impl<'a> Attempt<'a> {
             .filter(|_| self.is_same_destination())
     }
 
-    /// What an earlier attempt may have loaded comes first: before anything is read anew, and where no attempt is left to load it
-    /// again.
+    /// What an earlier attempt may have loaded comes first: before anything is read anew, and where it may not be loaded again.
     fn only_settles(&self) -> bool {
         self.upload.is_undecided()
-            && self.is_same_destination()
-            && (self.staged().is_none() || self.upload.attempt > guc::max_attempts())
+            && self.is_same_account()
+            && (self.staged().is_none()
+                || self.upload.attempt > guc::max_attempts()
+                || self.upload.has_crashed_too_often())
     }
 
     fn into_job_after_reading(
@@ -191,7 +206,7 @@ impl<'a> Attempt<'a> {
         manifest: Manifest,
         staged_claim: Option<i32>,
     ) -> Result<Job> {
-        let (is_same, only_settles) = (self.is_same_destination(), self.only_settles());
+        let (is_same_account, only_settles) = (self.is_same_account(), self.only_settles());
         let Self {
             upload,
             options,
@@ -219,7 +234,7 @@ impl<'a> Attempt<'a> {
             },
             manifest,
             staged_claim,
-            transaction: upload.transaction.clone().filter(|_| is_same),
+            transaction: upload.transaction.clone().filter(|_| is_same_account),
             replaces: plan.replaces,
             cluster_by: options.cluster_by(),
             evolve_schema: options.evolve_schema(),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::registry::{self, Live};
 use super::runner::Canceler;
-use super::verdict::{next_state, record_failure};
+use super::verdict::{crashed, next_state, record_failure};
 use crate::error::{Error, Result, log_error, log_message};
 use crate::uploads::{self, Claimed, NextState};
 use crate::{failpoint, tx};
@@ -102,6 +102,9 @@ impl InFlight {
         let id = self.upload.id;
         let claim = self.upload.as_claim();
         let next = next_state(error, &self.upload, is_undecided);
+        let crashed =
+            (next == NextState::Failed && self.upload.has_crashed_too_often()).then(crashed);
+        let error = crashed.as_ref().unwrap_or(error);
         let (next, recorded) = match tx::transaction(|| {
             record_failure(claim, self.config_id, next, error, is_undecided)
         }) {

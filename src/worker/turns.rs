@@ -52,7 +52,9 @@ impl Turns {
             after: self.last.clone(),
             closed,
             // One at a time, so that another crash is the fault of that one.
-            suspects: !running.clone().any(|in_flight| in_flight.upload.is_suspect),
+            suspects: !running
+                .clone()
+                .any(|in_flight| in_flight.upload.is_suspect()),
         })
     }
 

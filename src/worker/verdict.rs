@@ -37,12 +37,23 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
         _ if is_throttled(error) && !upload.throttled_too_long => {
             NextState::Later(delay(upload.claim.min(MAX_STEPS)))
         }
-        kind if is_undecided || kind.is_retryable() && attempt < guc::max_attempts() => {
+        kind if is_undecided
+            || kind.is_retryable()
+                && attempt < guc::max_attempts()
+                && !upload.has_crashed_too_often() =>
+        {
             NextState::Retry(delay(attempt))
         }
         ErrorKind::Canceled => NextState::Canceled,
         _ => NextState::Failed,
     }
+}
+
+/// The error of an attempt that has only found out that the rows were not loaded, because the worker had crashed too often.
+pub(super) fn crashed() -> Error {
+    bridge_core::Error::new(ErrorKind::Transient, uploads::CRASHED)
+        .with_hint(uploads::CRASHED_HINT)
+        .into()
 }
 
 fn is_throttled(error: &Error) -> bool {

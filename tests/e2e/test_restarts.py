@@ -110,18 +110,29 @@ def test_a_worker_killed_while_rows_are_replaced(bridge: Bridge, user: User, sta
     assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*range(1000), *before])
 
 
-def test_an_upload_that_kills_the_worker_again_and_again(make_bridge) -> None:
+@pytest.mark.parametrize(
+    "match",
+    [
+        {"kind": "objectstore", "method": "PUT"},
+        {"kind": "query", "sql": "COPY INTO"},
+        {"kind": "query", "sql": "COMMIT"},
+    ],
+    ids=["object store", "copy", "commit"],
+)
+def test_an_upload_that_kills_the_worker_again_and_again(make_bridge, match: dict[str, str]) -> None:
     bridge = make_bridge({"snowflake_bridge.max_crashes": "2"})
     user = bridge.ready()
-    bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 120_000}, times=2)
+    fault = {name: "^\\s*" + text for name, text in match.items()}
+    bridge.standin.fault(fault, {"delay_ms": 120_000}, times=2)
     mark = bridge.standin.audit_mark()
     bridge.run("poison", ROWS)
     for _ in range(2):
-        held = bridge.uploading({"kind": "objectstore", "method": "PUT"}, mark)
+        held = bridge.uploading(match, mark)
         mark = held["sequence"]
         kill_worker(bridge)
     message = bridge.failed("poison", seconds=60)["snowflake_error_message"]
     assert "crashed" in message, message
+    assert bridge.upload("poison")["crash_count"] == 2
     bridge.standin.clear_faults()
     bridge.run("good", [{"n": 1}])
     bridge.completed("good")

@@ -99,6 +99,22 @@ def test_one_user_in_trouble_delays_nobody_else(bridge: Bridge) -> None:
     assert bridge.row_count(good) == 1
 
 
+@pytest.mark.parametrize("lost", [{"lose_answer": True}, {"status": 503}], ids=["committed", "not committed"])
+def test_another_user_after_a_lost_commit(make_bridge: Callable[..., Bridge], lost: dict[str, object]) -> None:
+    """Whoever logs in now has another stage, but the table is the same: what is in it is not loaded a second time."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
+    user = bridge.ready()
+    other = bridge.account.add_user("OTHER")
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, lost, times=20)
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*describe transaction"}, {"status": 503}, times=100)
+    bridge.run("run-1", ROWS)
+    wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "the attempt has failed", 60)
+    bridge.call("update_config", username=other.name, password=other.password)
+    bridge.standin.clear_faults()
+    assert bridge.completed("run-1", seconds=60)["snowflake_row_count"] == len(ROWS)
+    assert bridge.row_count(user) == len(ROWS)
+
+
 def test_a_rollback_that_is_lost(make_bridge: Callable[..., Bridge]) -> None:
     """What others wait for does not stay locked until the next attempt, which may never begin if they take all slots."""
     bridge = make_bridge({"snowflake_bridge.retry_base_delay": "60s", "snowflake_bridge.retry_max_delay": "60s"})
