@@ -57,6 +57,8 @@ comment on function snowflake_bridge.worker_status() is
     'API: public. The worker of this database, how many uploads are in which state, and what the last error was.';
 comment on function snowflake_bridge.notify_launcher() is
     'API: private. Called by the install script, so that a worker starts when CREATE EXTENSION commits.';
+comment on function snowflake_bridge.is_upload(text, text, oid) is
+    'API: private. Whether a row of uploads can be: its state is one, and its owner a role with an OID or a JWT subject without.';
 comment on function snowflake_bridge.upper_name(text) is
     'API: private. A name in upper case, as names are folded for Snowflake, whatever the locale.';
 comment on function snowflake_bridge.check() is

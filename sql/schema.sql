@@ -110,12 +110,11 @@ create table snowflake_bridge.uploads (
     watch_id        bigint,
     execution_id    text not null,
     user_id         text not null,
-    owner_kind      text not null check (owner_kind in ('role', 'jwt')),
+    owner_kind      text not null,
     owner_oid       oid not null default 0,
     row_user_id     text,
     options         jsonb not null default '{}',
-    state           text not null default 'queued' check (state in
-                        ('queued', 'claimed', 'staged', 'copying', 'completed', 'retry', 'failed', 'canceled', 'needs_credentials')),
+    state           text not null default 'queued',
     generation      bigint not null default 1,
     claim_count     integer not null default 0,
     attempt_count   integer not null default 0,
@@ -142,8 +141,7 @@ create table snowflake_bridge.uploads (
     clean_up_after  timestamptz,
     created_at      timestamptz not null default now(),
     claimed_at      timestamptz,
-    completed_at    timestamptz,
-    check ((owner_kind = 'role') = (owner_oid <> 0))
+    completed_at    timestamptz
 );
 comment on column snowflake_bridge.watches.is_active is
     'False after unwatch. The row stays, so that a later watch goes on from the uploads of this one.';

@@ -51,6 +51,19 @@ pub const CRASHED: &str = "the worker process crashed during this upload";
 pub const CRASHED_HINT: &str =
     "The server log tells why. Call snowflake_bridge.retry_upload once the cause is gone.";
 
+/// What an upload can be in.
+pub const STATES: [&str; 9] = [
+    "queued",
+    "claimed",
+    "staged",
+    "copying",
+    "completed",
+    "retry",
+    "failed",
+    "canceled",
+    "needs_credentials",
+];
+
 /// What there is to be done next.
 pub struct Outlook {
     /// When the next upload or mirror is due, counted from now; `None` if none waits.

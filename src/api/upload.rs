@@ -6,7 +6,7 @@ use bridge_core::names;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default};
+use pgrx::{JsonB, default, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser};
@@ -329,3 +329,22 @@ fn look(id: i64) -> Result<Option<Seen>> {
 fn upper_name(name: &str) -> String {
     names::upper_name(name)
 }
+
+/// What holds of every row of `uploads`, in one call: each CHECK in SQL is read anew for every statement, at the cost of an
+/// index or two.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn is_upload(state: &str, owner_kind: &str, owner_oid: pg_sys::Oid) -> bool {
+    let has_role = owner_oid != pg_sys::InvalidOid;
+    uploads::STATES.contains(&state)
+        && match owner_kind {
+            "role" => has_role,
+            "jwt" => !has_role,
+            _ => false,
+        }
+}
+
+extension_sql!(
+    "alter table snowflake_bridge.uploads add constraint is_upload check (snowflake_bridge.is_upload(state, owner_kind, owner_oid));",
+    name = "is_upload",
+    requires = [is_upload]
+);

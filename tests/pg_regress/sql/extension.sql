@@ -39,6 +39,12 @@ select c.oid::regclass as dumped
  where e.extname = 'snowflake_bridge'
  order by c.relname collate "C";
 
+-- What no row of uploads can be.
+select state, kind, owner, snowflake_bridge.is_upload(state, kind, owner)
+  from (values ('queued', 'role', 10::oid), ('gone', 'role', 10), ('queued', 'role', 0), ('failed', 'jwt', 0), ('failed', 'jwt', 10),
+               ('queued', 'else', 0)) v (state, kind, owner);
+insert into snowflake_bridge.uploads (execution_id, user_id, owner_kind, owner_oid, state) values ('a', 'b', 'role', 10, 'gone');
+
 -- Nothing stays behind.
 drop extension snowflake_bridge;
 select count(*) from pg_namespace where nspname = 'snowflake_bridge';
