@@ -19,10 +19,19 @@ pub const GRACE: Duration = Duration::from_secs(1);
 /// For whom somebody's code runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// To read the result of this upload.
-    Reading(i64),
+    /// To read the result of this upload, of this watch.
+    Reading { upload: i64, watch: i64 },
     /// To write statuses to the rows of this watch's relation.
     Mirroring(i64),
+}
+
+impl Purpose {
+    /// The watch to whose relation the code is attached.
+    pub fn watch(self) -> i64 {
+        match self {
+            Self::Reading { watch, .. } | Self::Mirroring(watch) => watch,
+        }
+    }
 }
 
 thread_local! {

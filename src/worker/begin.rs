@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::reading::{self, Read};
 use super::runner::Job;
+use super::stubborn;
 use crate::configs::{self, StoredConfig};
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
@@ -31,7 +32,7 @@ const MAX_QUERY_TAG: usize = 2000;
 pub enum Begun {
     /// Everything is there that the network thread needs.
     Job(Box<Job>),
-    /// It takes long to read, and waits for a reader.
+    /// It takes long to read, or may not end, and waits for a reader.
     ForReader,
 }
 
@@ -71,6 +72,15 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
     let (manifest, out_of_range) = match &attempt.plan.watch {
         None => (reading::what_caller_read(upload, spool_root)?, None),
         Some(watch) => {
+            let is_stubborn = stubborn::is(watch.id);
+            if guc::max_reader_processes() > 0 {
+                // A process of its own can be ended, or die, alone.
+                if upload.is_suspect() || is_stubborn {
+                    return Ok(Begun::ForReader);
+                }
+            } else if is_stubborn {
+                return Err(stubborn::needs_reader());
+            }
             let read = match reading::read_quickly(upload, watch, &attempt.options, spool_root)? {
                 Some(read) => read,
                 None if guc::max_reader_processes() > 0 => return Ok(Begun::ForReader),

@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use super::reader;
 use super::registry::{self, WorkerState};
 use super::service::{self, Service};
-use super::{activity, signals, vacancy};
+use super::{activity, signals, stubborn, vacancy};
 use crate::error::{Result, log_error, log_message};
 use crate::installation::Installation;
 use crate::{guards, guc, keys, net, secrets, timer, tx};
@@ -48,11 +48,11 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
             pg_sys::MyDatabaseId,
         )
     };
-    let Some((before, stuck_at)) = registry::enter_worker(pid, now) else {
+    let Some(before) = registry::enter_worker(pid, now) else {
         log_message("snowflake_bridge: too many databases have workers; this one gets none");
         return;
     };
-    LEAVES_AS.set(match before {
+    LEAVES_AS.set(match before.state {
         WorkerState::LeftCleanly | WorkerState::NoExtension => WorkerState::LeftCleanly,
         WorkerState::Running | WorkerState::Unknown => WorkerState::Unknown,
     });
@@ -68,9 +68,7 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
             registry::wake_launcher();
             wait_for_obstacles(installation)
         })
-        .and_then(|installation| {
-            Service::start(installation, before == WorkerState::LeftCleanly, stuck_at)
-        });
+        .and_then(|installation| Service::start(installation, &before));
     match service {
         Ok(mut service) => {
             log_message("snowflake_bridge: worker started");
@@ -87,7 +85,7 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
 /// What the worker before has left is settled: from now on this one answers for itself.
 pub(super) fn has_recovered() {
     LEAVES_AS.set(WorkerState::LeftCleanly);
-    registry::leave_stuck(None);
+    stubborn::settle();
 }
 
 /// Waits until nothing keeps the worker from sending, and says once what does.
@@ -137,10 +135,11 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
         slot.pid == unsafe { pg_sys::MyProcPid }
     }) {
         reader::end_all();
-        if let Some(stuck_at) = timer::stuck_at() {
-            registry::leave_stuck(Some(stuck_at));
-        }
         registry::leave_worker(LEAVES_AS.get());
+        match timer::stuck_at() {
+            Some(stuck_at) => stubborn::leave(stuck_at),
+            None => stubborn::forget(),
+        }
         service::close_sessions();
     }
 }

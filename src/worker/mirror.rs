@@ -117,8 +117,8 @@ pub fn run(mut between: impl FnMut()) -> Result<bool> {
     Ok(is_full)
 }
 
-/// The process before this one had to end because code that the application attached to this watch's relation would not.
-pub fn avoid(watch_id: i64) {
+/// A process before this one had to end because code that the application attached to this watch's relation would not.
+pub(super) fn avoid(watch_id: i64) {
     pause(watch_id, STUCK_DELAY);
 }
 

@@ -22,6 +22,7 @@ mod service;
 mod signals;
 #[cfg(feature = "failpoints")]
 mod steps;
+mod stubborn;
 mod turns;
 mod vacancy;
 mod verdict;

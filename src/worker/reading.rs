@@ -58,7 +58,7 @@ pub(super) fn read_quickly(
     options: &TargetOptions,
     spool_root: &Path,
 ) -> Result<Option<Read>> {
-    let read = limited(PATIENCE, Purpose::Reading(upload.id), || {
+    let read = limited(PATIENCE, purpose(upload), || {
         let stored = tx::transaction(|| {
             read_only()?;
             source::stored_bytes(watch, &upload.execution_id)
@@ -86,7 +86,7 @@ pub(super) fn read_all(
     progress: &dyn Fn(u64),
 ) -> Result<Read> {
     let limit = guc::snapshot_timeout();
-    let read = limited(limit, Purpose::Reading(upload.id), || {
+    let read = limited(limit, purpose(upload), || {
         let options = TargetOptions::parse(&upload.options)?;
         let id = upload.watch_id.ok_or_else(watch_is_gone)?;
         let watch = tx::transaction(|| watch(id))?;
@@ -95,6 +95,13 @@ pub(super) fn read_all(
     match read {
         Limited::InTime(read) => read,
         Limited::TooLong => Err(took_too_long()),
+    }
+}
+
+fn purpose(upload: &Claimed) -> Purpose {
+    Purpose::Reading {
+        upload: upload.id,
+        watch: upload.watch_id.unwrap_or_default(),
     }
 }
 

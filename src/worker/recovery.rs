@@ -2,32 +2,29 @@
 
 use std::path::Path;
 
-use super::{mirror, witness};
+use super::registry::{Before, WorkerState};
+use super::{stubborn, witness};
 use crate::error::{Result, log_message};
 use crate::timer::Purpose;
 use crate::uploads::{self, Blame};
 use crate::{failpoint, guc, tx};
 
-/// Puts the uploads of the worker before back in the queue. `stuck_at` is what ended that one, though it left in good order.
+/// Puts the uploads of the worker before back in the queue.
 ///
 /// # Errors
 /// If that cannot be recorded; what the worker before has left then stays for the next one.
-pub(super) fn recover(
-    spool_root: &Path,
-    left_cleanly: bool,
-    stuck_at: Option<Purpose>,
-) -> Result<()> {
+pub(super) fn recover(spool_root: &Path, before: &Before) -> Result<()> {
     // If the worker left in good order, nobody has died, and a reader of it may just be ending.
-    let mut blame = if left_cleanly {
+    let mut blame = if before.state == WorkerState::LeftCleanly {
         Blame::default()
     } else {
         witness::look(spool_root)
     };
-    match stuck_at {
-        Some(Purpose::Reading(upload)) => blame.readings.push(upload),
-        Some(Purpose::Mirroring(watch)) => mirror::avoid(watch),
-        None => {}
+    // It may have left in good order, and have been ended all the same.
+    if let Some(Purpose::Reading { upload, .. }) = before.stuck_at {
+        blame.readings.push(upload);
     }
+    stubborn::remember(before.stubborn);
     let recovered = tx::transaction(|| {
         failpoint::reach("recovering");
         uploads::recover(&blame, guc::max_crashes(), guc::crash_retry_delay())

@@ -10,6 +10,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::shmem::PGRXSharedMemory;
 
+use super::stubborn::Stubborn;
 use crate::timer::Purpose;
 
 /// Databases that can have a worker at once.
@@ -63,7 +64,18 @@ pub struct WorkerSlot {
     /// A worker is to be started at once, whatever became of the one before it.
     is_wanted: bool,
     /// What ended the worker before, if it would not end itself.
-    stuck_at: Option<Purpose>,
+    pub(super) stuck_at: Option<Purpose>,
+    /// The watches that have ended workers so.
+    pub(super) stubborn: Stubborn,
+}
+
+/// What a worker finds of those before it.
+pub(super) struct Before {
+    pub state: WorkerState,
+    /// What the last one could not end, until that is settled.
+    pub stuck_at: Option<Purpose>,
+    /// The watches that have ended workers one after the other.
+    pub stubborn: Stubborn,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -186,7 +198,7 @@ fn my_latch() -> usize {
     unsafe { pg_sys::MyLatch as usize }
 }
 
-fn my_database() -> pg_sys::Oid {
+pub(super) fn my_database() -> pg_sys::Oid {
     // SAFETY: a backend-local variable.
     unsafe { pg_sys::MyDatabaseId }
 }
@@ -215,22 +227,19 @@ pub(super) fn take_wanted(database: pg_sys::Oid) -> bool {
         .is_some_and(|slot| std::mem::take(&mut slot.is_wanted))
 }
 
-/// Enters this process as the worker of its database. Returns how the one before it left, and what it could
-/// not end; `None` if no place is left.
-pub(super) fn enter_worker(pid: i32, started_at: i64) -> Option<(WorkerState, Option<Purpose>)> {
+/// Enters this process as the worker of its database; `None` if no place is left.
+pub(super) fn enter_worker(pid: i32, started_at: i64) -> Option<Before> {
     update_slot(my_database(), |slot| {
         slot.pid = pid;
         slot.started_at = started_at;
         slot.latch = my_latch();
         slot.is_waiting = false;
-        let before = std::mem::replace(&mut slot.state, WorkerState::Running);
-        (before, slot.stuck_at)
+        Before {
+            state: std::mem::replace(&mut slot.state, WorkerState::Running),
+            stuck_at: slot.stuck_at,
+            stubborn: slot.stubborn,
+        }
     })
-}
-
-/// Leaves word for the next worker of what this one, or one before it, could not end.
-pub(super) fn leave_stuck(stuck_at: Option<Purpose>) {
-    update_slot(my_database(), |slot| slot.stuck_at = stuck_at);
 }
 
 /// Notes whether something keeps the worker of this database from sending anything.
@@ -259,7 +268,10 @@ pub(super) fn set_failed_starts(database: pg_sys::Oid, failed_starts: u32) {
 }
 
 /// Changes the slot of a database, which gets one if it has none; `None` if no slot is free.
-fn update_slot<T>(database: pg_sys::Oid, change: impl FnOnce(&mut WorkerSlot) -> T) -> Option<T> {
+pub(super) fn update_slot<T>(
+    database: pg_sys::Oid,
+    change: impl FnOnce(&mut WorkerSlot) -> T,
+) -> Option<T> {
     let mut registry = REGISTRY.exclusive();
     let position = registry
         .workers

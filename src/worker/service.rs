@@ -22,7 +22,7 @@ use crate::error::{Result, log_error, log_message};
 use crate::installation::Installation;
 use crate::owner::Owner;
 use crate::source::spooled;
-use crate::timer::{self, Purpose};
+use crate::timer;
 use crate::uploads::{self, Claim, Claimed};
 use crate::{failpoint, guc, net, tx};
 
@@ -61,14 +61,10 @@ pub(super) fn close_sessions() {
 }
 
 impl Service {
-    /// Takes over from the worker before. `stuck_at` is what ended that one, though it left in good order.
-    pub(super) fn start(
-        installation: Installation,
-        left_cleanly: bool,
-        stuck_at: Option<Purpose>,
-    ) -> Result<Self> {
+    /// Takes over from the worker before.
+    pub(super) fn start(installation: Installation, before: &registry::Before) -> Result<Self> {
         let spool_root = spooled::root()?;
-        recovery::recover(&spool_root, left_cleanly, stuck_at)?;
+        recovery::recover(&spool_root, before)?;
         has_recovered();
         let (sender, events) = mpsc::channel();
         let pool = Arc::new(Pool::new(net::limits()?)?);

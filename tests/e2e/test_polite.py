@@ -176,24 +176,33 @@ def test_a_reader_that_will_not_stop_is_ended(make_bridge: Callable[..., Bridge]
     assert bridge.worker() == worker
 
 
-def test_a_policy_that_will_not_stop_costs_its_upload_only(bridge: Bridge, user: User) -> None:
+def test_a_policy_that_will_not_stop_costs_one_worker_and_nobody_elses_upload(make_bridge: Callable[..., Bridge]) -> None:
+    """Both reading and the status run the policy; once it has shown what it is, neither runs in the worker."""
+    bridge = make_bridge({"snowflake_bridge.snapshot_timeout": "1s", "snowflake_bridge.crash_retry_delay": "1s"})
+    bridge.configure(bridge.account.add_user())
+    bridge.watch()
     bridge.app.execute("create table public.other_executions (like public.workflow_executions including all)")
     bridge.call("watch", relation="public.other_executions")
     bridge.app.execute(
         f"create function stubborn() returns boolean language plpgsql as '{STUBBORN}';"
-        f"create policy stubborn on {TABLE} using (current_setting('application_name') <> 'snowflake_bridge worker'"
+        f"create policy stubborn on {TABLE} using (current_setting('application_name') not like 'snowflake_bridge %'"
         f" or status <> 'completed' or stubborn()) with check (true);"
         f"alter table {TABLE} enable row level security, force row level security"
     )
-    bridge.run("run-1", ROWS)
-    wait.until(lambda: bridge.upload("run-1")["state"] == "failed", "its upload has failed", 90)
-    assert bridge.upload("run-1")["crash_count"] == 2
+    for number in range(5):
+        bridge.run(f"run-{number}", ROWS)
+    wait.until(lambda: all(bridge.upload(f"run-{number}")["state"] == "failed" for number in range(5)), "all have failed", 90)
+    uploads = [bridge.upload(f"run-{number}") for number in range(5)]
+    assert sorted(upload["crash_count"] for upload in uploads) == [0, 0, 0, 0, 1]
+    assert all("snapshot_timeout" in upload["error_message"] for upload in uploads)
     bridge.app.execute(
         "insert into other_executions (execution_id, status, snowflake_enabled, result_rows)"
         """ values ('other', 'completed', true, '[{"n": 1}]')"""
     )
     status = "select snowflake_status from other_executions where execution_id = 'other'"
     wait.until(lambda: bridge.app.execute(status).fetchone()["snowflake_status"] == "completed", "the other is told", 60)
+    starts = bridge.cluster.log_text().count("snowflake_bridge: worker started")
+    assert starts == 2, "one has ended of it, and not one for each"
 
 
 def directory(path: Path) -> Path:
