@@ -9,17 +9,16 @@ import contextlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 
-from bench import processes
+from bench import inline, processes
+from bench.series import REFUSED, SECONDS, Series, refused
 from bench.sink import ROOT, Sink
 from harness import wait
 from harness.bridge import APPLICATION, DATABASE, Bridge
@@ -31,8 +30,6 @@ SETTINGS = {
     # All of them are ours.
     "snowflake_bridge.poll_interval": "30s",
 }
-REFUSED = {"error": {"code": "100038", "message": "Not loaded, for the sake of a measurement"}}
-SECONDS = 600.0
 TABLE = "orders"
 PEERS = ["adbc_parquet", "pandas"]
 # It takes minutes, which nobody wants to wait for more than once.
@@ -49,29 +46,6 @@ ROWS = """
            (n * 69621 % 2147483647)::int as code, n % 3 = 0 as paid
     from generate_series(1::bigint, {rows}) n
 """
-
-
-@dataclass
-class Series:
-    """Repeated measurements of one way to do it."""
-
-    name: str
-    seconds: list[float] = field(default_factory=list)
-    details: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """The middle one, in seconds."""
-        return statistics.median(self.seconds)
-
-    def detail(self, name: str) -> float:
-        """The median of one of the other figures."""
-        return statistics.median(details[name] for details in self.details)
-
-    def report(self, of: float) -> str:
-        """One line for people; `of` is what it is compared with."""
-        each = "  ".join(f"{name} {self.detail(name):.2f}" for name in (self.details or [{}])[0])
-        return f"{self.name:<16} {self.median:7.2f} s   x {self.median / of:5.2f}   n = {len(self.seconds)}   {each}"
 
 
 @contextlib.contextmanager
@@ -128,15 +102,8 @@ def bridge_query(bridge: Bridge, sink: Sink, query: str, series: Series) -> None
 
 def ended(bridge: Bridge, upload: int) -> None:
     """Waits until Snowflake's side has refused the upload, which it does only once everything is staged."""
-
-    def state() -> bool:
-        [row] = bridge.admin.execute(
-            "select state, error_code, error_message from snowflake_bridge.uploads where id = %s", [upload]
-        ).fetchall()
-        assert row["state"] != "failed" or row["error_code"] == REFUSED["error"]["code"], row
-        return bool(row["state"] == "failed")
-
-    wait.until(state, "the upload is staged", SECONDS)
+    sql = "select state, error_code, error_message from snowflake_bridge.uploads where id = %s"
+    wait.until(lambda: refused(bridge.admin.execute(sql, [upload]).fetchall()[0]), "the upload is staged", SECONDS)
 
 
 def peer(name: str, bridge: Bridge, series: Series) -> None:
@@ -155,8 +122,20 @@ def peer(name: str, bridge: Bridge, series: Series) -> None:
     series.details.append(measured)
 
 
-def measure(rows: int, rounds: int, peers: list[str]) -> list[Series]:
-    """Everything in turn, as often as asked for, after one round that is not counted for ours and PostgreSQL's."""
+def measure_inline(bridge: Bridge, sink: Sink, rows: int, rounds: int) -> list[Series]:
+    """A result in its execution's row, after one round that is not counted."""
+    inline.fill(bridge, rows)
+    measured = [Series("inline_read"), Series("bridge_inline")]
+    inline.upload(bridge, sink, Series("warm-up"))
+    for _ in range(rounds):
+        inline.read(bridge, measured[0])
+        inline.upload(bridge, sink, measured[1])
+    return measured
+
+
+def measure(rows: int, rounds: int, peers: list[str]) -> tuple[list[Series], list[Series]]:
+    """Everything in turn, as often as asked for, after one round that is not counted for ours and PostgreSQL's: a table, and a
+    tenth of its rows as an inline result."""
     query = f"select * from {TABLE}"
     with world() as (bridge, sink):
         fill(bridge, rows)
@@ -170,7 +149,7 @@ def measure(rows: int, rounds: int, peers: list[str]) -> list[Series]:
             for series in others:
                 if number == 0 or series.name not in ONCE:
                     peer(series.name, bridge, series)
-        return ours + others
+        return ours + others, measure_inline(bridge, sink, rows // 10, rounds)
 
 
 def main(arguments: list[str]) -> int:
@@ -178,11 +157,15 @@ def main(arguments: list[str]) -> int:
     numbers = [int(argument) for argument in arguments if argument.isdigit()]
     usual = [round(5_000_000 * float(os.environ.get("SCALE") or 1)), 5]
     rows, rounds = (numbers + usual[len(numbers) :])[:2]
-    measured = measure(rows, rounds, [argument for argument in arguments if not argument.isdigit()] or PEERS)
+    measured, inline_measured = measure(rows, rounds, [argument for argument in arguments if not argument.isdigit()] or PEERS)
     print(f"{rows} rows; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     for series in measured:
         print(series.report(of=measured[0].median))
-    results = {"rows": rows, **{series.name: round(series.median, 3) for series in measured}}
+    print(f"{rows // 10} objects in one value")
+    for series in inline_measured:
+        print(series.report(of=inline_measured[0].median))
+    results = {"rows": rows, **{series.name: round(series.median, 3) for series in measured + inline_measured}}
+    results["inline_rows"] = rows // 10
     results["bridge_query_peak_mb"] = round(measured[1].detail("peak_mb"), 1)
     path = ROOT / "target/bench/results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
