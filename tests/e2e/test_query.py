@@ -283,6 +283,19 @@ def test_numbers_together_need_too_many_digits(bridge: Bridge, user: User) -> No
     assert sorted(bridge.results(user, ["X"], "T")) == [("0.000000001",), ("1" + "0" * 30,)]
 
 
+def test_numbers_as_text_for_a_table_that_has_a_number(bridge: Bridge, user: User) -> None:
+    upload(bridge, "select 0.5::numeric(12,2) as x")
+    as_text = Jsonb({"numeric": "varchar"})
+    upload(bridge, "select x from (values (1.25::numeric), (null), (10.00000)) v (x)", options=as_text)
+    assert columns(bridge.account, user, "T")["X"] == "NUMBER(12,2)"
+    found = {value for (value,) in bridge.results(user, ["X"], "T")}
+    assert found == {Decimal("0.5"), Decimal("1.25"), Decimal(10), None}
+    # What is no number at all, no NUMBER takes.
+    number = bridge.call("upload_query", query="select 'NaN'::numeric as x", table_name="t", options=as_text)
+    assert bridge.call("wait_for_upload", id=number, timeout="60s") == "failed"
+    assert "NUMBER(12,2)" in look(bridge, number)["error_message"]
+
+
 def test_json_that_snowflake_would_change(bridge: Bridge, user: User) -> None:
     for value, problem in [
         ('\'{"a": 1, "a": 2}\'::json', "same key twice"),

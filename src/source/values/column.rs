@@ -115,6 +115,8 @@ pub(super) enum Form {
     Digits(Function),
     /// A numeric without, as text whatever it is.
     DigitsText(Function),
+    /// The same because numbers are to be text: no value is odd. A table's NUMBER may take them all the same.
+    NumberText(Function),
     Money {
         scale: u8,
     },
@@ -173,7 +175,7 @@ impl Form {
                     Self::Number { scale },
                     ColumnType::number(precision, scale)?,
                 ),
-                None if numeric_as_text => (Self::Output(output()), ColumnType::Text),
+                None if numeric_as_text => (Self::NumberText(output()), ColumnType::Text),
                 None if as_text => (Self::DigitsText(output()), ColumnType::Text),
                 None => (Self::Digits(output()), ColumnType::Text),
             },
@@ -225,6 +227,7 @@ impl Form {
             | Self::Number { .. }
             | Self::Digits(_)
             | Self::DigitsText(_)
+            | Self::NumberText(_)
             | Self::Money { .. }
             | Self::Text
             | Self::Name
@@ -268,6 +271,14 @@ impl Form {
                 _ => return None,
             })
         }
+    }
+
+    /// Whether what a table's column must be like depends on the digits of all values.
+    pub(super) const fn is_counted(&self) -> bool {
+        matches!(
+            self,
+            Self::Digits(_) | Self::DigitsText(_) | Self::NumberText(_)
+        )
     }
 
     /// The value, and whether Snowflake could not hold it as what it is.
@@ -320,7 +331,7 @@ impl Form {
                     within(json.len(), MAX_TEXT_BYTES)?;
                     Value::Json(json)
                 }
-                Self::Output(output) => text(output.text(value)?)?,
+                Self::NumberText(output) | Self::Output(output) => text(output.text(value)?)?,
             }
         };
         Ok((value, false))

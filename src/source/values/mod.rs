@@ -129,7 +129,7 @@ impl RowReader {
                 )
             }?;
             readers.push(Reader {
-                digits: matches!(form, Form::Digits(_) | Form::DigitsText(_)).then_some((0, 0)),
+                digits: form.is_counted().then_some((0, 0)),
                 name,
                 column_type,
                 form,
