@@ -31,6 +31,7 @@ SETUP = """
     create type fidelity_mood as enum ('sad', 'it''s ok', 'ÄÖ');
     create domain fidelity_positive as integer check (value > 0);
     create type fidelity_pair as (number int, words text);
+    create type fidelity_arrays as (numbers int[]);
 """
 # What has a default, and statistics of every kind.
 MADE = """

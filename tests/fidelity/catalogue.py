@@ -49,7 +49,7 @@ class Type:
                 "real": compare.singles,
                 "double precision": compare.doubles,
             }.get(self.sql, compare.array),
-            ("{}", array([*some, "NULL"]), array([two, two]), "[-1:0]=" + array([some[0], "NULL"])),
+            ("{}", array([*some, "NULL"]), array([two, two])),
             (),
             (lambda rng: array(element(draw(rng)) for _ in range(rng.randrange(5)))) if draw else None,
         )
@@ -341,6 +341,7 @@ TYPES: tuple[Type, ...] = (
     *(kind.array() for kind in SCALARS),
     Type("int2vector", "int2vector", compare.array, ("1 2 -3",)),
     Type("oidvector", "oidvector", compare.numbers, ("1 4294967295",)),
-    Type("deep_array", "int[]", compare.array, ("{{{{{{1,2}}}}}}", "[2:3]={7,8}")),
-    Type("text_array_null", "text[]", compare.array, ('{NULL,"NULL","",a}', '{"\\"\\\\"}', "{{{a},{b}}}")),
+    Type("deep_array", "int[]", compare.array, ("{{{{{{1,2}}}}}}", "[1:2]={7,8}"), ("[2:3]={7,8}", "[1:1][0:1]={{7,8}}")),
+    Type("text_array_null", "text[]", compare.array, ('{NULL,"NULL","",a}', '{"\\"\\\\"}', "{{{a},{b}}}"), ("[-1:0]={a,NULL}",)),
+    Type("array_in_row", "fidelity_arrays", compare.document, ('("{1,2}")', "({})", "()"), ('("[0:1]={1,2}")',)),
 )

@@ -22,6 +22,7 @@ DECLARED = {
     "fidelity_mood": "text",
     "fidelity_positive": "integer",
     "fidelity_pair": "jsonb",
+    "fidelity_arrays": "jsonb",
     "numeric(38,38)": "numeric",
     "int2vector": "array",
     "oidvector": "array",

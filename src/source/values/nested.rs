@@ -23,6 +23,9 @@ use crate::source::jsonb::Jsonb;
 /// Elements between two looks for an interrupt: some tens of microseconds.
 const ELEMENTS_PER_CHECK: usize = 1_024;
 
+const LOWER_BOUNDS_HINT: &str = "Let the query number the elements from 1, as array_column[:] does, or cast the array to text, or pass \
+     options => '{\"on_out_of_range\": \"null\"}' to load such values as NULL.";
+
 /// How a type is written as JSON.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -42,8 +45,11 @@ enum Kind {
     Jsonb,
     /// By a cast to jsonb.
     Cast(Function),
-    /// Of elements of that type.
-    Array(pg_sys::Oid),
+    /// Of elements of that type, the first of which has that number.
+    Array {
+        element: pg_sys::Oid,
+        first: i32,
+    },
     Row,
     Text(Function),
 }
@@ -158,7 +164,7 @@ impl Types {
                 Kind::Json => walk_json(value, to)?,
                 Kind::Jsonb => Jsonb::from_datum(value).walk(to)?,
                 Kind::Cast(cast) => Jsonb::from_datum(cast.call(value)).walk(to)?,
-                Kind::Array(element) => self.write_array(element, value, to)?,
+                Kind::Array { element, first } => self.write_array(element, first, value, to)?,
                 Kind::Row => self.write_row(value, to)?,
                 Kind::Text(output) => to.token(Token::String(output.text(value)?))?,
             }
@@ -171,21 +177,30 @@ impl Types {
     unsafe fn write_array(
         &mut self,
         element: pg_sys::Oid,
+        first: i32,
         value: pg_sys::Datum,
         to: &mut Document,
     ) -> Result<(), Unread> {
-        // SAFETY: as the caller promises; the sizes of the dimensions follow the header. The iterator and the memory go
-        // with the value.
-        let (dimensions, iterator, memory) = unsafe {
+        // SAFETY: as the caller promises; the sizes of the dimensions follow the header, and then their lower bounds.
+        let (dimensions, lower_bounds, iterator, memory) = unsafe {
             let array: *mut pg_sys::ArrayType =
                 pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
-            let dimensions = usize::try_from((*array).ndim).unwrap_or(0);
+            let count = usize::try_from((*array).ndim).unwrap_or(0);
+            let bounds = std::slice::from_raw_parts(array.add(1).cast::<i32>(), 2 * count);
+            let (dimensions, lower_bounds) = bounds.split_at(count);
             (
-                std::slice::from_raw_parts(array.add(1).cast::<i32>(), dimensions),
+                dimensions,
+                lower_bounds,
                 pg_sys::array_create_iterator(array, 0, std::ptr::null_mut()),
                 ValueMemory::new(),
             )
         };
+        if lower_bounds.iter().any(|bound| *bound != first) {
+            return Err(Unread::out_of_range(
+                "an array has lower bounds other than 1, which Snowflake would not keep",
+                LOWER_BOUNDS_HINT,
+            ));
+        }
         // How many elements lie in one piece of each dimension.
         let mut strides = Vec::with_capacity(dimensions.len());
         let mut stride = 1;
@@ -348,7 +363,9 @@ unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
             _ => {
                 let element = pg_sys::get_element_type(base);
                 if element != pg_sys::InvalidOid {
-                    Kind::Array(element)
+                    let is_vector = [pg_sys::INT2VECTOROID, pg_sys::OIDVECTOROID].contains(&base);
+                    let first = i32::from(!is_vector);
+                    Kind::Array { element, first }
                 } else if pg_sys::type_is_rowtype(base) {
                     Kind::Row
                 } else if let Some(cast) = cast_of_hstore(base)? {
