@@ -51,7 +51,7 @@ BUILT_IN = """
 
 
 # Types of which on_out_of_range => 'text' makes text; no NUMBER has the digits of the last.
-TEXT_IF_ASKED = ("date", "time", "timestamp", "timestamptz", "numeric", "numeric(38,38)")
+TEXT_IF_ASKED = ("date", "time", "timestamp", "timestamptz", "numeric", "numeric(50,45)", "numeric(38,38)")
 
 
 def main() -> int:

@@ -206,6 +206,16 @@ SCALARS: tuple[Type, ...] = (
         compare.digits,
         ("0", "-1.5", "0.0000000001", "1234567890123456789012345678.0123456789"),
         ("NaN", "Infinity", "1e40", "1e-38"),
+        decimals(38, 10),
+    ),
+    # More digits are declared than a NUMBER has; the zeros that the value is filled up with are none of it.
+    Type(
+        "numeric_50_45",
+        "numeric(50,45)",
+        compare.digits,
+        ("0", "1.5", "-99999.0000000001", "0." + "0" * 32 + "1"),
+        ("NaN", "0." + "0" * 44 + "1"),
+        decimals(15, 10),
     ),
     Type(
         "money",

@@ -24,6 +24,7 @@ DECLARED = {
     "fidelity_pair": "jsonb",
     "fidelity_arrays": "jsonb",
     "numeric(38,38)": "numeric",
+    "numeric(50,45)": "numeric",
     "int2vector": "array",
     "oidvector": "array",
     "information_schema.cardinal_number": "integer",

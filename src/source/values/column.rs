@@ -305,7 +305,7 @@ impl Form {
                 Self::Digits(output) => {
                     let digits = output.text(value)?;
                     scalar::require_number(digits)?;
-                    Value::Text(digits)
+                    Value::Text(without_zeros(digits))
                 }
                 Self::DigitsText(output) => {
                     let digits = output.text(value)?;
@@ -335,6 +335,16 @@ impl Form {
             }
         };
         Ok((value, false))
+    }
+}
+
+/// The digits without those zeros at the end of the fraction that a declared scale adds: there can be more of them than
+/// what makes a NUMBER of the text would read.
+fn without_zeros(digits: &str) -> &str {
+    if digits.contains('.') {
+        digits.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        digits
     }
 }
 
