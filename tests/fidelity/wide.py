@@ -1,6 +1,6 @@
 """All types side by side in one relation, on the three ways that a watch's results take: what a relation of the watch's owner
 has under an execution's id, what a function of theirs gives for it, and JSON in the execution's own row with every type
-declared."""
+declared; and what the strategies that replace rows make of a table that has some."""
 
 from __future__ import annotations
 
@@ -65,6 +65,10 @@ def check(bridge: Bridge, user: User, columns: Sequence[Column]) -> Iterator[tup
     bridge.call("watch", relation="wide_runs", create_if_missing=True, result_relation="wide")
     bridge.app.execute("insert into wide_runs (execution_id, status, snowflake_enabled) values ('wide', 'completed', true)")
     yield from arrived(bridge, user, columns, "wide", "wide_runs_results")
+    for strategy in ({"strategy": "replace"}, {"strategy": "upsert", "key_columns": ["n"]}):
+        spoil(bridge, user, columns, "wide_runs_results")
+        upload = bridge.call("upload_table", relation="wide", table_name="wide_runs_results", options=Jsonb(strategy))
+        yield from loaded(bridge, user, columns, upload, strategy["strategy"], "wide_runs_results")
     bridge.app.execute(
         "create function wide_of(id text) returns setof wide language sql stable set search_path from current "
         "as $$ select * from wide where execution_id = 'wide' and id = 'called' $$"
@@ -98,18 +102,35 @@ def create(bridge: Bridge, columns: Sequence[Column]) -> None:
             bridge.admin.execute(f"update wide set {column.name} = {made} where n = {n}")
 
 
+def spoil(bridge: Bridge, user: User, columns: Sequence[Column], target: str) -> None:
+    """Takes every other row from the table and all values from the others: to load nothing is not enough."""
+    table = f'"{user.database}"."{user.schema}"."{target.upper()}"'
+    bridge.account.sql(f'delete from {table} where "N" % 2 = 1')
+    bridge.account.sql(f"update {table} set " + ", ".join(f'"{column.name.upper()}" = null' for column in columns))
+
+
 def arrived(
     bridge: Bridge, user: User, columns: Sequence[Column], execution: str, target: str, inline: bool = False
 ) -> Iterator[tuple[str, str]]:
     [row] = bridge.app.execute("select id from snowflake_bridge.uploads where execution_id = %s", [execution]).fetchall()
-    state = bridge.call("wait_for_upload", id=row["id"], timeout="120 s")
+    yield from loaded(bridge, user, columns, row["id"], execution, target, inline)
+
+
+def loaded(
+    bridge: Bridge, user: User, columns: Sequence[Column], upload: int, execution: str, target: str, inline: bool = False
+) -> Iterator[tuple[str, str]]:
+    state = bridge.call("wait_for_upload", id=upload, timeout="120 s")
     if state != "completed":
-        [row] = bridge.app.execute("select to_jsonb(u) as u from snowflake_bridge.uploads u where id = %s", [row["id"]]).fetchall()
+        [row] = bridge.app.execute("select to_jsonb(u) as u from snowflake_bridge.uploads u where id = %s", [upload]).fetchall()
         yield "wrong", f"the upload of {execution} ended as {state}: {row['u'].get('last_error', row['u'])}"
         return
     names = ", ".join(f'"{column.name.upper()}"' for column in columns)
     rows = reader.query(bridge.account, user, f'select "N", {names} from "{user.database}"."{user.schema}"."{target.upper()}"')
     in_snowflake = {int(row[0]): row[1:] for row in rows}
+    [there] = bridge.app.execute("select count(*) as rows from wide").fetchall()
+    if (len(rows), len(in_snowflake)) != (there["rows"], there["rows"]):
+        yield "wrong", f"{there['rows']} rows by {execution} are {len(rows)}, {len(in_snowflake)} of them different"
+        return
     for index, column in enumerate(columns):
         to_json = "to_jsonb" if inline else "to_json"
         source = bridge.app.execute(
