@@ -130,7 +130,8 @@ def test_ten_thousand_levels(bridge: Bridge) -> None:
     states = ("completed", "failed")
     state = wait.until(lambda: (found := bridge.upload("deep")["state"]) in states and found, "the deep one has ended")
     assert state == "completed", bridge.upload("deep")["error_message"]
-    assert bridge.results(user, "count(*), sum(N)", RESULTS, "where EXECUTION_ID = 'deep'") == [(1, 1)]
+    found = bridge.results(user, "count(*), sum(N), sum(length(DEEP::varchar))", RESULTS, "where EXECUTION_ID = 'deep'")
+    assert found == [(1, 1, 20_000)]
 
 
 def test_a_value_beyond_all_limits(bridge: Bridge) -> None:
