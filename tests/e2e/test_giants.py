@@ -4,6 +4,7 @@ those of others go on. GIANT_MB makes them larger: 200 is the long form."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import statistics
 import subprocess
@@ -21,6 +22,8 @@ from harness.cluster import give, scratch
 from harness.standin import User
 
 GIANT_MB = int(os.environ.get("GIANT_MB") or 20)
+# The bytes of the longest text that Snowflake holds.
+LARGEST = 128 << 20
 # More than any value may have in Snowflake.
 TOO_LARGE_MB = 140
 OTHERS = Jsonb({"config": "others"})
@@ -132,6 +135,15 @@ def test_ten_thousand_levels(bridge: Bridge) -> None:
     assert state == "completed", bridge.upload("deep")["error_message"]
     found = bridge.results(user, "count(*), sum(N), sum(length(DEEP::varchar))", RESULTS, "where EXECUTION_ID = 'deep'")
     assert found == [(1, 1, 20_000)]
+
+
+def test_the_largest_text_that_there_is(bridge: Bridge) -> None:
+    """As long as a VARCHAR may be, to the byte."""
+    user, _ = two_users(bridge)
+    number = bridge.call("upload_query", query=f"select repeat('x', {LARGEST}) as v", table_name="t")
+    assert bridge.call("wait_for_upload", id=number, timeout="120s") == "completed"
+    [(length, digest)] = bridge.results(user, "length(V), md5(V)", "T")
+    assert (length, digest) == (LARGEST, hashlib.md5(b"x" * LARGEST, usedforsecurity=False).hexdigest())
 
 
 def test_a_value_beyond_all_limits(bridge: Bridge) -> None:
