@@ -165,12 +165,19 @@ fn worker_slots() -> Result<Finding> {
         .parse()
         .unwrap_or(0);
     let used = tx::read::<i64>(USED, &[])?.unwrap_or(0);
+    let lacks_reader = registry::my_slot().is_some_and(|slot| slot.lacks_reader);
+    let waiting = if lacks_reader {
+        "; a long result waits for a free one, to be read"
+    } else {
+        ""
+    };
     Ok(finding(
         "worker_slots",
-        used < slots,
-        format!("{used} of {slots} in use"),
-        "Raise max_worker_processes in postgresql.conf: one for the launcher and one for each database with the \
-         extension, besides what parallel queries and other extensions use. Then restart the server.",
+        used < slots && !lacks_reader,
+        format!("{used} of {slots} in use{waiting}"),
+        "Raise max_worker_processes in postgresql.conf: one for the launcher, one for each database with the extension and \
+         snowflake_bridge.max_reader_processes more for long results, besides what parallel queries and other extensions \
+         use. Then restart the server.",
     ))
 }
 

@@ -14,6 +14,7 @@ mod launcher;
 mod ledger;
 mod mirror;
 mod reader;
+mod readers;
 mod reading;
 mod recovery;
 pub mod registry;

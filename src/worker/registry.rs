@@ -57,6 +57,8 @@ pub struct WorkerSlot {
     pub clock_ahead: Option<i64>,
     /// Something keeps it from sending anything.
     pub is_waiting: bool,
+    /// A result waits for a process that would read it, and none is free.
+    pub lacks_reader: bool,
     /// How often in a row a worker has ended soon after its start.
     pub failed_starts: u32,
     latch: usize,
@@ -234,6 +236,7 @@ pub(super) fn enter_worker(pid: i32, started_at: i64) -> Option<Before> {
         slot.started_at = started_at;
         slot.latch = my_latch();
         slot.is_waiting = false;
+        slot.lacks_reader = false;
         Before {
             state: std::mem::replace(&mut slot.state, WorkerState::Running),
             stuck_at: slot.stuck_at,
@@ -245,6 +248,11 @@ pub(super) fn enter_worker(pid: i32, started_at: i64) -> Option<Before> {
 /// Notes whether something keeps the worker of this database from sending anything.
 pub(super) fn set_waiting(is_waiting: bool) {
     update_slot(my_database(), |slot| slot.is_waiting = is_waiting);
+}
+
+/// Notes whether there is no process for a reader of this database.
+pub(super) fn set_lacks_reader(lacks_reader: bool) {
+    update_slot(my_database(), |slot| slot.lacks_reader = lacks_reader);
 }
 
 /// Notes why the worker of this database is not there any more.

@@ -13,22 +13,19 @@ use super::begin::{self, Begun};
 use super::entry::{end_unless_alone, end_unless_same, has_recovered};
 use super::in_flight::{InFlight, Stage, quoted};
 use super::janitor::Janitor;
-use super::reading::{self, Read};
 use super::registry;
 use super::runner::{self, Event, Job, Reporter};
 use super::turns::Turns;
 use super::{activity, mirror, reader, recovery, signals, witness};
 use crate::error::{Result, log_error, log_message};
 use crate::installation::Installation;
-use crate::owner::Owner;
 use crate::source::spooled;
-use crate::timer;
 use crate::uploads::{self, Claim, Claimed};
 use crate::{failpoint, guc, net, tx};
 
 pub(super) struct Service {
     installation: Installation,
-    spool_root: PathBuf,
+    pub(super) spool_root: PathBuf,
     pool: Arc<Pool>,
     reporter: Reporter,
     pub(super) events: Receiver<Event>,
@@ -36,6 +33,8 @@ pub(super) struct Service {
     pub(super) janitor: Janitor,
     clock_ahead: Option<i64>,
     pub(super) turns: Turns,
+    /// No process was free for a reader; then it is tried again.
+    pub(super) no_process_until: Option<Instant>,
 }
 
 /// The pool of this process, for its end.
@@ -82,6 +81,7 @@ impl Service {
             janitor: Janitor::new(),
             clock_ahead: None,
             turns: Turns::new(),
+            no_process_until: None,
         })
     }
 
@@ -219,6 +219,10 @@ impl Service {
             .into_iter()
             .chain(again)
             .chain(mirror::resumes_in())
+            .chain(
+                self.no_process_until
+                    .map(|until| until.saturating_duration_since(Instant::now())),
+            )
             .min())
     }
 
@@ -265,7 +269,7 @@ impl Service {
     }
 
     /// Hands an upload to the network thread.
-    fn send(&mut self, mut in_flight: InFlight, mut job: Job) {
+    pub(super) fn send(&mut self, mut in_flight: InFlight, mut job: Job) {
         job.is_sweeping = self.janitor.begin_sweep(job.pool_key.config);
         in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
         in_flight.total_bytes = job.manifest.bytes;
@@ -283,93 +287,4 @@ impl Service {
             }
         }
     }
-
-    /// Gives free readers to the uploads that wait for one: first to owners for whom nobody reads yet, then to whoever came
-    /// first.
-    fn start_readers(&mut self) {
-        while reader::is_one_free() {
-            let being_read: Vec<Owner> = self
-                .in_flight
-                .values()
-                .filter(|in_flight| matches!(in_flight.stage, Stage::Reader { .. }))
-                .map(|in_flight| in_flight.upload.lane.owner.clone())
-                .collect();
-            let next = self
-                .in_flight
-                .values()
-                .filter(|in_flight| matches!(in_flight.stage, Stage::WaitsForReader))
-                .min_by_key(|in_flight| {
-                    let upload = &in_flight.upload;
-                    (being_read.contains(&upload.lane.owner), upload.id)
-                })
-                .map(|in_flight| in_flight.upload.as_claim());
-            let Some(in_flight) = next.and_then(|claim| self.in_flight.get_mut(&claim)) else {
-                return;
-            };
-            if reader::start(&in_flight.upload) {
-                in_flight.stage = Stage::Reader {
-                    until: Instant::now() + guc::snapshot_timeout() + timer::GRACE,
-                };
-                continue;
-            }
-            let claim = in_flight.upload.as_claim();
-            log_message(&format!(
-                "snowflake_bridge: no free background worker slot for reading upload {}, which the worker now does itself; raise max_worker_processes",
-                claim.upload
-            ));
-            witness::reads(Some(claim.upload));
-            let read =
-                tx::guarded(|| reading::read_all(&in_flight.upload, &self.spool_root, &|_| {}));
-            witness::reads(None);
-            self.has_read(claim, read);
-        }
-    }
-
-    fn handle_readers(&mut self) {
-        // Whoever reads by somebody's code may not be able to stop by itself.
-        for (claim, in_flight) in &self.in_flight {
-            if is_overdue(in_flight) {
-                reader::end(*claim);
-            }
-        }
-        let ended = reader::ended();
-        for claim in &ended {
-            if let Some(in_flight) = self.in_flight.get(claim) {
-                let read = if is_overdue(in_flight) {
-                    Err(reading::took_too_long())
-                } else {
-                    reader::result(&in_flight.upload, &self.spool_root)
-                };
-                self.has_read(*claim, read);
-            }
-        }
-        if !ended.is_empty() {
-            self.start_readers();
-        }
-    }
-
-    fn has_read(&mut self, claim: Claim, read: Result<Read>) {
-        let Some(in_flight) = self.in_flight.remove(&claim) else {
-            return;
-        };
-        // As for the configuration of an upload that begins.
-        self.handle_events();
-        let upload = &in_flight.upload;
-        let read = if in_flight.is_canceled {
-            Err(upload::canceled().into())
-        } else {
-            read
-        };
-        let job = tx::guarded(|| begin::go_on(upload, &self.spool_root, Instant::now(), read?));
-        match job {
-            Ok(job) => self.send(in_flight, job),
-            Err(error) => {
-                in_flight.not_begun(&error);
-            }
-        }
-    }
-}
-
-fn is_overdue(in_flight: &InFlight) -> bool {
-    matches!(in_flight.stage, Stage::Reader { until } if Instant::now() > until)
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 import json
@@ -250,17 +251,37 @@ def crash_is_counted(bridge: Bridge, crash: int) -> bool:
         return False
 
 
-def test_without_a_free_process_the_worker_reads(make_bridge: Callable[..., Bridge]) -> None:
-    # One for logical replication, one for the launcher, one for the worker.
-    bridge = make_bridge({"max_worker_processes": "3", "snowflake_bridge.databases": "shop"})
+def test_without_a_free_process_what_is_to_be_read_waits_and_nobody_else(make_bridge: Callable[..., Bridge]) -> None:
+    # One for logical replication, one for the launcher, one for the worker, and one that somebody's parallel query has.
+    bridge = make_bridge({"max_worker_processes": "4", "snowflake_bridge.databases": "shop"})
     user = bridge.account.add_user()
     bridge.configure(user)
     bridge.app.execute("create function one(id text) returns int language sql as 'select 1'")
     bridge.watch(result_function="one")
-    finish(bridge, "run-1")
+    bridge.call("watch", relation="other_executions", create_if_missing=True)
+    bridge.worker()
+    slots = "select ok, detail from snowflake_bridge.check() where item = 'worker_slots'"
+    with contextlib.closing(bridge.cluster.connect("shop", "app")) as parallel:
+        parallel.execute("set force_parallel_mode = on")
+        parallel.pgconn.send_query(b"select pg_sleep(600)")
+        is_there = "select from pg_stat_activity where backend_type = 'parallel worker'"
+        wait.until(lambda: bridge.admin.execute(is_there).fetchall(), "all processes are taken")
+        finish(bridge, "run-1")
+        wait.until(lambda: "a long result waits" in bridge.app.execute(slots).fetchone()["detail"], "check() says so")
+        assert bridge.app.execute(slots).fetchone()["ok"] is False
+        bridge.app.execute(
+            "insert into other_executions (execution_id, status, snowflake_enabled, result_rows)"
+            """ values ('other', 'completed', true, '[{"n": 1}]')"""
+        )
+        status = "select snowflake_status from other_executions where execution_id = 'other'"
+        wait.until(lambda: bridge.app.execute(status).fetchone()["snowflake_status"] == "completed", "the other completes")
+        assert bridge.upload("run-1")["state"] == "claimed"
+        parallel.cancel()
     bridge.completed("run-1")
     assert bridge.row_count(user) == 1
+    assert bridge.upload("run-1")["attempt_count"] == 1
     assert "no free background worker slot for reading" in bridge.cluster.log_text()
+    wait.until(lambda: "waits" not in bridge.app.execute(slots).fetchone()["detail"], "nothing waits any more")
 
 
 def test_a_large_result_is_read_beside_the_others(bridge: Bridge, user: User) -> None:

@@ -1,0 +1,126 @@
+//! Whose result is read when by a process of its own, and what becomes of it.
+
+use std::time::{Duration, Instant};
+
+use bridge_core::upload;
+
+use super::begin;
+use super::in_flight::{InFlight, Stage};
+use super::reading::{self, Read};
+use super::service::Service;
+use super::{reader, registry, witness};
+use crate::error::{Result, log_message};
+use crate::owner::Owner;
+use crate::uploads::{Claim, Claimed};
+use crate::{guc, timer, tx};
+
+/// Between two looks for a process that could be a reader.
+const PROCESS_DELAY: Duration = Duration::from_secs(1);
+
+impl Service {
+    /// Gives free readers to the uploads that wait for one. Where no process is free, they wait on.
+    pub(super) fn start_readers(&mut self) {
+        if self
+            .no_process_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return;
+        }
+        let mut lacks_process = false;
+        while let Some(claim) = self.next_to_read() {
+            let Some(in_flight) = self.in_flight.get_mut(&claim) else {
+                break;
+            };
+            if guc::max_reader_processes() == 0 {
+                witness::reads(Some(claim.upload));
+                let read =
+                    tx::guarded(|| reading::read_all(&in_flight.upload, &self.spool_root, &|_| {}));
+                witness::reads(None);
+                self.has_read(claim, read);
+                continue;
+            }
+            if !reader::is_one_free() {
+                break;
+            }
+            lacks_process = !reader::start(&in_flight.upload);
+            if lacks_process {
+                break;
+            }
+            in_flight.stage = Stage::Reader {
+                until: Instant::now() + guc::snapshot_timeout() + timer::GRACE,
+            };
+        }
+        if lacks_process != self.no_process_until.is_some() {
+            registry::set_lacks_reader(lacks_process);
+            if lacks_process {
+                log_message(
+                    "snowflake_bridge: no free background worker slot for reading a long result, which waits for one; raise max_worker_processes",
+                );
+            }
+        }
+        self.no_process_until = lacks_process.then(|| Instant::now() + PROCESS_DELAY);
+    }
+
+    /// Of the uploads that wait for a reader, whose turn it is: first those of owners for whom nobody reads yet, then whoever
+    /// came first.
+    fn next_to_read(&self) -> Option<Claim> {
+        let being_read: Vec<&Owner> = self
+            .in_flight
+            .values()
+            .filter(|in_flight| matches!(in_flight.stage, Stage::Reader { .. }))
+            .map(|in_flight| &in_flight.upload.lane.owner)
+            .collect();
+        self.in_flight
+            .values()
+            .filter(|in_flight| matches!(in_flight.stage, Stage::WaitsForReader))
+            .map(|in_flight| &in_flight.upload)
+            .min_by_key(|upload| (being_read.contains(&&upload.lane.owner), upload.id))
+            .map(Claimed::as_claim)
+    }
+
+    pub(super) fn handle_readers(&mut self) {
+        // Whoever reads by somebody's code may not be able to stop by itself.
+        for (claim, in_flight) in &self.in_flight {
+            if is_overdue(in_flight) {
+                reader::end(*claim);
+            }
+        }
+        let ended = reader::ended();
+        for claim in &ended {
+            if let Some(in_flight) = self.in_flight.get(claim) {
+                let read = if is_overdue(in_flight) {
+                    Err(reading::took_too_long())
+                } else {
+                    reader::result(&in_flight.upload, &self.spool_root)
+                };
+                self.has_read(*claim, read);
+            }
+        }
+        self.start_readers();
+    }
+
+    fn has_read(&mut self, claim: Claim, read: Result<Read>) {
+        let Some(in_flight) = self.in_flight.remove(&claim) else {
+            return;
+        };
+        // As for the configuration of an upload that begins.
+        self.handle_events();
+        let upload = &in_flight.upload;
+        let read = if in_flight.is_canceled {
+            Err(upload::canceled().into())
+        } else {
+            read
+        };
+        let job = tx::guarded(|| begin::go_on(upload, &self.spool_root, Instant::now(), read?));
+        match job {
+            Ok(job) => self.send(in_flight, job),
+            Err(error) => {
+                in_flight.not_begun(&error);
+            }
+        }
+    }
+}
+
+fn is_overdue(in_flight: &InFlight) -> bool {
+    matches!(in_flight.stage, Stage::Reader { until } if Instant::now() > until)
+}
