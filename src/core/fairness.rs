@@ -1,8 +1,8 @@
 //! How many uploads of whom may run at once, so that an account that is dead, slow or asks to slow down costs others nothing.
 //!
-//! A *lane* is what uploads queue in: an owner and a connection. Several lanes may lead to one account. A slot is held by an
-//! upload whose account answers. Others only knock: one for each account, so that any number of dead accounts leave the
-//! slots to those that answer.
+//! A slot is held by an upload whose account answers. An owner has at most half of them, over all connections; one who has
+//! none gets one beside them, however long the others hold theirs. Uploads whose accounts do not answer only knock: one for each
+//! account, and no more of an owner than everybody can have. What is being read holds nothing of this.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// For each slot, how many accounts may be knocked at. It costs a connection that is not answered, and a file on disk.
 const KNOCKS: usize = 4;
+
+/// For each slot, how many uploads may run at accounts that answer: those beyond the slots are of as many owners.
+pub const BESIDE: usize = 2;
 
 /// Accounts of which something is known. Of those beyond, what has asked for nothing is forgotten.
 const REMEMBERED: usize = 1_000;
@@ -29,11 +32,38 @@ struct Account {
 
 /// Who gets no further upload for now.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Closed<L> {
-    /// Lanes that have what they may have.
-    pub lanes: Vec<L>,
-    /// Accounts, whatever the lane.
+pub struct Closed<O> {
+    /// Owners that have what they may have.
+    pub owners: Vec<O>,
+    /// Owners that knock at no further account.
+    pub knockers: Vec<O>,
+    /// Nobody knocks at any.
+    pub no_knocks: bool,
+    /// Accounts, whoever the owner is.
     pub accounts: Vec<String>,
+    /// Accounts at which nobody has to knock; not looked up where everybody may.
+    pub answering: Vec<String>,
+}
+
+impl<O> Closed<O> {
+    /// Everybody may have another one.
+    pub const fn nothing() -> Self {
+        Self {
+            owners: Vec::new(),
+            knockers: Vec::new(),
+            no_knocks: false,
+            accounts: Vec::new(),
+            answering: Vec::new(),
+        }
+    }
+}
+
+/// What an owner has running.
+#[derive(Debug, Default)]
+struct Running {
+    being_read: usize,
+    holding: usize,
+    knocking: usize,
 }
 
 impl Fairness {
@@ -68,38 +98,48 @@ impl Fairness {
         account.paused_until = account.paused_until.max(Some(now + pause));
     }
 
-    /// Who gets no further upload while those of these lanes run; `None` if nobody does. Each says which account it is at, if
-    /// it is at one yet: what is still being read keeps nobody waiting but those of its lane. A lane has at most half of the
-    /// slots.
-    pub fn closed<L: Clone + Eq + Hash>(
+    /// Who gets no further upload while those of these owners run. Each says which account it is at, if it is at one yet: what
+    /// is still being read counts for its owner only.
+    pub fn closed<O: Clone + Eq + Hash>(
         &self,
-        running: &[(L, Option<&str>)],
+        running: &[(O, Option<&str>)],
         slots: usize,
         now: Instant,
-    ) -> Option<Closed<L>> {
-        let mut by_lane: HashMap<&L, usize> = HashMap::new();
+    ) -> Closed<O> {
+        let mut by_owner: HashMap<&O, Running> = HashMap::new();
         let mut by_account: HashMap<&str, usize> = HashMap::new();
-        for (lane, account) in running {
-            *by_lane.entry(lane).or_default() += 1;
-            if let Some(account) = account {
-                *by_account.entry(account).or_default() += 1;
+        let (mut holding, mut knocking) = (0, 0);
+        for (owner, account) in running {
+            let of_owner = by_owner.entry(owner).or_default();
+            let Some(account) = account else {
+                of_owner.being_read += 1;
+                continue;
+            };
+            *by_account.entry(account).or_default() += 1;
+            if self.answering(account) {
+                of_owner.holding += 1;
+                holding += 1;
+            } else {
+                of_owner.knocking += 1;
+                knocking += 1;
             }
         }
-        let holding: usize = by_account
-            .iter()
-            .filter(|(account, _)| self.answering(account))
-            .map(|(_, running)| running)
-            .sum();
-        let knocking = running.len() - holding;
-        if knocking >= KNOCKS * slots {
-            return None;
-        }
         let half = slots.div_ceil(2);
-        let lanes = by_lane
-            .into_iter()
-            .filter(|(_, running)| *running >= half)
-            .map(|(lane, _)| lane.clone())
-            .collect();
+        let owners_with = |is_closed: &dyn Fn(&Running) -> bool| -> Vec<O> {
+            let closed = by_owner.iter().filter(|(_, running)| is_closed(running));
+            closed.map(|(owner, _)| (*owner).clone()).collect()
+        };
+        let owners = owners_with(&|of| {
+            of.being_read + of.holding >= half || holding >= slots && of.holding > 0
+        });
+        // The last half of the knocks is for owners who have none.
+        let knocks = if 2 * knocking >= KNOCKS * slots {
+            1
+        } else {
+            half
+        };
+        let knockers = owners_with(&|of| of.knocking >= knocks);
+        let no_knocks = knocking >= KNOCKS * slots;
         let knocked_at = by_account
             .keys()
             .copied()
@@ -108,14 +148,26 @@ impl Fairness {
             let running = by_account.get(name.as_str()).copied().unwrap_or_default();
             account.paused_until.is_some_and(|until| now < until)
                 || account.limit.is_some_and(|limit| running >= limit)
-                || account.answers && holding >= slots
+                || account.answers && holding >= BESIDE * slots
         });
         let accounts = closed
             .map(|(name, _)| name.as_str())
             .chain(knocked_at)
             .map(str::to_owned)
             .collect();
-        Some(Closed { lanes, accounts })
+        let answering = if no_knocks || !knockers.is_empty() {
+            let answering = self.0.iter().filter(|(_, account)| account.answers);
+            answering.map(|(name, _)| name.clone()).collect()
+        } else {
+            Vec::new()
+        };
+        Closed {
+            owners,
+            knockers,
+            no_knocks,
+            accounts,
+            answering,
+        }
     }
 
     fn account(&mut self, name: &str) -> &mut Account {
@@ -142,30 +194,95 @@ mod tests {
         running: &[(&'a str, &str)],
         now: Instant,
     ) -> Closed<&'a str> {
-        let mut closed = fairness.closed(&at_accounts(running), SLOTS, now).unwrap();
-        closed.lanes.sort_unstable();
+        let mut closed = fairness.closed(&at_accounts(running), SLOTS, now);
+        closed.owners.sort_unstable();
+        closed.knockers.sort_unstable();
         closed.accounts.sort_unstable();
         closed.accounts.dedup();
         closed
     }
 
     fn at_accounts<'a, 'b>(running: &[(&'a str, &'b str)]) -> Vec<(&'a str, Option<&'b str>)> {
-        let at = |&(lane, account)| (lane, Some(account));
+        let at = |&(owner, account)| (owner, Some(account));
         running.iter().map(at).collect()
     }
 
     #[test]
-    fn what_is_still_being_read_keeps_its_lane_waiting_and_no_account() {
-        let fairness = Fairness::default();
+    fn what_is_still_being_read_keeps_its_owner_waiting_and_nobody_else() {
+        let mut fairness = Fairness::default();
         let read = |count| vec![("a", None); count];
-        let closed = |count| {
-            fairness
-                .closed(&read(count), SLOTS, Instant::now())
-                .unwrap()
+        let now = Instant::now();
+        let closed = |count| fairness.closed(&read(count), SLOTS, now);
+        assert_eq!(closed(3), Closed::nothing());
+        assert_eq!(closed(4).owners, ["a"]);
+        assert!(closed(4).accounts.is_empty());
+        // Of many owners at once as well.
+        let names: Vec<_> = (0..10 * KNOCKS * SLOTS).map(|n| n.to_string()).collect();
+        let many: Vec<_> = names.iter().map(|name| (name.as_str(), None)).collect();
+        assert_eq!(fairness.closed(&many, SLOTS, now), Closed::nothing());
+        fairness.answers("acme");
+        assert_eq!(fairness.closed(&many, SLOTS, now), Closed::nothing());
+    }
+
+    #[test]
+    fn who_has_none_gets_one_beside_the_slots() {
+        let mut fairness = Fairness::default();
+        let now = Instant::now();
+        for account in ["slow", "slower", "acme"] {
+            fairness.answers(account);
+        }
+        // Over all their connections.
+        let mut running = vec![("a", "slow"); 2];
+        running.extend([("a", "slower"); 2]);
+        assert_eq!(closed(&fairness, &running, now).owners, ["a"]);
+        running.extend([("b", "slow"); 3]);
+        assert_eq!(closed(&fairness, &running, now).owners, ["a"]);
+        running.push(("c", "acme"));
+        let found = closed(&fairness, &running, now);
+        assert_eq!(found.owners, ["a", "b", "c"]);
+        assert!(found.accounts.is_empty());
+        // What is read for them does not count.
+        let mut with_reader = at_accounts(&running);
+        with_reader.push(("d", None));
+        assert!(
+            !fairness
+                .closed(&with_reader, SLOTS, now)
+                .owners
+                .contains(&"d")
+        );
+        for owner in ["d", "e", "f", "g", "h", "i", "j"] {
+            running.push((owner, "acme"));
+            let found = closed(&fairness, &running, now);
+            assert!(found.owners.contains(&owner));
+            assert!(found.accounts.is_empty());
+        }
+        running.push(("k", "acme"));
+        assert_eq!(
+            closed(&fairness, &running, now).accounts,
+            ["acme", "slow", "slower"]
+        );
+    }
+
+    #[test]
+    fn dead_accounts_of_one_owner_leave_knocks_to_others_and_the_rest_to_their_owner() {
+        let mut fairness = Fairness::default();
+        let now = Instant::now();
+        fairness.answers("acme");
+        let names: Vec<_> = (0..KNOCKS * SLOTS).map(|n| format!("dead-{n}")).collect();
+        let owners = ["a", "b", "c", "d"];
+        let knocks = |count| -> Vec<(&str, &str)> {
+            let owners = owners.iter().flat_map(|owner| [*owner; SLOTS / 2]);
+            owners
+                .zip(names.iter().map(String::as_str))
+                .take(count)
+                .collect()
         };
-        assert!(closed(3).accounts.is_empty());
-        assert!(closed(3).lanes.is_empty());
-        assert_eq!(closed(4).lanes, ["a"]);
+        assert_eq!(closed(&fairness, &knocks(3), now).knockers, [""; 0]);
+        assert_eq!(closed(&fairness, &knocks(7), now).knockers, ["a"]);
+        let found = closed(&fairness, &knocks(16), now);
+        assert_eq!(found.knockers, owners);
+        assert_eq!(found.answering, ["acme"]);
+        assert!(found.owners.is_empty() && !found.no_knocks);
     }
 
     #[test]
@@ -177,8 +294,8 @@ mod tests {
         assert_eq!(closed(&fairness, &run(1), now).accounts, ["acme"]);
         fairness.answers("acme");
         assert!(closed(&fairness, &run(3), now).accounts.is_empty());
-        assert!(closed(&fairness, &run(3), now).lanes.is_empty());
-        assert_eq!(closed(&fairness, &run(4), now).lanes, ["a"]);
+        assert!(closed(&fairness, &run(3), now).owners.is_empty());
+        assert_eq!(closed(&fairness, &run(4), now).owners, ["a"]);
         fairness.unreachable("acme");
         assert_eq!(closed(&fairness, &run(1), now).accounts, ["acme"]);
     }
@@ -211,22 +328,15 @@ mod tests {
         running.extend([("a", "acme"); 3]);
         let found = closed(&fairness, &running, now);
         assert!(!found.accounts.contains(&"acme".to_owned()));
-        assert!(found.lanes.is_empty());
+        assert!(found.owners.is_empty());
+        assert_eq!(found.answering, ["acme"]);
         // What answers is bounded by the slots, and what does not by the knocks.
-        running.extend([
-            ("b", "acme"),
-            ("c", "acme"),
-            ("d", "acme"),
-            ("e", "acme"),
-            ("f", "acme"),
-        ]);
-        assert!(
-            closed(&fairness, &running, now)
-                .accounts
-                .contains(&"acme".to_owned())
-        );
-        let all: Vec<_> = dead(KNOCKS * SLOTS).collect();
-        assert_eq!(fairness.closed(&at_accounts(&all), SLOTS, now), None);
+        assert!(!found.no_knocks);
+        running.extend(dead(KNOCKS * SLOTS).skip(2 * SLOTS));
+        let found = closed(&fairness, &running, now);
+        assert!(found.no_knocks);
+        assert_eq!(found.answering, ["acme"]);
+        assert!(!found.accounts.contains(&"acme".to_owned()));
     }
 
     #[test]

@@ -92,8 +92,8 @@ pub struct Lane {
 pub struct Turn {
     /// The lane that was served last: those after it come first.
     pub after: Option<Lane>,
-    /// Lanes and accounts that get no further slot for now.
-    pub closed: Closed<Lane>,
+    /// Owners and accounts that get no further upload for now.
+    pub closed: Closed<Owner>,
     /// Whether an upload during which the worker crashed may be taken.
     pub suspects: bool,
 }
@@ -133,16 +133,10 @@ fn superseded() -> Error {
 
 fn take(turn: &Turn) -> Result<Option<Claimed>> {
     let after = turn.after.as_ref();
-    let closed = &turn.closed.lanes;
-    let (kinds, users): (Vec<&str>, Vec<&str>) = closed
-        .iter()
-        .map(|lane| (lane.owner.kind(), lane.owner.user_id()))
-        .unzip();
-    let oids: Vec<i64> = closed
-        .iter()
-        .map(|lane| i64::from(lane.owner.oid().to_u32()))
-        .collect();
-    let configs: Vec<&str> = closed.iter().map(|lane| lane.config.as_str()).collect();
+    // An account is not known where there is no configuration: nothing is sent then.
+    let answering = [&[String::new()], turn.closed.answering.as_slice()].concat();
+    let (kinds, users, oids) = columns(&turn.closed.owners);
+    let (knocking_kinds, knocking_users, knocking_oids) = columns(&turn.closed.knockers);
     Spi::connect_mut(|client| {
         let take = kept_for_queue(client, TAKE.as_str(), TAKE_TYPES)?;
         let rows = client.update(
@@ -158,13 +152,24 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
                 kinds.into(),
                 users.into(),
                 oids.into(),
-                configs.into(),
+                turn.closed.no_knocks.into(),
                 turn.closed.accounts.clone().into(),
                 turn.suspects.into(),
+                knocking_kinds.into(),
+                knocking_users.into(),
+                knocking_oids.into(),
+                answering.into(),
             ],
         )?;
         Ok(claimed(rows)?.pop())
     })
+}
+
+fn columns(owners: &[Owner]) -> (Vec<&str>, Vec<&str>, Vec<i64>) {
+    let kinds = owners.iter().map(Owner::kind).collect();
+    let users = owners.iter().map(Owner::user_id).collect();
+    let oid = |owner: &Owner| i64::from(owner.oid().to_u32());
+    (kinds, users, owners.iter().map(oid).collect())
 }
 
 const TAKE_TYPES: &[PgBuiltInOids] = &[
@@ -175,9 +180,13 @@ const TAKE_TYPES: &[PgBuiltInOids] = &[
     PgBuiltInOids::TEXTARRAYOID,
     PgBuiltInOids::TEXTARRAYOID,
     PgBuiltInOids::INT8ARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::BOOLOID,
     PgBuiltInOids::TEXTARRAYOID,
     PgBuiltInOids::BOOLOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::INT8ARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
 ];
 
 /// Goes from lane to lane by the index `uploads_lanes`, once round from the one after the given lane on, until it finds an
@@ -239,9 +248,8 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
              left join snowflake_bridge.watches w on w.id = d.watch_id \
              left join snowflake_bridge.snowflake_configurations f on o.id is null \
                  and (f.owner_kind, f.user_id, f.owner_oid, f.name) = ('role', w.user_id, w.owner_oid, l.config) \
-             where ({l}) not in ( \
-                   select c.kind, c.user_id, c.oid::oid, c.config from unnest($5, $6, $7, $8) as c (kind, user_id, oid, config)) \
-               and lower(coalesce(o.account_identifier, f.account_identifier, '')) <> all ($9) \
+             where ({owner}) not in ({closed}) and {account} <> all ($9) \
+               and (not $8 and ({owner}) not in ({knockers}) or {account} = any ($14)) \
              limit 1) \
          update snowflake_bridge.uploads u set \
              state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
@@ -254,6 +262,10 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
         next_earlier = next_lane(&lane("l"), &up_to_given),
         turns = turns::TURNS.as_str(),
         l = lane("l"),
+        owner = "l.owner_kind, l.user_id, l.owner_oid",
+        closed = "select c.kind, c.user_id, c.oid::oid from unnest($5, $6, $7) as c (kind, user_id, oid)",
+        knockers = "select c.kind, c.user_id, c.oid::oid from unnest($11, $12, $13) as c (kind, user_id, oid)",
+        account = "lower(coalesce(o.account_identifier, f.account_identifier, ''))",
         t = lane("t"),
         first_head = next_head(""),
         next_head = next_head(&format!("and {STREAM} > h.stream")),

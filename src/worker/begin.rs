@@ -251,6 +251,7 @@ impl<'a> Attempt<'a> {
             is_canceled: upload.cancel_requested,
             only_settles,
             is_sweeping: false,
+            is_first_of_owner: false,
             comment: format!("Loaded by snowflake_bridge from {}", plan.relation),
         })
     }

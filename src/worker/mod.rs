@@ -21,6 +21,7 @@ pub mod registry;
 mod runner;
 mod service;
 mod signals;
+mod slots;
 #[cfg(feature = "failpoints")]
 mod steps;
 mod stubborn;

@@ -12,11 +12,12 @@ use bridge_core::snowflake::{Pool, PoolKey, PooledSession, SessionInfo};
 use bridge_core::spool::Manifest;
 use bridge_core::upload::{self, ClusterBy, Outcome, Phase, Strategy, Upload, leftovers};
 use bridge_core::{Error, ErrorKind, Result};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::cleaning;
 use super::ledger::WorkerLedger;
+use super::slots::Slots;
 use crate::net::{self, EventFd};
 use crate::uploads::Claim;
 
@@ -49,6 +50,8 @@ pub struct Job {
     pub only_settles: bool,
     /// Once it is loaded, the whole stage is looked through.
     pub is_sweeping: bool,
+    /// Its owner has no other upload under way.
+    pub is_first_of_owner: bool,
 }
 
 impl Job {
@@ -182,7 +185,7 @@ impl Canceler {
 pub fn start(
     job: Job,
     pool: Arc<Pool>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     reporter: Reporter,
 ) -> crate::error::Result<Canceler> {
     let (canceler, canceled) = oneshot::channel();
@@ -193,7 +196,7 @@ pub fn start(
 async fn carry(
     job: Job,
     pool: Arc<Pool>,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     reporter: Reporter,
     canceled: oneshot::Receiver<()>,
 ) {
@@ -311,7 +314,7 @@ struct Loaded {
 async fn run(
     job: &Job,
     pool: &Pool,
-    slots: &Semaphore,
+    slots: &Slots,
     reporter: &Reporter,
     is_undecided: &watch::Sender<bool>,
     transaction: &Mutex<Option<String>>,
@@ -323,8 +326,8 @@ async fn run(
     if session.is_proven() {
         reporter.send(Event::Connected { claim: job.claim })?;
     }
-    // Only now, since whoever is not let in should keep nobody else from going on. It is never closed.
-    let _slot = slots.acquire().await;
+    // Only now, since whoever is not let in should keep nobody else from going on.
+    let _slot = slots.acquire(job.is_first_of_owner).await;
     let table = table_name(job, session.info())?;
     *target = Some(table.to_string());
     let upload = Upload {

@@ -182,7 +182,8 @@ impl Service {
     /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
     fn work(&mut self) -> Result<Option<Duration>> {
         self.stop()?;
-        while let Some(turn) = self.turns.next(self.in_flight.values()) {
+        loop {
+            let turn = self.turns.next(self.in_flight.values());
             // One at a time: reading takes the main thread, and what was claimed should not wait for it.
             let taken = tx::transaction(|| {
                 failpoint::reach("claiming");
@@ -271,6 +272,9 @@ impl Service {
     /// Hands an upload to the network thread.
     pub(super) fn send(&mut self, mut in_flight: InFlight, mut job: Job) {
         job.is_sweeping = self.janitor.begin_sweep(job.pool_key.config);
+        job.is_first_of_owner = !self.in_flight.values().any(|other| {
+            other.account().is_some() && other.upload.lane.owner == in_flight.upload.lane.owner
+        });
         in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
         in_flight.total_bytes = job.manifest.bytes;
         in_flight.rows = job.manifest.rows;

@@ -28,10 +28,7 @@ fn step_claim(
 ) -> Result<TableIterator<'static, (name!(execution_id, String), name!(claim, i32))>, ErrorReport> {
     let turn = Turn {
         after: None,
-        closed: Closed {
-            lanes: Vec::new(),
-            accounts: Vec::new(),
-        },
+        closed: Closed::nothing(),
         suspects: true,
     };
     let mut claimed = Vec::new();

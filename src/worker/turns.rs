@@ -1,13 +1,12 @@
 //! Whose upload the worker takes next: lane after lane, as far as those may have another slot.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bridge_core::fairness::Fairness;
 use bridge_core::{ErrorKind, Result};
-use tokio::sync::Semaphore;
 
 use super::in_flight::InFlight;
+use super::slots::Slots;
 use crate::guc;
 use crate::uploads::{Claimed, Lane, Turn};
 
@@ -15,7 +14,7 @@ use crate::uploads::{Claimed, Lane, Turn};
 pub(super) struct Turns {
     last: Option<Lane>,
     fairness: Fairness,
-    slots: Arc<Semaphore>,
+    slots: Slots,
 }
 
 impl Turns {
@@ -23,39 +22,35 @@ impl Turns {
         Self {
             last: None,
             fairness: Fairness::default(),
-            slots: slots(),
+            slots: Slots::new(guc::max_concurrent_uploads()),
         }
     }
 
-    /// One for each upload that may run at once, to be held by those that do.
-    pub(super) fn slots(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.slots)
+    /// What the uploads that run hold.
+    pub(super) fn slots(&self) -> Slots {
+        self.slots.clone()
     }
 
     /// As many slots as the settings now have it; what runs keeps the one it has.
     pub(super) fn reload(&mut self) {
-        self.slots = slots();
+        self.slots = Slots::new(guc::max_concurrent_uploads());
     }
 
-    /// Whose turn it is while these uploads run; nobody's if there are too many.
-    pub(super) fn next<'a>(
-        &self,
-        running: impl Iterator<Item = &'a InFlight> + Clone,
-    ) -> Option<Turn> {
+    /// Whose turn it is while these uploads run.
+    pub(super) fn next<'a>(&self, running: impl Iterator<Item = &'a InFlight> + Clone) -> Turn {
         let slots = guc::max_concurrent_uploads();
-        let lanes: Vec<_> = running
+        let owners: Vec<_> = running
             .clone()
-            .map(|in_flight| (in_flight.upload.lane.clone(), in_flight.account()))
+            .map(|in_flight| (in_flight.upload.lane.owner.clone(), in_flight.account()))
             .collect();
-        let closed = self.fairness.closed(&lanes, slots, Instant::now())?;
-        Some(Turn {
+        Turn {
             after: self.last.clone(),
-            closed,
+            closed: self.fairness.closed(&owners, slots, Instant::now()),
             // One at a time, so that another crash is the fault of that one.
             suspects: !running
                 .clone()
                 .any(|in_flight| in_flight.upload.is_suspect()),
-        })
+        }
     }
 
     /// The upload was taken.
@@ -92,8 +87,4 @@ impl Turns {
             },
         }
     }
-}
-
-fn slots() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(guc::max_concurrent_uploads()))
 }

@@ -27,12 +27,12 @@ def tenant(bridge: Bridge, name: str, user: User, host: str, **arguments: object
     bridge.configure(user, connection=bridge.admin, user_id=name, account_identifier=host, **arguments)
 
 
-def queue(bridge: Bridge, name: str, jobs: int, prefix: str) -> None:
+def queue(bridge: Bridge, name: str, jobs: int, prefix: str, **options: str) -> None:
     """That many finished executions of one tenant, in one transaction."""
     bridge.admin.execute(
-        f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled, result_rows) "
-        "select %s || n, %s, 'completed', true, %s from generate_series(1, %s) n",
-        [prefix, name, Jsonb([{"n": 1}]), jobs],
+        f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled, result_rows, snowflake_options) "
+        "select %s || n, %s, 'completed', true, %s, %s from generate_series(1, %s) n",
+        [prefix, name, Jsonb([{"n": 1}]), Jsonb(options), jobs],
     )
 
 
@@ -90,6 +90,65 @@ def test_a_long_queue_of_somebody_else(bridge: Bridge) -> None:
         "select count(*) as n from snowflake_bridge.uploads where user_id = 'busy' and state = 'queued'"
     ).fetchone()
     assert waiting is not None and waiting["n"] > JOBS / 2, "it did not wait behind all of them"
+
+
+def test_two_owners_whose_copies_hang_leave_a_slot_to_a_third(bridge: Bridge, capsys) -> None:
+    """One of them has two connections; together they would have every slot until Snowflake gives up."""
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
+    for name in ("two", "one", "third"):
+        tenant(bridge, name, bridge.account.add_user(name.upper()), bridge.account.host)
+    again = bridge.account.add_user("AGAIN")
+    bridge.configure(again, connection=bridge.admin, user_id="two", name="second")
+    bridge.admin.execute(f"grant all on {TABLE} to app")
+    alone = delays(bridge, "third", "alone")
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into[^(]*hangs"}, {"black_hole": True}, times=100)
+    mark = bridge.standin.audit_mark()
+    queue(bridge, "two", 6, "two-", table_name="hangs")
+    queue(bridge, "two", 6, "second-", table_name="hangs", config="second")
+    queue(bridge, "one", 6, "one-", table_name="hangs")
+
+    def hanging(name: str) -> int:
+        sql = "select count(*) as n from snowflake_bridge.uploads where user_id = %s and state = 'copying'"
+        [row] = bridge.admin.execute(sql, [name]).fetchall()
+        return row["n"]
+
+    wait.until(lambda: (hanging("two"), hanging("one")) == (4, 4), "each has half of the slots", 60)
+    assert sum(record["kind"] == "query" for record in bridge.standin.audit(mark)) > 8
+    beside = delays(bridge, "third", "beside")
+    with capsys.disabled():
+        print(f"\nfairness: commit -> claim of a third, max alone {max(alone):.3f} s, beside hanging copies {max(beside):.3f} s")
+    assert max(beside) < max(alone) + LIMIT
+    assert (hanging("two"), hanging("one")) == (4, 4), "they hang on, and have no more"
+    bridge.standin.clear_faults()
+
+
+def test_slow_reports_of_many_owners_keep_nobody_from_loading(make_bridge: Callable[..., Bridge]) -> None:
+    """More than there are readers, and than accounts may be knocked at."""
+    bridge = make_bridge({"snowflake_bridge.max_concurrent_uploads": "1"})
+    quick = bridge.account.add_user("QUICK")
+    bridge.admin.execute(f"create table {TABLE} (execution_id text unique, user_id text, status text)")
+    bridge.admin.execute(
+        "create function rows_of(id text) returns table (n int) language sql volatile set search_path from current as "
+        "$$ select 1 from pg_catalog.pg_sleep(600) $$"
+    )
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)", act_for_users=True)
+    bridge.call("watch", connection=bridge.admin, relation="other_executions", create_if_missing=True, act_for_users=True)
+    names = [f"slow-{number}" for number in range(6)]
+    for name in (*names, "quick"):
+        tenant(bridge, name, quick, bridge.account.host)
+    for name in names:
+        bridge.admin.execute(
+            f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled) values (%s, %s, 'completed', true)",
+            [name, name],
+        )
+    wait.until(lambda: all(bridge.upload(name)["state"] == "claimed" for name in names), "all are read, or wait for it", 60)
+    bridge.admin.execute(
+        "insert into other_executions (execution_id, user_id, status, snowflake_enabled, result_rows)"
+        """ values ('quick', 'quick', 'completed', true, '[{"n": 1}]')"""
+    )
+    status = "select snowflake_status from other_executions where execution_id = 'quick'"
+    wait.until(lambda: bridge.admin.execute(status).fetchone()["snowflake_status"] == "completed", "the quick one is loaded", 60)
+    assert all(bridge.upload(name)["state"] == "claimed" for name in names)
 
 
 def test_an_account_that_asks_to_slow_down(bridge: Bridge, user: User) -> None:
