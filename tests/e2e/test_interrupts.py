@@ -3,6 +3,7 @@ they are, and nobody else's DROP DATABASE waits for them."""
 
 from __future__ import annotations
 
+import math
 import select
 import statistics
 import time
@@ -17,7 +18,8 @@ from harness import hostile, wait
 from harness.bridge import APPLICATION, DATABASE, Bridge
 from harness.hostile import Hostile
 
-# The promise is 200 ms, and `OVERSHOOTS` tells what it was; the rest is for a machine that is busy with other things.
+# The promise. On a machine that is busy with other things the median still keeps it; a single one may take `LIMIT`.
+PROMISE = 0.2
 LIMIT = 3.0
 OVERSHOOTS: list[tuple[float, str]] = []
 EVENTS = ("cancel", "statement_timeout", "terminate", "lost client")
@@ -128,15 +130,17 @@ def shared(standin: Any, servers: dict[str, Hostile]) -> Iterator[Bridge]:
 
 @pytest.fixture(scope="module", autouse=True)
 def report(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The figure, in one line."""
+    """The figures, in one line, and whether the promise was kept over all that this process ran."""
     yield
     if OVERSHOOTS:
         seconds, what = zip(*sorted(OVERSHOOTS), strict=True)
+        median, late = statistics.median(seconds), seconds[math.ceil(0.99 * len(seconds)) - 1]
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(
-                f"\ninterrupt overshoot: p50 {1000 * statistics.median(seconds):.0f} ms, max {1000 * seconds[-1]:.0f} ms"
+                f"\ninterrupt overshoot: p50 {1000 * median:.0f} ms, p99 {1000 * late:.0f} ms, max {1000 * seconds[-1]:.0f} ms"
                 f" ({what[-1]}), n = {len(seconds)}"
             )
+        assert median <= PROMISE, f"half of {len(seconds)} interrupts took {1000 * median:.0f} ms or longer"
 
 
 @pytest.mark.parametrize("event", EVENTS)
