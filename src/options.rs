@@ -1,6 +1,6 @@
 //! Target options, the same everywhere: keys of `snowflake_options`, checked once, before anything is read.
 
-use bridge_core::json::{Numeric, PlanOptions};
+use bridge_core::json::{Numeric, OutOfRange, PlanOptions};
 use bridge_core::names::{self, ColumnCase};
 use bridge_core::spool::Manifest;
 use bridge_core::types::ColumnType;
@@ -8,7 +8,6 @@ use bridge_core::upload::{ClusterBy, Match, Strategy, StrategyName};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::source::OutOfRange;
 
 /// Where an upload goes, as the user asked. Unknown keys are an error, since an option that does nothing is a trap.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -145,6 +144,7 @@ impl TargetOptions {
         PlanOptions {
             column_case: self.column_case.unwrap_or(ColumnCase::Upper),
             numeric: self.numeric.unwrap_or(Numeric::Number),
+            on_out_of_range: self.on_out_of_range.unwrap_or_default(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `upload_query` and `upload_table`: rows that their caller reads, here and now, and the worker only sends.
 
+use bridge_core::json::OutOfRange;
 use bridge_core::spool::{SpoolOptions, Stamp};
 use chrono::Utc;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
 use crate::owner::Owner;
-use crate::source::{self, OutOfRange, QueryOptions, spooled};
+use crate::source::{self, QueryOptions, spooled};
 use crate::uploads::{self, Spooled};
 use crate::worker::registry::{self, Wake};
 use crate::{client, configs, failpoint, guc, net, sandbox, tx, watches};
@@ -157,7 +158,6 @@ fn queue(
 
     let upload_id = Uuid::new_v4();
     let execution_id = execution_id.map_or_else(|| upload_id.to_string(), str::to_owned);
-    let on_out_of_range = options.on_out_of_range.unwrap_or_default();
     let directory = spooled::begin(upload_id)?;
     let read = client::watched(|| {
         source::read_query(
@@ -172,7 +172,6 @@ fn queue(
                 },
                 spool: &directory,
                 plan: options.plan(),
-                on_out_of_range,
                 files: SpoolOptions {
                     aside: net::ASIDE,
                     ..SpoolOptions::new(guc::target_file_size(), guc::max_memory())
@@ -184,7 +183,7 @@ fn queue(
     // Keys that the result lacks are told to whoever can mend the query, and not to the worker.
     options.strategy(&read.manifest)?;
     for (column, count) in &read.affected {
-        let fate = match on_out_of_range {
+        let fate = match options.plan().on_out_of_range {
             OutOfRange::Text => "are loaded as text",
             OutOfRange::Null | OutOfRange::Error => "are loaded as NULL",
         };

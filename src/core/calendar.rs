@@ -60,6 +60,37 @@ pub fn parse_timestamp_with_offset(text: &str) -> Option<i64> {
         .filter(|micros| timestamp_in_range(*micros))
 }
 
+/// Whether `text` is a date or timestamp that `parse` refuses only because of its year: infinite, before Christ (`0044-03-15
+/// BC`), or after 9999.
+#[must_use]
+pub fn is_beyond<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> bool {
+    if matches!(text, "infinity" | "-infinity") {
+        return true;
+    }
+    let (date, is_before) = match text.strip_suffix(" BC") {
+        Some(date) => (date, true),
+        None => (text, false),
+    };
+    let Some((digits, rest)) = date.split_once('-') else {
+        return false;
+    };
+    let is_year = (4..=9).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let year: i64 = match digits.parse() {
+        Ok(year) if is_year && year > 0 => year,
+        _ => return false,
+    };
+    // Years that are 400 apart are of the same lengths; there is no year 0.
+    let year = if is_before { 1 - year } else { year };
+    parse(text).is_none() && parse(&format!("{}-{rest}", 2000 + year.rem_euclid(400))).is_some()
+}
+
+/// Whether `text` is the end of a day, which is a time of day elsewhere: `24:00`.
+#[must_use]
+pub fn is_end_of_day(text: &str) -> bool {
+    text.strip_prefix("24:")
+        .is_some_and(|rest| parse_time(&format!("00:{rest}")) == Some(0))
+}
+
 /// What is left of the text.
 struct Cursor<'a>(&'a [u8]);
 

@@ -16,7 +16,6 @@ use uuid::Uuid;
 use super::json_text::walk_json;
 use super::jsonb::Jsonb;
 use super::query::{QueryOptions, QueryResult, read_query};
-use super::values::OutOfRange;
 use crate::error::{Error, Result};
 use crate::sandbox;
 use crate::watches::{ResultSource, Watch, column_type};
@@ -28,7 +27,6 @@ pub struct ReadOptions<'a> {
     pub upload_id: Uuid,
     pub spool: &'a Path,
     pub plan: PlanOptions,
-    pub on_out_of_range: OutOfRange,
     pub files: SpoolOptions,
     /// Told from time to time how many rows were read, where rows come one by one.
     pub progress: &'a dyn Fn(u64),
@@ -71,7 +69,6 @@ pub fn read(watch: &Watch, options: &ReadOptions<'_>) -> Result<QueryResult> {
                         stamp: options.stamp(),
                         spool: options.spool,
                         plan: options.plan,
-                        on_out_of_range: options.on_out_of_range,
                         files: options.files,
                         progress: options.progress,
                     },
@@ -171,11 +168,6 @@ impl InlineResult {
 }
 
 fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<QueryResult> {
-    if options.on_out_of_range != OutOfRange::Error {
-        return Err(Error::invalid(
-            "on_out_of_range is for values that PostgreSQL types: of inline results nothing is left out",
-        ));
-    }
     let declared = match row.get::<String>(2)? {
         Some(columns) => parse_result_columns(&columns)?,
         None => None,
@@ -195,13 +187,14 @@ fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Query
         &options.stamp(),
         &options.files,
     )?;
+    let mut affected = Vec::new();
     if let Some(result) = &result {
         let mut rows = Rows::new(&plan, &mut writer);
         result.walk(&mut rows)?;
-        rows.finish()?;
+        affected = rows.finish()?;
     }
     Ok(QueryResult {
         manifest: writer.finish()?,
-        affected: Vec::new(),
+        affected,
     })
 }

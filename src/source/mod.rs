@@ -11,4 +11,3 @@ mod values;
 pub use execution::{ReadOptions, read, stored_bytes};
 pub use query::{QueryOptions, check_query, read_query};
 pub use tuple::{Tuple, argument};
-pub use values::OutOfRange;

@@ -11,7 +11,7 @@ use bridge_core::spool::{Manifest, SpoolOptions, SpoolWriter, Stamp};
 use pgrx::prelude::*;
 use pgrx::{check_for_interrupts, pg_sys};
 
-use super::values::{OutOfRange, Pinned, RowReader};
+use super::values::{Pinned, RowReader};
 use crate::error::{Error, Result};
 
 /// Rows that are fetched at once, and kept before they are read: enough to make the cost of a fetch disappear.
@@ -25,7 +25,6 @@ pub struct QueryOptions<'a> {
     pub stamp: Stamp,
     pub spool: &'a Path,
     pub plan: PlanOptions,
-    pub on_out_of_range: OutOfRange,
     pub files: SpoolOptions,
     /// Told from time to time how many rows were read.
     pub progress: &'a dyn Fn(u64),
@@ -157,7 +156,7 @@ unsafe fn stream(portal: pg_sys::Portal, options: &QueryOptions<'_>) -> Result<Q
     // SAFETY: as the caller promises. What is made here goes with SPI's memory context if it is not ended below.
     unsafe {
         let descriptor = (*portal).tupDesc;
-        let mut reader = RowReader::new(descriptor, options.plan, options.on_out_of_range)?;
+        let mut reader = RowReader::new(descriptor, options.plan)?;
         let mut writer = SpoolWriter::create(
             options.spool,
             &reader.columns(),

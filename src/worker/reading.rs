@@ -138,7 +138,6 @@ fn read(
                 upload_id: upload.upload_id,
                 spool: &spool,
                 plan: options.plan(),
-                on_out_of_range: options.on_out_of_range.unwrap_or_default(),
                 files: SpoolOptions {
                     aside: net::ASIDE,
                     ..SpoolOptions::new(guc::target_file_size(), guc::max_memory())

@@ -109,6 +109,35 @@ def test_rows_as_arrays_with_declared_columns(bridge: Bridge, user: User) -> Non
     ]
 
 
+def test_values_in_a_result_that_snowflake_cannot_hold(bridge: Bridge, user: User) -> None:
+    """As PostgreSQL's own JSON writes them."""
+    declared = [{"name": "n", "type": "int"}, {"name": "at", "type": "timestamptz"}, {"name": "day", "type": "date"}]
+    bridge.app.execute("set timezone = 'UTC'")
+    query = (
+        "select jsonb_agg(to_jsonb(v)) as rows from (values (1, timestamptz '2024-02-29 12:00+00', date '0044-03-15 BC'), "
+        "(2, 'infinity', '2024-02-29'), (3, '-infinity', null)) v (n, at, day)"
+    )
+    [found] = bridge.app.execute(query).fetchall()
+    bridge.run("refused", found["rows"], result_columns=declared)
+    assert "row 1" in bridge.failed("refused")["snowflake_error_message"]
+    assert "on_out_of_range" in bridge.upload("refused")["error_hint"]
+    for option in ("null", "text"):
+        options = {"on_out_of_range": option}
+        bridge.run(option, found["rows"], result_columns=declared, snowflake_options=options, snowflake_table_name=f"T_{option}")
+        bridge.completed(option)
+        assert bridge.upload(option)["out_of_range_count"] == 3
+    assert bridge.results(user, ["N", "AT", "DAY"], "T_NULL", "order by n") == [
+        (1, datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.UTC), None),
+        (2, None, datetime.date(2024, 2, 29)),
+        (3, None, None),
+    ]
+    assert bridge.results(user, ["N", "AT", "DAY"], "T_TEXT", "order by n") == [
+        (1, "2024-02-29T12:00:00+00:00", "0044-03-15 BC"),
+        (2, "infinity", "2024-02-29"),
+        (3, "-infinity", None),
+    ]
+
+
 def test_the_target_of_one_execution(bridge: Bridge) -> None:
     user = bridge.account.add_user(schema="MARKETING")
     bridge.configure(user, schema="PUBLIC")

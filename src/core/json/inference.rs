@@ -1,11 +1,8 @@
 //! The first walk over a result: which columns it has, and the narrowest type that holds every value of each exactly.
 
-use std::str::FromStr;
-
-use serde::Deserialize;
-
 use super::declared::{Declared, DeclaredType};
 use super::key_index::KeyIndex;
+use super::options::{Numeric, OutOfRange, PlanOptions};
 use super::reading::Reading;
 use super::walker::{RowShape, Step, Walker};
 use super::{Token, TokenSink};
@@ -16,43 +13,6 @@ use crate::names::{
     too_many_columns,
 };
 use crate::types::{Column, ColumnType, MAX_PRECISION, MAX_SCALE, USUAL_SCALE};
-
-/// What becomes of numbers whose digits nobody declared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Numeric {
-    /// They become NUMBER(38, s); what fits into none exactly is refused.
-    #[default]
-    Number,
-    /// The column becomes VARCHAR, each number in its own digits, whatever numbers come: a table that was made for
-    /// integers would not take the first decimal as text. One that has a NUMBER is filled with numbers if they fit.
-    Varchar,
-}
-
-impl FromStr for Numeric {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "number" => Ok(Self::Number),
-            "varchar" => Ok(Self::Varchar),
-            _ => Err(Error::new(
-                ErrorKind::Configuration,
-                "numeric is neither number nor varchar",
-            )
-            .with_hint("Set numeric to number, or to varchar to load numbers as text.")),
-        }
-    }
-}
-
-/// The user's choices about columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PlanOptions {
-    /// What becomes of lower-case letters in names.
-    pub column_case: ColumnCase,
-    /// What becomes of decimal numbers.
-    pub numeric: Numeric,
-}
 
 /// Where in a row the value of a column is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +42,7 @@ pub struct Plan {
     pub columns: Vec<PlannedColumn>,
     /// How many rows there are.
     pub rows: u64,
+    pub(super) on_out_of_range: OutOfRange,
 }
 
 impl Plan {
@@ -133,7 +94,7 @@ impl Inference {
         self.walker.finish()?;
         let mut kept = Vec::new();
         for (position, seen) in self.columns.iter().enumerate() {
-            if let Some(reading) = seen.decide(self.options.numeric)? {
+            if let Some(reading) = seen.decide(self.options)? {
                 kept.push((position, seen, reading));
             }
         }
@@ -161,6 +122,7 @@ impl Inference {
         Ok(Plan {
             columns: columns.collect(),
             rows: self.walker.row(),
+            on_out_of_range: self.options.on_out_of_range,
         })
     }
 
@@ -238,7 +200,7 @@ impl Inference {
             ));
         }
         seen.last_row = row;
-        seen.see(token);
+        seen.see(token, self.options.on_out_of_range == OutOfRange::Null);
         Ok(())
     }
 }
@@ -277,6 +239,8 @@ struct Seen {
     /// The most digits before and after the point, over all numbers.
     integer_digits: i64,
     scale: i64,
+    /// Whether something was no number that could be measured.
+    is_immeasurable: bool,
 }
 
 impl Seen {
@@ -291,20 +255,22 @@ impl Seen {
             nested: false,
             integer_digits: 0,
             scale: 0,
+            is_immeasurable: false,
         }
     }
 
-    fn see(&mut self, token: Token<'_>) {
+    /// `is_lenient`: numbers that no NUMBER holds will be NULL.
+    fn see(&mut self, token: Token<'_>, is_lenient: bool) {
         match token {
             Token::Bool(_) => self.booleans = true,
             Token::Number(text) => {
                 self.numbers = true;
-                self.measure(text);
+                self.measure(text, is_lenient);
             }
             Token::String(text) => {
                 self.strings = true;
                 if self.declared_type == Some(DeclaredType::Numeric) {
-                    self.measure(text);
+                    self.measure(text, is_lenient);
                 }
             }
             Token::BeginArray | Token::BeginObject => self.nested = true,
@@ -312,16 +278,29 @@ impl Seen {
         }
     }
 
-    fn measure(&mut self, number: &str) {
-        if let Some(number) = Decimal::parse(number) {
-            self.integer_digits = self.integer_digits.max(number.integer_digits());
-            self.scale = self.scale.max(number.scale());
+    fn measure(&mut self, number: &str, is_lenient: bool) {
+        match Decimal::parse(number) {
+            Some(number) if is_lenient && !number.fits_number() => {}
+            Some(number) => {
+                self.integer_digits = self.integer_digits.max(number.integer_digits());
+                self.scale = self.scale.max(number.scale());
+            }
+            None => self.is_immeasurable = true,
         }
     }
 
     /// How to read the column; nothing for one that is not created because nobody knows what it holds.
-    fn decide(&self, numeric: Numeric) -> Result<Option<Reading>> {
+    fn decide(&self, options: PlanOptions) -> Result<Option<Reading>> {
+        let numeric = options.numeric;
+        let is_text = options.on_out_of_range == OutOfRange::Text;
         let reading = match self.declared_type {
+            Some(DeclaredType::Column(
+                moment @ (ColumnType::Date
+                | ColumnType::Time
+                | ColumnType::TimestampNtz
+                | ColumnType::TimestampTz),
+            )) if is_text => Reading::MomentText(moment),
+            Some(DeclaredType::Numeric) if is_text => Reading::NumericText,
             Some(DeclaredType::Column(column_type)) => Reading::Plain(column_type),
             Some(DeclaredType::Uuid) => Reading::Uuid,
             Some(DeclaredType::Numeric) if numeric == Numeric::Varchar => Reading::NumberText,
@@ -348,6 +327,7 @@ impl Seen {
     fn narrowest(&self, reading: Reading) -> Option<ColumnType> {
         let is_counted = match (reading, self.declared_type) {
             (Reading::NumberText, _) => true,
+            (Reading::NumericText, _) => !self.is_immeasurable,
             (_, None | Some(DeclaredType::Numeric)) => {
                 matches!(reading.column_type(), ColumnType::Number { .. })
             }
@@ -378,7 +358,9 @@ impl Reading {
     fn column_type(self) -> ColumnType {
         match self {
             Self::Plain(column_type) => column_type,
-            Self::NumberText | Self::Uuid => ColumnType::Text,
+            Self::NumberText | Self::NumericText | Self::MomentText(_) | Self::Uuid => {
+                ColumnType::Text
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ mod declared;
 mod document;
 mod inference;
 mod key_index;
+mod options;
 mod reading;
 mod rows;
 mod text;
@@ -16,9 +17,8 @@ mod writer;
 
 pub use declared::{Declared, DeclaredType, parse_result_columns};
 pub use document::{Document, TOO_LONG_HINT};
-pub use inference::{
-    Inference, Numeric, Plan, PlanOptions, PlannedColumn, SourceKey, too_many_digits,
-};
+pub use inference::{Inference, Plan, PlannedColumn, SourceKey, too_many_digits};
+pub use options::{Numeric, OutOfRange, PlanOptions};
 pub use rows::Rows;
 pub use text::parse_text;
 

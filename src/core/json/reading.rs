@@ -6,7 +6,9 @@ use uuid::fmt::Hyphenated;
 use super::Token;
 use super::writer::{JsonText, KEPT, number_in_variant};
 use crate::batch::Value;
-use crate::calendar::{parse_date, parse_time, parse_timestamp, parse_timestamp_with_offset};
+use crate::calendar::{
+    is_beyond, is_end_of_day, parse_date, parse_time, parse_timestamp, parse_timestamp_with_offset,
+};
 use crate::decimal::Decimal;
 use crate::types::ColumnType;
 
@@ -17,8 +19,47 @@ pub(super) enum Reading {
     Plain(ColumnType),
     /// A number, kept as its own text.
     NumberText,
+    /// The same, or what else a decimal of a database can be: NaN, and infinities.
+    NumericText,
+    /// A date or time of that type, or one that Snowflake cannot hold, kept as its own text.
+    MomentText(ColumnType),
     /// A UUID, written in its usual form.
     Uuid,
+}
+
+impl Reading {
+    /// Whether columns of the kind take values that Snowflake cannot hold, as text.
+    pub(super) const fn takes_odd_values(self) -> bool {
+        matches!(self, Self::NumericText | Self::MomentText(_))
+    }
+
+    /// Whether the value, which is no object or array, is of the column's kind, but Snowflake cannot hold it.
+    pub(super) fn is_out_of_range(self, token: Token<'_>) -> bool {
+        match (self, token) {
+            (Self::MomentText(column_type), token) => {
+                Self::Plain(column_type).is_out_of_range(token)
+            }
+            (
+                Self::NumericText | Self::Plain(ColumnType::Number { .. }),
+                Token::Number(text) | Token::String(text),
+            ) => match Decimal::parse(text) {
+                Some(number) => !number.fits_number(),
+                None => matches!(text, "NaN" | "Infinity" | "-Infinity"),
+            },
+            (Self::Plain(ColumnType::Variant), Token::Number(text)) => {
+                number_in_variant(text).is_none()
+            }
+            (Self::Plain(ColumnType::Date), Token::String(text)) => is_beyond(text, parse_date),
+            (Self::Plain(ColumnType::Time), Token::String(text)) => is_end_of_day(text),
+            (Self::Plain(ColumnType::TimestampNtz), Token::String(text)) => {
+                is_beyond(text, parse_timestamp)
+            }
+            (Self::Plain(ColumnType::TimestampTz), Token::String(text)) => {
+                is_beyond(text, parse_timestamp_with_offset)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Why a value cannot be read; the words complete "the value is not …".
@@ -56,6 +97,22 @@ impl Scratch {
                 }
                 _ => Err("a number"),
             },
+            Reading::NumericText => match token {
+                Token::Number(text) | Token::String(text)
+                    if Decimal::parse(text).is_some() || reading.is_out_of_range(token) =>
+                {
+                    Ok(Value::Text(text))
+                }
+                _ => Err("a number"),
+            },
+            Reading::MomentText(column_type) => match token {
+                Token::String(text)
+                    if reading.is_out_of_range(token) || self.plain(column_type, token).is_ok() =>
+                {
+                    Ok(Value::Text(text))
+                }
+                _ => Err(expected(column_type)),
+            },
             Reading::Uuid => match token {
                 Token::String(text) => {
                     let uuid = Uuid::try_parse(text).map_err(|_| "a UUID")?;
@@ -74,8 +131,10 @@ impl Scratch {
             Reading::Plain(ColumnType::Variant) => Ok(Value::Json(json)),
             Reading::Plain(ColumnType::Array) if json.starts_with('[') => Ok(Value::Json(json)),
             Reading::Plain(ColumnType::Text) => Ok(Value::Text(json)),
-            Reading::Plain(column_type) => Err(expected(column_type)),
-            Reading::NumberText => Err("a number"),
+            Reading::Plain(column_type) | Reading::MomentText(column_type) => {
+                Err(expected(column_type))
+            }
+            Reading::NumberText | Reading::NumericText => Err("a number"),
             Reading::Uuid => Err("a UUID"),
         }
     }

@@ -3,14 +3,15 @@
 use super::document::OpenKeys;
 use super::inference::{Plan, PlannedColumn, SourceKey};
 use super::key_index::KeyIndex;
-use super::reading::{DISTINCT_KEYS, Expected, NUMBER_IN_VARIANT, Scratch};
+use super::options::OutOfRange;
+use super::reading::{DISTINCT_KEYS, Expected, NUMBER_IN_VARIANT, Reading, Scratch};
 use super::walker::{RowShape, Step, Walker};
 use super::writer::number_in_variant;
 use super::{Token, TokenSink};
-use crate::batch::RowSink;
+use crate::batch::{RowSink, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::shown;
-use crate::types::{ColumnType, MAX_TEXT_BYTES};
+use crate::types::{ColumnType, MAX_BINARY_BYTES, MAX_TEXT_BYTES};
 
 /// Reads the rows of a result into `sink`. The result must be the one that the plan was made from.
 pub struct Rows<'a, S: RowSink> {
@@ -24,6 +25,10 @@ pub struct Rows<'a, S: RowSink> {
     scratch: Scratch,
     /// Of the value that is being written.
     keys: OpenKeys,
+    /// Whether that value is NULL instead.
+    is_left_out: bool,
+    /// For each column, the values that Snowflake could not hold as what they are.
+    affected: Vec<u64>,
 }
 
 impl<'a, S: RowSink> Rows<'a, S> {
@@ -49,6 +54,8 @@ impl<'a, S: RowSink> Rows<'a, S> {
             current: None,
             scratch: Scratch::default(),
             keys: OpenKeys::default(),
+            is_left_out: false,
+            affected: vec![0; plan.columns.len()],
         }
     }
 
@@ -58,16 +65,32 @@ impl<'a, S: RowSink> Rows<'a, S> {
         self.walker.row()
     }
 
-    /// Ends the walk.
+    /// Ends the walk, and tells how many values of which column Snowflake could not hold as what they are.
     ///
     /// # Errors
     /// `Internal` when the result had other rows than the plan.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(self) -> Result<Vec<(String, u64)>> {
         self.walker.finish()?;
-        if self.walker.row() == self.plan.rows {
-            Ok(())
-        } else {
-            Err(changed())
+        if self.walker.row() != self.plan.rows {
+            return Err(changed());
+        }
+        Ok(self
+            .plan
+            .columns
+            .iter()
+            .zip(self.affected)
+            .filter(|(_, affected)| *affected > 0)
+            .map(|(planned, affected)| (planned.column.name.clone(), affected))
+            .collect())
+    }
+
+    fn is_lenient(&self) -> bool {
+        self.plan.on_out_of_range == OutOfRange::Null
+    }
+
+    fn count(&mut self, column: usize) {
+        if let Some(affected) = self.affected.get_mut(column) {
+            *affected += 1;
         }
     }
 
@@ -80,10 +103,26 @@ impl<'a, S: RowSink> Rows<'a, S> {
                 Err(changed())
             };
         };
-        match self.scratch.scalar(planned.reading, token) {
-            Ok(value) => self.sink.append(column, value),
-            Err(expected) => Err(misfit(planned, self.walker.row(), expected)),
+        let reading = planned.reading;
+        let is_lenient = self.is_lenient();
+        match self.scratch.scalar(reading, token) {
+            Ok(value) if is_lenient && is_too_long(&value) => {}
+            Ok(value) => {
+                self.sink.append(column, value)?;
+                if !(reading.takes_odd_values() && reading.is_out_of_range(token)) {
+                    return Ok(());
+                }
+            }
+            Err(expected) => {
+                let is_out_of_range = reading.is_out_of_range(token);
+                if !(is_lenient && is_out_of_range) {
+                    let row = self.walker.row();
+                    return Err(misfit(planned, row, expected, is_out_of_range));
+                }
+            }
         }
+        self.count(column);
+        Ok(())
     }
 
     /// Takes one token of an object or array; the last one completes the value.
@@ -91,35 +130,54 @@ impl<'a, S: RowSink> Rows<'a, S> {
         let Some((column, planned)) = self.current_column() else {
             return Err(changed());
         };
-        let json = &mut self.scratch.json;
         if step == Step::NestedBegin {
-            json.clear();
+            self.scratch.json.clear();
             self.keys.clear();
+            self.is_left_out = false;
         }
-        let refused = |expected| Err(misfit(planned, self.walker.row(), expected));
+        if self.is_left_out {
+            return Ok(());
+        }
+        if let Some(expected) = self.write(planned, token) {
+            // Another kind of value than the column's is wrong whatever it holds.
+            let is_of_the_kind = match planned.reading {
+                Reading::Plain(ColumnType::Variant | ColumnType::Text) => true,
+                Reading::Plain(ColumnType::Array) => self.scratch.json.as_str().starts_with('['),
+                _ => false,
+            };
+            if self.is_lenient() && is_of_the_kind {
+                self.is_left_out = true;
+                self.count(column);
+                return Ok(());
+            }
+            return Err(misfit(planned, self.walker.row(), expected, is_of_the_kind));
+        }
+        if step == Step::NestedEnd {
+            return match self.scratch.nested(planned.reading) {
+                Ok(value) => self.sink.append(column, value),
+                Err(expected) => Err(misfit(planned, self.walker.row(), expected, false)),
+            };
+        }
+        Ok(())
+    }
+
+    /// Writes one token of an object or array, or says what the value is not.
+    fn write(&mut self, planned: &PlannedColumn, token: Token<'_>) -> Option<Expected> {
+        let json = &mut self.scratch.json;
         if planned.column.column_type == ColumnType::Text {
             json.token(token);
         } else if self.keys.is_repeated(token) {
-            return refused(DISTINCT_KEYS);
+            return Some(DISTINCT_KEYS);
         } else if let Token::Number(number) = token {
             let Some(number) = number_in_variant(number) else {
-                return refused(NUMBER_IN_VARIANT);
+                return Some(NUMBER_IN_VARIANT);
             };
             json.token(Token::Number(&number));
         } else {
             json.token(token);
         }
         // Looked at on the way, so that memory is bounded by the limit and not by the value.
-        if json.as_str().len() > MAX_TEXT_BYTES {
-            return refused("within the 128 MB that Snowflake holds");
-        }
-        if step == Step::NestedEnd {
-            return match self.scratch.nested(planned.reading) {
-                Ok(value) => self.sink.append(column, value),
-                Err(expected) => Err(misfit(planned, self.walker.row(), expected)),
-            };
-        }
-        Ok(())
+        (json.as_str().len() > MAX_TEXT_BYTES).then_some("within the 128 MB that Snowflake holds")
     }
 
     fn current_column(&self) -> Option<(usize, &'a PlannedColumn)> {
@@ -160,7 +218,15 @@ impl<S: RowSink> TokenSink for Rows<'_, S> {
     }
 }
 
-fn misfit(planned: &PlannedColumn, row: u64, expected: Expected) -> Error {
+fn is_too_long(value: &Value<'_>) -> bool {
+    match value {
+        Value::Text(text) | Value::Json(text) => text.len() > MAX_TEXT_BYTES,
+        Value::Bytes(bytes) => bytes.len() > MAX_BINARY_BYTES,
+        _ => false,
+    }
+}
+
+fn misfit(planned: &PlannedColumn, row: u64, expected: Expected, is_out_of_range: bool) -> Error {
     Error::new(
         ErrorKind::Data,
         format!(
@@ -168,7 +234,12 @@ fn misfit(planned: &PlannedColumn, row: u64, expected: Expected) -> Error {
             shown(&planned.source_name)
         ),
     )
-    .with_hint("Correct the value, or give the column another type in the result columns.")
+    .with_hint(if is_out_of_range {
+        "Correct the value, give the column another type in the result columns, or set on_out_of_range in snowflake_options: null \
+         loads such values as NULL, text loads columns of dates, times and numeric as text."
+    } else {
+        "Correct the value, or give the column another type in the result columns."
+    })
 }
 
 fn changed() -> Error {

@@ -11,13 +11,12 @@ pub(super) mod text;
 
 use bridge_core::batch::{RowSink, Value};
 use bridge_core::decimal::Decimal;
-use bridge_core::json::{Numeric, PlanOptions, too_many_digits};
+use bridge_core::json::{Numeric, OutOfRange, PlanOptions, too_many_digits};
 use bridge_core::names::{column_names, shown};
 use bridge_core::spool::Manifest;
 use bridge_core::types::{Column, ColumnType, USUAL_SCALE};
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::pg_sys;
-use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use column::Form;
@@ -25,19 +24,6 @@ use memory::ValueMemory;
 use nested::Types;
 pub(super) use scalar::bytes as varlena_bytes;
 pub use settings::Pinned;
-
-/// What becomes of a value that Snowflake cannot hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutOfRange {
-    /// The upload is refused.
-    #[default]
-    Error,
-    /// NULL in its place, counted.
-    Null,
-    /// Columns of a type that has such values are text from the start.
-    Text,
-}
 
 /// Why a value does not reach its column.
 pub(super) enum Unread {
@@ -107,11 +93,8 @@ impl RowReader {
     ///
     /// # Safety
     /// A live descriptor; on the main thread, inside a transaction and SPI.
-    pub unsafe fn new(
-        descriptor: pg_sys::TupleDesc,
-        options: PlanOptions,
-        on_out_of_range: OutOfRange,
-    ) -> Result<Self> {
+    pub unsafe fn new(descriptor: pg_sys::TupleDesc, options: PlanOptions) -> Result<Self> {
+        let on_out_of_range = options.on_out_of_range;
         // SAFETY: as the caller promises.
         let attributes = unsafe { column::attributes(descriptor) }?;
         let names = column_names(

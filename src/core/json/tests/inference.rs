@@ -182,7 +182,8 @@ fn results_without_rows_keep_their_declared_columns() {
             plan(result).unwrap(),
             Plan {
                 columns: vec![],
-                rows: 0
+                rows: 0,
+                on_out_of_range: OutOfRange::Error,
             }
         );
         let plan = plan_with(

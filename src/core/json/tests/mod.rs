@@ -3,6 +3,7 @@
 mod declared;
 mod hostile;
 mod inference;
+mod out_of_range;
 
 use serde_json::Value as Json;
 
