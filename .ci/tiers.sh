@@ -122,7 +122,7 @@ tier conformance 8m test-conformance
 tier regress 3m test-regress
 tier isolation 10m test-isolation
 tier fidelity 6m test-fidelity
-tier security 10m test-security
+tier security 15m test-security
 tier e2e 20m test-e2e
 tier chaos 12m test-chaos
 finish
