@@ -33,6 +33,8 @@ DRAIN_SECONDS = float(os.environ.get("DRAIN_SECONDS") or 180)
 LOG_LINES = 200
 # What goes wrong at least, of 100 jobs: a third of what usually does.
 MIN_KILLS, MIN_FAULTS = 0.5, 6.0
+# A run of so many jobs kills processes at so many places of the product.
+LONG_RUN, MIN_KILLED_PLACES = 1_000, 10
 # Why an upload may have failed while trouble was made. Anything else is a finding.
 INJECTED = re.compile(
     r"fail point|crashed|panicked|connect|connection|answer|timed out|HTTP (429|5\d\d)|session|token|expired|COPY loaded|"
@@ -49,20 +51,26 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     package, expected = Path(sys.argv[1]).resolve(), sys.argv[2:]
     with with_package(package):
-        total, kills, faults = run(seed, rounds, jobs, trouble, is_faulty=bool(expected))
+        total, kills, faults, killed_places = run(seed, rounds, jobs, trouble, is_faulty=bool(expected))
     if not expected:
         share = rounds * jobs * trouble / 100
-        is_enough = kills >= int(MIN_KILLS * share) and faults >= int(MIN_FAULTS * share)
+        min_kills = max(rounds if trouble > 0 else 0, int(MIN_KILLS * share))
+        min_places = MIN_KILLED_PLACES if rounds * jobs >= LONG_RUN and trouble >= 1 else 0
+        is_enough = kills >= min_kills and faults >= int(MIN_FAULTS * share) and killed_places >= min_places
         if not is_enough:
-            print(f"chaos: too little went wrong for {rounds} rounds: {kills} kills, {faults} faults")
+            print(
+                f"chaos: too little went wrong for {rounds} rounds: {kills} kills, at least {min_kills}, {killed_places} places,"
+                f" at least {min_places}; {faults} faults"
+            )
         return 0 if total.clean() and is_enough else 1
     found = {finding: getattr(total, finding) for finding in expected}
     print(f"chaos mutant: {package.name} " + " ".join(f"{finding}={count}" for finding, count in found.items()))
     return 0 if all(found.values()) else 1
 
 
-def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) -> tuple[Verdict, int, int]:
-    """All rounds: what was found in them, and how many processes were killed and other things went wrong."""
+def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) -> tuple[Verdict, int, int, int]:
+    """All rounds: what was found in them, how many processes were killed and other things went wrong, and at how many of the
+    fail points a process was killed."""
     rng = random.Random(seed)
     total = Verdict()
     uploads = 0
@@ -89,7 +97,8 @@ def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) ->
         report(trouble)
         print(("as expected, " if is_faulty else "") + line(f"seed={seed}", uploads, total, trouble), flush=True)
         kills, faults = trouble.killed(), trouble.faults()
-    return total, kills, faults
+        killed_places = len(places_of_kills(trouble))
+    return total, kills, faults, killed_places
 
 
 def line(head: str, jobs: int, total: Verdict, trouble: Trouble) -> str:
@@ -101,9 +110,11 @@ def line(head: str, jobs: int, total: Verdict, trouble: Trouble) -> str:
 
 
 def play(world: World, rng: random.Random, trouble: Trouble, round: Round, jobs: int, amount: float) -> None:
-    """Jobs, with trouble between them."""
+    """Jobs, with trouble between them. However short the round is, a worker is killed in it."""
     application = Application(world, rng)
-    for _ in range(jobs):
+    for number in range(jobs):
+        if amount > 0 and number == jobs // 2:
+            trouble.kill_worker(round)
         if amount == 0:
             if rng.random() < 0.1:
                 trouble.short_copy(round)
@@ -175,13 +186,18 @@ def add(total: Verdict, more: Verdict) -> None:
         setattr(total, name, getattr(total, name) + getattr(more, name))
 
 
+def places_of_kills(trouble: Trouble) -> set[str]:
+    """The fail points at which a process was killed."""
+    return {place for place, what in trouble.world.carried_out() if what == "kill"}
+
+
 def report(trouble: Trouble) -> None:
     """What went wrong, by kind."""
     done = trouble.world.carried_out()
     places = Counter[str]()
     for (place, _), times in done.items():
         places[place] += times
-    killed = sum(1 for (_, what) in done if what == "kill")
+    killed = len(places_of_kills(trouble))
     print(f"fail points: {len(places)} of {len(PLACES)} places came to pass, {killed} of them by SIGKILL")
     print("  " + ", ".join(f"{place} {times}" for place, times in sorted(places.items())))
     network = sum((proxy.faults for proxy in trouble.world.proxies), Counter[str]())

@@ -21,6 +21,7 @@ PLACES = (
 ORDERS = {"kill": 35, "error": 30, "panic": 15, "sleep": 20}
 # Snowflake ends a transaction that has been idle for five minutes and keeps others waiting. Here, sooner.
 PATIENCE_SECONDS = 2.0
+WORKER_SECONDS = 20.0
 STATEMENTS = ("copy into", "commit", "begin", "delete", "merge", "insert", "create", "describe", "select", "alter", "put")
 
 
@@ -190,7 +191,11 @@ class Trouble:
         self.counts["restart"] += 1
 
     def kill_worker(self, _: Round) -> None:
-        for pid in self._workers():
+        # After other trouble it may be starting anew.
+        until = time.monotonic() + WORKER_SECONDS
+        while not (workers := self._workers()) and time.monotonic() < until:
+            time.sleep(0.1)
+        for pid in workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 self.kills += 1
