@@ -142,8 +142,8 @@ class Trouble:
         }
         # Also those of which no upload knows: a statement that comes late, to a session whose transaction was ended, begins one.
         rows = self.world.attempt(
-            "select id::bigint as id from unnest(%s::text[]) id where not exists (select from snowflake_bridge.uploads u "
-            "where u.transaction_id = id and u.state in ('claimed', 'staged', 'copying'))",
+            "select t.known::bigint as id from unnest(%s::text[]) as t (known) where not exists (select from snowflake_bridge.uploads u "
+            "where u.transaction_id = t.known and u.state in ('claimed', 'staged', 'copying'))",
             [[str(each) for each in running]],
             as_admin=True,
         )
