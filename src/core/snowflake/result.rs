@@ -51,6 +51,9 @@ impl QueryResult {
     }
 }
 
+/// Snowflake makes parts of up to 16 MB: all that a result may hold fits into far fewer. Each is a request, and may be empty.
+const MAX_PARTS: usize = 1000;
+
 /// # Errors
 /// `Internal` if the result is not in JSON or too large.
 pub(crate) async fn collect(http: &Http, data: QueryData) -> Result<QueryResult> {
@@ -77,9 +80,16 @@ pub(crate) async fn collect(http: &Http, data: QueryData) -> Result<QueryResult>
             "Snowflake's answer announces rows and holds none",
         ));
     }
+    let chunks = data.chunks.unwrap_or_default();
+    if chunks.len() > MAX_PARTS {
+        return Err(Error::new(
+            ErrorKind::Internal,
+            format!("Snowflake sent a result in more than {MAX_PARTS} parts"),
+        ));
+    }
     let mut rows = data.rowset.unwrap_or_default();
     rows.check()?;
-    for chunk in data.chunks.unwrap_or_default() {
+    for chunk in chunks {
         let (headers, key) = (data.chunk_headers.as_ref(), data.qrmk.as_ref());
         rows.append(chunks::fetch(http, &chunk, headers, key).await?);
         rows.check()?;
@@ -105,6 +115,7 @@ fn check_widths(columns: usize, rows: &[Vec<Option<String>>]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::Chunk;
     use super::*;
 
     #[test]
@@ -122,6 +133,24 @@ mod tests {
         assert_eq!(result.value(2, "file"), None);
         assert_eq!(result.value(0, "other"), None);
         assert_eq!(result.rows_changed(), None);
+    }
+
+    #[tokio::test]
+    async fn parts_have_a_number() {
+        let http = Http::new(&crate::config::Network::default()).unwrap();
+        let message = async |count: usize| {
+            let part = || Chunk {
+                url: "https://elsewhere.example/".into(),
+            };
+            let data = QueryData {
+                chunks: Some(std::iter::repeat_with(part).take(count).collect()),
+                ..QueryData::default()
+            };
+            collect(&http, data).await.unwrap_err().to_string()
+        };
+        assert!(message(MAX_PARTS + 1).await.contains("1000 parts"));
+        // The first of which lies where none may be.
+        assert!(!message(MAX_PARTS).await.contains("parts"));
     }
 
     #[test]
