@@ -49,7 +49,8 @@ async fn strike(stage: Stage, reply: Reply, places: &Places) -> (Result<(), Erro
         .map(|port| format!("http://acme-demo.localhost:{port}, http://127.0.0.1:{port}"));
     let network = Network {
         stall_timeout: Duration::from_millis(500),
-        tries: 1,
+        // More than one, so that a pause between them counts.
+        tries: 2,
         allowed_hosts: AllowedHosts::parse(&hosts.join(", ")).unwrap(),
         ..network(&server)
     };

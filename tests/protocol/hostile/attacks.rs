@@ -89,6 +89,8 @@ pub fn attacks(storage: u16, elsewhere: u16) -> Vec<Attack> {
     use Stage::{Login, Put, Query};
     let put = |changes: &[(&str, Value)]| put(storage, changes);
     let forged = "no\nERROR:  forged line\r\x1b[2Jcleared\u{202e}desrever\0";
+    // Sound but for its length, so that nothing else is wrong with it.
+    let padded = format!("{}{}", logged_in(), " ".repeat(BOMB));
     let long = "x".repeat(2 << 20);
     let deep =
         |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
@@ -131,13 +133,13 @@ pub fn attacks(storage: u16, elsewhere: u16) -> Vec<Attack> {
         Attack(
             "a packed bomb",
             Login,
-            Reply::gzip(&vec![b' '; BOMB]),
+            Reply::gzip(padded.as_bytes()),
             Fills,
         ),
         Attack(
             "a long answer",
             Login,
-            Reply::status(200, vec![b' '; BOMB]),
+            Reply::status(200, padded.as_str()),
             Fills,
         ),
         Attack(
