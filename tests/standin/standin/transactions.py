@@ -24,6 +24,9 @@ RUNNING = "running"
 COMMITTED = "committed"
 ROLLED_BACK = "rolled back"
 
+# DuckDB refuses what meets somebody's ALTER TABLE, for which Snowflake waits: it is done again on the new state.
+MAX_TRIES = 20
+
 # A piece of work writes through the DuckDB connection it is given and returns an outcome that a repetition must equal.
 Work = Callable[[duckdb.DuckDBPyConnection], Any]
 
@@ -82,12 +85,18 @@ def write(connection: duckdb.DuckDBPyConnection, transaction: Transaction | None
             _roll_back(connection)
             raise
         return outcome
-    _refresh(connection, transaction)
-    try:
-        outcome = work(connection)
-    except BaseException:
-        _repeat(connection, transaction)
-        raise
+    for tries_left in reversed(range(MAX_TRIES)):
+        _refresh(connection, transaction)
+        try:
+            outcome = work(connection)
+            break
+        except duckdb.TransactionException:
+            if tries_left == 0 or transaction.done:
+                _repeat(connection, transaction)
+                raise
+        except BaseException:
+            _repeat(connection, transaction)
+            raise
     transaction.done.append((work, outcome))
     return outcome
 
