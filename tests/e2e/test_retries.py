@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from harness import wait
-from harness.bridge import Bridge
+from harness.bridge import TABLE, Bridge
 from harness.standin import User
 
 ROWS = [{"n": n} for n in range(50)]
@@ -86,15 +86,18 @@ def test_giving_up(make_bridge) -> None:
 
 
 def test_one_user_in_trouble_delays_nobody_else(bridge: Bridge) -> None:
-    good = bridge.ready()
+    good = bridge.account.add_user()
     bad = bridge.account.add_user("STUCK", database="STUCK_DB")
-    bridge.configure(bad, name="stuck")
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
+    bridge.admin.execute(f"grant all on {TABLE} to app")
+    bridge.configure(good, connection=bridge.admin, user_id="good")
+    bridge.configure(bad, connection=bridge.admin, user_id="bad")
     mark = bridge.standin.audit_mark()
     bridge.standin.fault({"kind": "query", "sql": "STUCK_DB"}, {"delay_ms": 120_000}, times=100)
     for number in range(20):
-        bridge.run(f"stuck-{number}", [{"a": number}], snowflake_options={"config": "stuck"})
+        bridge.run(f"stuck-{number}", [{"a": number}], user_id="bad")
     bridge.uploading({"kind": "query"}, mark)
-    bridge.run("run-1", [{"n": 1}])
+    bridge.run("run-1", [{"n": 1}], user_id="good")
     bridge.completed("run-1", seconds=20)
     assert bridge.row_count(good) == 1
 
