@@ -2,8 +2,7 @@
 //! core files.
 //!
 //! PostgreSQL logs the text of every statement that fails, and if asked that of every statement, with its parameters or its
-//! plan: much of it before the statement runs. So the log is watched for statements that call one of [`TAKING_SECRETS`] by
-//! name. A call by other ways, through a function of somebody's say, is known when it arrives: [`hide_statement`] then
+//! plan: much of it before the statement runs. So the log is watched for statements that name one of [`TAKING_SECRETS`]. A call by other ways, through a function of somebody's say, is known when it arrives: [`hide_statement`] then
 //! hides the rest. Nothing is shown again before the client's next statement, because the text holds the secret however this
 //! one ends.
 #![allow(unsafe_code)]
@@ -76,7 +75,7 @@ unsafe extern "C-unwind" fn hide_text(report: *mut pg_sys::ErrorData) {
             None => None,
             Some(statement) => {
                 HIDING.store(false, Ordering::Relaxed);
-                calls_any(statement).then_some(true)
+                may_call_any(statement).then_some(true)
             }
         };
         if let Some(is_telling) = is_telling {
@@ -100,18 +99,13 @@ unsafe fn text<'a>(text: *const c_char) -> Option<&'a [u8]> {
     (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
-/// Whether one of the functions is followed by a parenthesis, and so is called.
-fn calls_any(statement: &[u8]) -> bool {
-    TAKING_SECRETS.iter().any(|name| {
+/// Whether one of the functions is named, wherever that is, or a name is spelled by code points, which may be one of theirs: to
+/// hide too much costs little.
+fn may_call_any(statement: &[u8]) -> bool {
+    let has = |text: &[u8]| {
         statement
-            .windows(name.len())
-            .enumerate()
-            .any(|(place, found)| {
-                found.eq_ignore_ascii_case(name)
-                    && statement[place + name.len()..]
-                        .iter()
-                        .find(|byte| !byte.is_ascii_whitespace() && **byte != b'"')
-                        == Some(&b'(')
-            })
-    })
+            .windows(text.len())
+            .any(|found| found.eq_ignore_ascii_case(text))
+    };
+    TAKING_SECRETS.iter().any(|name| has(name)) || has(b"u&\"")
 }

@@ -27,7 +27,7 @@ use super::{activity, entry, signals, witness};
 use crate::error::{Error, Result, log_error};
 use crate::source::spooled;
 use crate::uploads::{self, Claim, Claimed};
-use crate::{guc, tx};
+use crate::{guc, secrets, tx};
 
 /// Between two looks of others at how many rows were read.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
@@ -257,6 +257,7 @@ impl From<Result<Read>> for Report {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn snowflake_bridge_reader_main(_argument: pg_sys::Datum) {
     signals::install();
+    secrets::keep_out_of_core_files();
     let task = match Task::from_str(BackgroundWorker::get_extra()) {
         Ok(task) => task,
         Err(error) => {

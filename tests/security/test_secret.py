@@ -133,8 +133,11 @@ def calls(bridge: Bridge, new_secret: Callable[[], str], *, bound: bool) -> int:
         call(UPDATE, name="missing", password=new_secret())
         call(TEST, settings=json.dumps({"account_identifier": account, "username": "NOBODY", "password": new_secret()}))
         call(TEST, settings=json.dumps({"account_identifier": account, "unknown": new_secret()}))
-        # A misspelt argument: the function is never called.
-        call(CREATE.replace("password", "passwort", 1), account=account, user="HUNTED", password=new_secret(), name="n", verify=False)
+        # A misspelt argument: the function is never called, however its name is spelled.
+        misspelt = CREATE.replace("password", "passwort", 1)
+        for spelled in ("create_config", '"create_config"', "create_config /* what for */ ", "create_config -- why\n", 'u&"create\\005fconfig"'):
+            template = misspelt.replace("create_config", spelled, 1)
+            call(template, account=account, user="HUNTED", password=new_secret(), name="n", verify=False)
         if not bound:
             inner = UPDATE.format(name="'missing'", password=literal(new_secret())).replace("select", "perform", 1)
             call("do $do$ begin " + inner + "; end $do$")
