@@ -142,6 +142,9 @@ def test_what_cannot_see_its_place_in_the_queue_is_uploaded(bridge: Bridge, user
     mark = bridge.standin.audit_mark()
     bridge.run("run-1", [{"a": 1}])
     bridge.uploading({"sql": "copy into"}, mark)
+    # What the worker writes to the row is written before the transaction begins, which would lose a conflict with that.
+    wait.until(lambda: bridge.execution("run-1")["snowflake_status"] == "uploading", "the status is written")
+    wait.until(lambda: not bridge.upload("run-1")["needs_mirror"], "and that it is")
     notices: list[str | None] = []
     bridge.app.add_notice_handler(lambda notice: notices.append(notice.message_primary))
     with bridge.app.transaction():
