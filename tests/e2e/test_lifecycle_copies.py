@@ -40,13 +40,19 @@ def sends(connection: psycopg.Connection[dict[str, Any]], execution_id: str) -> 
 
 def is_parked(connection: psycopg.Connection[dict[str, Any]]) -> None:
     """The worker of a copy runs, sends nothing, and everybody who asks is told why."""
-    before = connection.execute(UNFINISHED).fetchall()
+    before = at_rest(connection)
     wait.until(lambda: lifecycle.status(connection)["running"], "the copy has a worker")
     hint = lifecycle.status(connection)["hint"]
     assert "copy of another one" in hint and "adopt()" in hint, hint
     found = lifecycle.finding(connection, "installation")
     assert not found["ok"] and "adopt(take_over => true)" in found["hint"]
-    assert connection.execute(UNFINISHED).fetchall() == before
+    assert at_rest(connection) == before
+
+
+def at_rest(connection: psycopg.Connection[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How the uploads stand. A worker puts back what was in flight when the copy was made, sooner or later."""
+    rows = connection.execute(UNFINISHED).fetchall()
+    return [row | {"state": "retry" if row["state"] in ("claimed", "staged", "copying") else row["state"]} for row in rows]
 
 
 def loaded(bridge: Bridge) -> dict[str, int]:
