@@ -17,6 +17,16 @@ from harness.standin import User
 ROWS = [{"n": n} for n in range(1000)]
 # An exit within 2 s is the design's promise; the rest is for a machine that is busy with other things.
 STOP_SECONDS = 5.0
+# What a worker waits for when it dies.
+at_each_request = pytest.mark.parametrize(
+    "match",
+    [
+        {"kind": "objectstore", "method": "PUT"},
+        {"kind": "query", "sql": "COPY INTO"},
+        {"kind": "query", "sql": "COMMIT"},
+    ],
+    ids=["object store", "copy", "commit"],
+)
 
 
 def kill_worker(bridge: Bridge) -> None:
@@ -34,15 +44,7 @@ def kill_worker(bridge: Bridge) -> None:
     wait.until(answers, "the server is back, with another worker")
 
 
-@pytest.mark.parametrize(
-    "match",
-    [
-        {"kind": "objectstore", "method": "PUT"},
-        {"kind": "query", "sql": "COPY INTO"},
-        {"kind": "query", "sql": "COMMIT"},
-    ],
-    ids=["object store", "copy", "commit"],
-)
+@at_each_request
 def test_a_worker_killed_during_an_upload(bridge: Bridge, user: User, match: dict[str, str]) -> None:
     mark = bridge.standin.audit_mark()
     bridge.standin.fault({name: "^\\s*" + text for name, text in match.items()}, {"delay_ms": 120_000})
@@ -110,15 +112,7 @@ def test_a_worker_killed_while_rows_are_replaced(bridge: Bridge, user: User, sta
     assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*range(1000), *before])
 
 
-@pytest.mark.parametrize(
-    "match",
-    [
-        {"kind": "objectstore", "method": "PUT"},
-        {"kind": "query", "sql": "COPY INTO"},
-        {"kind": "query", "sql": "COMMIT"},
-    ],
-    ids=["object store", "copy", "commit"],
-)
+@at_each_request
 def test_an_upload_that_kills_the_worker_again_and_again(make_bridge, match: dict[str, str]) -> None:
     bridge = make_bridge({"snowflake_bridge.max_crashes": "2"})
     user = bridge.ready()

@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use ::parquet::basic::Encoding;
@@ -592,17 +593,21 @@ fn threads_make_the_same_files() {
     assert_eq!(encoded_by(with_thread()), alone);
 }
 
-/// What a thread meets is said to whoever gives it rows, at the latest at the end.
-#[test]
-fn an_error_of_the_thread_is_an_error_of_the_writer() {
-    let parent = tempfile::tempdir().unwrap();
-    let dir = parent.path().join("upload");
+fn spooling_with_thread(dir: &Path) -> SpoolWriter {
     let options = SpoolOptions {
         aside: with_thread(),
         ..options(1 << 20)
     };
     let columns = [Column::new("A", ColumnType::Text)];
-    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    SpoolWriter::create(dir, &columns, &stamp(), &options).unwrap()
+}
+
+/// What a thread meets is said to whoever gives it rows, at the latest at the end.
+#[test]
+fn an_error_of_the_thread_is_an_error_of_the_writer() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("upload");
+    let mut spool = spooling_with_thread(&dir);
     // Where the first file is to be.
     fs::create_dir(dir.join("part-00000.parquet")).unwrap();
     let mut write = || {
@@ -621,12 +626,7 @@ fn an_error_of_the_thread_is_an_error_of_the_writer() {
 fn an_unfinished_upload_with_a_thread_leaves_nothing() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("upload");
-    let options = SpoolOptions {
-        aside: with_thread(),
-        ..options(1 << 20)
-    };
-    let columns = [Column::new("A", ColumnType::Text)];
-    let mut spool = SpoolWriter::create(&dir, &columns, &stamp(), &options).unwrap();
+    let mut spool = spooling_with_thread(&dir);
     for _ in 0..100_000 {
         spool.append(0, Value::Text("a")).unwrap();
         spool.end_row().unwrap();
