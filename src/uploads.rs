@@ -131,9 +131,9 @@ pub struct Blame {
 }
 
 /// Puts what the process before this one left in flight back in the queue: `(upload, died)` for each. An upload that is to
-/// blame waits, and after `max_crashes` it has failed, unless it is undecided: then Snowflake is asked, once. The others just go
-/// on, and so do all after a
-/// restart of the server: before what came later, which may wait for the transactions that they left open.
+/// blame waits, and after `max_crashes` it has failed, unless it is undecided: then Snowflake is asked, once. The others just
+/// go on, and so do all after a restart of the server: before what came later, which may wait for the transactions that they
+/// left open.
 ///
 /// # Errors
 /// If the statement fails.
