@@ -269,8 +269,9 @@ fn write_failed(error: ParquetError) -> Error {
     }
 }
 
-/// A failure of local storage. A full disk is somebody's to empty and then heals without us, so it is tried again.
-pub(crate) fn storage(doing: &str, error: std::io::Error) -> Error {
+/// A failure of local storage: `Transient`, or `Configuration` where the directory itself is at fault. A full disk is
+/// somebody's to empty and then heals without us, so it is tried again.
+pub fn storage(doing: &str, error: std::io::Error) -> Error {
     use std::io::ErrorKind as Io;
     let (kind, hint) = match error.kind() {
         Io::StorageFull | Io::QuotaExceeded => {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use chrono::{DateTime, Utc};
+use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -18,7 +19,8 @@ use crate::batch::{BatchBuilder, RowSink, Value, field};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::MemoryLimit;
 use crate::names::{ROW_ORDINAL, metadata_columns};
-use crate::parquet::{Compression, storage};
+use crate::parquet::Compression;
+pub use crate::parquet::storage;
 use crate::types::{Column, ColumnType};
 
 /// Rows of a batch: enough to make the cost of a batch disappear, and few enough to stay near the processor.
@@ -261,6 +263,16 @@ impl Drop for SpoolWriter {
             remove(&self.dir);
         }
     }
+}
+
+/// Makes a file with room for `bytes`, which can be written later even when the disk is full by then.
+///
+/// # Errors
+/// As [`storage`].
+pub fn reserve(path: &Path, bytes: u64) -> Result<()> {
+    File::create(path)
+        .and_then(|file| Ok(fallocate(file, FallocateFlags::empty(), 0, bytes)?))
+        .map_err(|error| storage("reserve room in the spool directory", error))
 }
 
 /// Removes a spool directory with all its files, as far as the disk lets us: what stays is a leftover like a crash's, which

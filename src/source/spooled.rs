@@ -10,8 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use bridge_core::ErrorKind;
-use bridge_core::spool::remove;
+use bridge_core::spool::{remove, storage};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use uuid::Uuid;
@@ -74,7 +73,7 @@ pub fn make_private(directory: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|error| unusable(&error))
+        .map_err(unusable)
 }
 
 /// The directory of the files that the upload's own transaction wrote.
@@ -93,7 +92,7 @@ pub fn begin(upload_id: Uuid) -> Result<PathBuf> {
     let root = root()?;
     let directory = root.join(upload_id.to_string());
     let whole = lock(&root)?;
-    whole.lock_shared().map_err(|error| unusable(&error))?;
+    whole.lock_shared().map_err(unusable)?;
     enter(Pending {
         directory: directory.clone(),
         fate: Fate::RemoveOnAbort,
@@ -103,7 +102,7 @@ pub fn begin(upload_id: Uuid) -> Result<PathBuf> {
     make_private(&directory)?;
     sync(&root)?;
     let held = lock(&directory)?;
-    held.try_lock().map_err(|error| unusable(&error.into()))?;
+    held.try_lock().map_err(|error| unusable(error.into()))?;
     PENDING.with_borrow_mut(|pending| {
         if let Some(last) = pending.last_mut() {
             last.lock = Some(held);
@@ -272,7 +271,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 }
 
 fn lock(directory: &Path) -> Result<File> {
-    File::open(directory).map_err(|error| unusable(&error))
+    File::open(directory).map_err(unusable)
 }
 
 /// Waits until the disk has the directory's entries.
@@ -285,14 +284,9 @@ fn sync(directory: &Path) -> Result<()> {
     };
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(|error| unusable(&error))
+        .map_err(unusable)
 }
 
-fn unusable(error: &std::io::Error) -> Error {
-    bridge_core::Error::new(
-        ErrorKind::Configuration,
-        format!("cannot use the spool directory: {error}"),
-    )
-    .with_hint("Check snowflake_bridge.spool_directory and its permissions.")
-    .into()
+fn unusable(error: std::io::Error) -> Error {
+    storage("use the spool directory", error).into()
 }

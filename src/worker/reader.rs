@@ -5,12 +5,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use bridge_core::spool::{self, storage};
 use bridge_core::upload::Phase;
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::bgworkers::{
@@ -32,6 +33,9 @@ use crate::{guc, secrets, tx};
 /// Between two looks of others at how many rows were read.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Bytes that are kept free for what a reader reports. An error takes less; the list of some thousand files takes more.
+const REPORT_ROOM: u64 = 16 << 10;
+
 thread_local! {
     /// The readers that this worker has started.
     static RUNNING: RefCell<HashMap<Claim, DynamicBackgroundWorker>> = RefCell::new(HashMap::new());
@@ -43,7 +47,14 @@ pub(super) fn is_one_free() -> bool {
 }
 
 /// Starts a reader for an upload. Returns whether there was a process for it.
-pub(super) fn start(upload: &Claimed) -> bool {
+///
+/// # Errors
+/// `Transient` if the spool directory has no room for the few words with which the reader ends.
+pub(super) fn start(upload: &Claimed, spool_root: &Path) -> Result<bool> {
+    let report = report_file(upload, spool_root);
+    spooled::make_private(report.parent().unwrap_or(spool_root))?;
+    // One that has filled the disk, or found it full, must still be able to say so.
+    spool::reserve(&unfinished(&report), REPORT_ROOM)?;
     // SAFETY: variables of this process.
     let (database, user, pid) = unsafe {
         (
@@ -70,9 +81,9 @@ pub(super) fn start(upload: &Claimed) -> bool {
     match started {
         Ok(handle) => {
             RUNNING.with_borrow_mut(|running| running.insert(upload.as_claim(), handle));
-            true
+            Ok(true)
         }
-        Err(_) => false,
+        Err(_) => Ok(false),
     }
 }
 
@@ -281,10 +292,17 @@ fn work(task: Task) -> Result<()> {
         // Canceled, or taken anew by another worker.
         return Ok(());
     };
-    witness::begin(&spool_root, Some(upload.id))?;
+    let read = read(&upload, &spool_root);
+    bridge_core::failpoint::reach("reader-done")?;
+    leave(&report_file(&upload, &spool_root), &Report::from(read))
+        .map_err(|error| storage("write to the spool directory", error).into())
+}
+
+fn read(upload: &Claimed, spool_root: &Path) -> Result<Read> {
+    witness::begin(spool_root, Some(upload.id))?;
     activity::running(&format!("snowflake_bridge: reading upload {}", upload.id));
     let last = Cell::new(None::<Instant>);
-    let read = reading::read_all(&upload, &spool_root, &|rows| {
+    reading::read_all(upload, spool_root, &|rows| {
         if last
             .get()
             .is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL)
@@ -297,20 +315,20 @@ fn work(task: Task) -> Result<()> {
                 ..Live::default()
             });
         }
-    });
-    bridge_core::failpoint::reach("reader-done")?;
-    leave(&report_file(&upload, &spool_root), &Report::from(read)).map_err(|error| {
-        CoreError::new(ErrorKind::Transient, "cannot write to the spool directory")
-            .with_source(error)
-            .into()
     })
 }
 
 /// Whole or not at all: a reader may be ended at any moment.
 fn leave(path: &Path, report: &Report) -> std::io::Result<()> {
-    let unfinished = path.with_extension("json.tmp");
-    let mut file = File::create(&unfinished)?;
-    file.write_all(&serde_json::to_vec(report)?)?;
+    let report = serde_json::to_vec(report)?;
+    // Into the room that was reserved.
+    let mut file = OpenOptions::new().write(true).open(unfinished(path))?;
+    file.write_all(&report)?;
+    file.set_len(report.len() as u64)?;
     file.sync_all()?;
-    fs::rename(unfinished, path)
+    fs::rename(unfinished(path), path)
+}
+
+fn unfinished(report: &Path) -> PathBuf {
+    report.with_extension("json.tmp")
 }

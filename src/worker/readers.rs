@@ -42,13 +42,18 @@ impl Service {
             if !reader::is_one_free() {
                 break;
             }
-            lacks_process = !reader::start(&in_flight.upload);
-            if lacks_process {
-                break;
+            match reader::start(&in_flight.upload, &self.spool_root) {
+                Ok(true) => {
+                    in_flight.stage = Stage::Reader {
+                        until: Instant::now() + guc::snapshot_timeout() + timer::GRACE,
+                    };
+                }
+                Ok(false) => {
+                    lacks_process = true;
+                    break;
+                }
+                Err(error) => self.has_read(claim, Err(error)),
             }
-            in_flight.stage = Stage::Reader {
-                until: Instant::now() + guc::snapshot_timeout() + timer::GRACE,
-            };
         }
         if lacks_process != self.no_process_until.is_some() {
             registry::set_lacks_reader(lacks_process);

@@ -14,7 +14,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use bridge_core::ErrorKind;
+use bridge_core::spool::storage;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -80,12 +80,7 @@ fn witnesses(spool_root: &Path) -> Vec<(String, PathBuf)> {
 pub(super) fn begin(spool_root: &Path, reader_of: Option<i64>) -> Result<()> {
     let name = reader_of.map_or_else(|| NAME.to_owned(), |upload| format!("{NAME}-{upload}"));
     let path = spool_root.join(name);
-    let unusable = |error: std::io::Error| {
-        bridge_core::Error::new(
-            ErrorKind::Transient,
-            format!("cannot write to the spool directory: {error}"),
-        )
-    };
+    let unusable = |error: std::io::Error| storage("write to the spool directory", error);
     let file = File::create(&path).map_err(unusable)?;
     FILE.set(Some(file));
     reads(reader_of);

@@ -66,8 +66,10 @@ def hit(bridge: Bridge, orders: Path, place: str) -> str:
     (orders / "new").write_text("panic")
     give(orders, 0o777)
     (orders / "new").rename(order)
-    if place.isupper():
-        # Long enough for the panic to come while the statement is under way.
+    # Long enough for the panic to come while the request is under way.
+    if place == "put":
+        bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 500})
+    elif place.isupper():
         bridge.standin.fault({"kind": "query", "sql": rf"^\s*{place}"}, {"delay_ms": 500})
     bridge.run(f"hit-{place}", [{"n": 1}, {"n": 2}])
     wait.until(lambda: not order.exists(), f"somebody panics at {place}")
