@@ -121,6 +121,7 @@ create table snowflake_bridge.uploads (
     crash_count     integer not null default 0,
     next_attempt_at timestamptz not null default now(),
     throttled_since timestamptz,
+    needs_table     boolean not null default false,
     config_id       uuid,
     target          text,
     manifest        jsonb,
@@ -157,6 +158,7 @@ comment on column snowflake_bridge.uploads.generation is 'Counts changes of the 
 comment on column snowflake_bridge.uploads.row_user_id is 'The user that the execution''s row names; loaded as USER_ID.';
 comment on column snowflake_bridge.uploads.attempt_count is 'Attempts begun. Counted and committed before the row is touched, so that a row that kills the process has spent one.';
 comment on column snowflake_bridge.uploads.throttled_since is 'When Snowflake first asked this upload to come later. For a day, such attempts are not counted.';
+comment on column snowflake_bridge.uploads.needs_table is 'An attempt has found that a column of the table must be made anew, for which nobody else may be loading into it.';
 comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which the worker process died.';
 comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
 comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';
@@ -191,7 +193,7 @@ create index uploads_alone on snowflake_bridge.uploads
     (owner_kind, user_id, owner_oid, (coalesce(options ->> 'config', 'default')),
      (coalesce((options -> 'database')::text, '') || ' ' || coalesce((options -> 'schema_name')::text, '') || ' ' ||
         coalesce((options -> 'table_name')::text, '') || ' ' || coalesce(watch_id::text, '')), id)
-    where options ->> 'strategy' in ('upsert', 'replace') and state in ('queued', 'retry', 'claimed', 'staged', 'copying');
+    where (needs_table or options ->> 'strategy' in ('upsert', 'replace')) and state in ('queued', 'retry', 'claimed', 'staged', 'copying');
 create index uploads_mirror on snowflake_bridge.uploads (mirror_after) where needs_mirror;
 create index uploads_clean_up on snowflake_bridge.uploads (clean_up_after)
     where clean_up_after is not null and state in ('completed', 'failed', 'canceled');

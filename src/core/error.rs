@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Configuration,
     /// The data cannot be held by the target as it is.
     Data,
+    /// What has to be done to the table may not happen beside other loads. Nothing was begun; try again as the only one.
+    NeedsTable,
     /// Somebody asked us to stop.
     Canceled,
     /// Snowflake or this program behaved in a way that nobody planned for.
@@ -35,7 +37,10 @@ impl ErrorKind {
     /// Whether the same work may succeed later without anybody's help.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(self, Self::Transient | Self::Throttled | Self::SessionEnded)
+        matches!(
+            self,
+            Self::Transient | Self::Throttled | Self::SessionEnded | Self::NeedsTable
+        )
     }
 }
 

@@ -10,8 +10,9 @@ use pgrx::spi::SpiTupleTable;
 use pgrx::{JsonB, pg_sys};
 use uuid::Uuid;
 
+use super::from_pg_uuid;
 use super::record::{NextState, record_error};
-use super::{from_pg_uuid, turns};
+use super::turns::{ALONE, TURNS};
 use crate::error::{Error, Result};
 use crate::guc;
 use crate::owner::Owner;
@@ -52,6 +53,8 @@ pub struct Claimed {
     pub cancel_requested: bool,
     /// For so long that it is not waited for any more, Snowflake has asked it to come later.
     pub throttled_too_long: bool,
+    /// No other upload is taken for its table until this attempt has ended.
+    pub is_alone: bool,
     /// A newer upload of its execution has begun, and does not wait for this one.
     is_superseded: bool,
 }
@@ -255,12 +258,13 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
              state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
              error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
              needs_mirror = true, mirror_after = clock_timestamp() \
-         from due where u.id = due.id returning {CLAIMED}, lower(coalesce(due.account, ''))",
+         from due where u.id = due.id returning {claimed}, lower(coalesce(due.account, ''))",
+        claimed = CLAIMED.as_str(),
         first_later = next_lane(GIVEN, ""),
         next_later = next_lane(&lane("l"), ""),
         first_earlier = next_lane("'', '', 0::oid, ''", &up_to_given),
         next_earlier = next_lane(&lane("l"), &up_to_given),
-        turns = turns::TURNS.as_str(),
+        turns = TURNS.as_str(),
         l = lane("l"),
         owner = "l.owner_kind, l.user_id, l.owner_oid",
         closed = "select c.kind, c.user_id, c.oid::oid from unnest($5, $6, $7) as c (kind, user_id, oid)",
@@ -282,8 +286,9 @@ pub fn of_claim(claim: Claim) -> Result<Option<Claimed>> {
     Spi::connect(|client| {
         let rows = client.select(
             &format!(
-                "select {CLAIMED}, '' from snowflake_bridge.uploads u \
-                 where u.id = $1 and u.claim_count = $2 and u.state = 'claimed'"
+                "select {}, '' from snowflake_bridge.uploads u \
+                 where u.id = $1 and u.claim_count = $2 and u.state = 'claimed'",
+                CLAIMED.as_str()
             ),
             Some(1),
             &[claim.upload.into(), claim.number.into()],
@@ -309,13 +314,17 @@ pub(super) fn lane(alias: &str) -> String {
 }
 
 /// The columns that [`claimed`] reads, of `uploads u`; the account comes after them.
-const CLAIMED: &str = "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
-    u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, \
-    exists (select from snowflake_bridge.cancellations c where c.upload = u.id), \
-    coalesce(u.options ->> 'config', 'default'), u.crash_count, \
-    exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
-        and n.id > u.id and n.state not in ('queued', 'canceled')), \
-    coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false)";
+static CLAIMED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
+         u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, \
+         exists (select from snowflake_bridge.cancellations c where c.upload = u.id), \
+         coalesce(u.options ->> 'config', 'default'), u.crash_count, \
+         exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
+             and n.id > u.id and n.state not in ('queued', 'canceled')), \
+         coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}"
+    )
+});
 
 fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
     let mut claimed = Vec::new();
@@ -334,9 +343,10 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
                 ),
                 config: row.get(17)?.ok_or_else(missing)?,
             },
-            account: row.get(21)?.unwrap_or_default(),
+            account: row.get(22)?.unwrap_or_default(),
             crash_count: row.get(18)?.unwrap_or(0),
             is_superseded: row.get(19)?.unwrap_or(false),
+            is_alone: row.get(21)?.unwrap_or(false),
             throttled_too_long: row.get(20)?.unwrap_or(false),
             execution_id: row.get(4)?.ok_or_else(missing)?,
             row_user_id: row.get(5)?,

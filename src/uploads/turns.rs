@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use super::claim::{CONFIG, STREAM, lane};
 
-/// Uploads that replace rows of others are alone at their table, in the order of entry; those that only add rows stand
-/// beside each other. A table is told by the account of the configuration that will be used and by the names as far as
+/// Uploads that replace rows of others, or have found out that a column must be made anew, are alone at their table, in the
+/// order of entry; those that only add rows stand beside each other. A table is told by the account of the configuration that will be used and by the names as far as
 /// they are known here: what only Snowflake knows (a user's default schema) is another table than one that is named.
 /// Names are folded as they are for Snowflake; two that `column_case` keeps apart take turns all the same. Whom an account
 /// has not let in takes turns with nobody else: whoever only names somebody's account and table does not keep them waiting.
@@ -62,5 +62,7 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-const ALONE: &str = "u.options ->> 'strategy' in ('upsert', 'replace')";
+/// Of `uploads u`; the index `uploads_alone` has the same expression.
+pub(super) const ALONE: &str =
+    "(u.needs_table or u.options ->> 'strategy' in ('upsert', 'replace'))";
 const UNENDED: &str = "u.state in ('queued', 'retry', 'claimed', 'staged', 'copying')";

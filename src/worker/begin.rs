@@ -250,6 +250,7 @@ impl<'a> Attempt<'a> {
             evolve_schema: options.evolve_schema(),
             is_canceled: upload.cancel_requested,
             only_settles,
+            is_alone: upload.is_alone,
             is_sweeping: false,
             is_first_of_owner: false,
             comment: format!("Loaded by snowflake_bridge from {}", plan.relation),

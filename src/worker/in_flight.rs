@@ -131,6 +131,9 @@ impl InFlight {
                 self.upload.attempt,
                 delay.as_secs_f64()
             ),
+            NextState::Alone => log_message(&format!(
+                "snowflake_bridge: upload {id} of execution {execution} goes on alone: {error}"
+            )),
             _ => log_error(
                 &format!("snowflake_bridge: upload {id} of execution {execution} failed"),
                 error,

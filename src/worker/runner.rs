@@ -48,6 +48,7 @@ pub struct Job {
     pub is_canceled: bool,
     /// This attempt only finds out what an earlier one has done.
     pub only_settles: bool,
+    pub is_alone: bool,
     /// Once it is loaded, the whole stage is looked through.
     pub is_sweeping: bool,
     /// Its owner has no other upload under way.
@@ -345,6 +346,7 @@ async fn run(
         comment: job.comment.clone(),
         is_canceled: job.is_canceled,
         only_settles: job.only_settles,
+        is_alone: job.is_alone,
     };
     let ledger = WorkerLedger {
         claim: job.claim,

@@ -34,6 +34,7 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
     let delay = |steps| delay(steps).max(retry_after.unwrap_or_default());
     match kind {
         ErrorKind::Credentials => NextState::NeedsCredentials,
+        ErrorKind::NeedsTable => NextState::Alone,
         _ if is_throttled(error) && !upload.throttled_too_long => {
             NextState::Later(delay(upload.claim.min(MAX_STEPS)))
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from harness import reader
+from harness import reader, wait
 from harness.bridge import RESULTS, Bridge
 from harness.standin import User
 
@@ -69,6 +69,27 @@ def test_many_who_evolve_the_same_table_at_once(bridge: Bridge, user: User) -> N
     assert set(found) == {"N", "SHARED", "EXECUTION_ID", *(f"OWN_{number}" for number in range(1, 9))}
     halves = [Decimal(n) + Decimal("0.5") for n in (2, 4, 6, 8)]
     assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*map(Decimal, (0, 1, 3, 5, 7)), *halves])
+
+
+def test_a_rebuild_waits_for_the_loads_that_have_begun(bridge: Bridge, user: User) -> None:
+    bridge.run("run-0", [{"n": 1}])
+    bridge.completed("run-0")
+    mark = bridge.standin.audit_mark()
+    # One load stands still between its COPY and its COMMIT, with the column as it was.
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*COMMIT"}, {"delay_ms": 120_000})
+    bridge.run("integers", [{"n": 2}])
+    bridge.uploading({"sql": "COMMIT"}, mark)
+    bridge.run("decimals", [{"n": 2.5}])
+    wait.until(lambda: bridge.upload("decimals")["needs_table"], "the rebuild waits")
+    bridge.run("later", [{"n": 3}])
+    assert types(bridge, user)["N"] == "NUMBER(38,0)"
+    bridge.standin.clear_faults()
+    for execution in ("integers", "decimals", "later"):
+        bridge.completed(execution)
+    assert types(bridge, user) == {"N": "NUMBER(38,10)", "EXECUTION_ID": "VARCHAR(134217728)"}
+    assert sorted(bridge.results(user, ["N"])) == [(Decimal(n),) for n in ("1", "2", "2.5", "3")]
+    assert bridge.upload("decimals")["attempt_count"] == 1
+    assert bridge.upload("later")["claimed_at"] > bridge.upload("decimals")["completed_at"]
 
 
 def test_a_table_of_somebody_else(bridge: Bridge, user: User) -> None:

@@ -87,6 +87,9 @@ pub struct Upload {
     pub is_canceled: bool,
     /// What an earlier attempt may have loaded is found out, and nothing else.
     pub only_settles: bool,
+    /// Nobody else of this installation loads into the table meanwhile. Only then is a column made anew: what a COPY that had
+    /// begun before brings later would be lost with the old column.
+    pub is_alone: bool,
 }
 
 impl Upload {

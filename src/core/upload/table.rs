@@ -218,10 +218,14 @@ fn look(upload: &Upload, existing: &[Existing]) -> Result<Look> {
         };
         if wanted.map_or(is_rebuilding, |_| upload.evolve_schema) {
             match rebuild::next(table, name, existing, wanted) {
-                Ok(Rebuild::Steps(next)) => {
+                Ok(Rebuild::Steps(next)) if upload.is_alone => {
                     steps.extend(next);
                     continue;
                 }
+                Ok(Rebuild::Steps(next)) if next.iter().any(|step| !step.is_optional) => {
+                    return Err(needs_table(table, name));
+                }
+                Ok(Rebuild::Steps(_)) => {}
                 Ok(Rebuild::Nothing) => {}
                 Ok(Rebuild::Impossible) => {
                     return Err(refused(table, column, present).with_hint(NOT_REBUILT));
@@ -262,6 +266,16 @@ fn look(upload: &Upload, existing: &[Existing]) -> Result<Look> {
     } else {
         Ok(Look::Do(steps))
     }
+}
+
+fn needs_table(table: &TableName, column: &str) -> Error {
+    Error::new(
+        ErrorKind::NeedsTable,
+        format!(
+            "column {} of table {table} is made anew for another type, for which the upload waits until nobody loads into the table",
+            shown(column)
+        ),
+    )
 }
 
 fn refused(table: &TableName, column: &Column, present: Option<&Existing>) -> Error {

@@ -238,6 +238,7 @@ fn upload(columns: &[(&str, ColumnType)]) -> Upload {
         comment: String::new(),
         is_canceled: false,
         only_settles: false,
+        is_alone: true,
     }
 }
 
@@ -585,6 +586,44 @@ async fn evolve_schema_false_leaves_the_table_alone() {
             assert!(error.message().contains(part), "{error}");
         }
         assert_eq!(session.calls, 1);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_rebuilt_beside_other_loads() {
+    let beside = |upload: Upload| Upload {
+        is_alone: false,
+        ..upload
+    };
+    let columns = integers();
+    let mut session = Session::free(&columns);
+    let error = prepare(&mut session, &beside(decimal())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NeedsTable);
+    assert!(error.message().contains("\"N\""), "{error}");
+    assert_eq!(session.calls, 1);
+    prepare(&mut Session::free(&columns), &decimal())
+        .await
+        .unwrap();
+    is_rebuilt(&columns);
+}
+
+#[tokio::test]
+async fn what_a_rebuild_has_left_is_dropped_by_whoever_is_alone() {
+    let left = || {
+        table(&[
+            ("N", "NUMBER(38,10)", &[Some(1)]),
+            ("N__snowflake_bridge_old_38_0", "NUMBER(38,0)", &[Some(1)]),
+            ("N__snowflake_bridge_set_38_10", "BOOLEAN", &[Some(1)]),
+        ])
+    };
+    let mut upload = decimal();
+    for is_alone in [false, true] {
+        let columns = left();
+        upload.is_alone = is_alone;
+        prepare(&mut Session::free(&columns), &upload)
+            .await
+            .unwrap();
+        assert_eq!(columns.lock().unwrap().len(), if is_alone { 1 } else { 3 });
     }
 }
 
