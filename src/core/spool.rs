@@ -18,7 +18,7 @@ use crate::aside::Aside;
 use crate::batch::{BatchBuilder, RowSink, Value, field};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::MemoryLimit;
-use crate::names::{ROW_ORDINAL, metadata_columns};
+use crate::names::{ROW_ORDINAL, USER_ID, metadata_columns};
 use crate::parquet::Compression;
 pub use crate::parquet::storage;
 use crate::types::{Column, ColumnType};
@@ -127,6 +127,8 @@ pub struct SpoolWriter {
     dir: PathBuf,
     memory: MemoryLimit,
     columns: Vec<Column>,
+    /// The rows belong to no user.
+    lacks_user: bool,
     batch: BatchBuilder,
     row: RowSize,
     encoder: Encoder,
@@ -157,6 +159,7 @@ impl SpoolWriter {
             dir: dir.to_owned(),
             memory: options.memory,
             columns: all,
+            lacks_user: stamp.user_id.is_none(),
             batch: BatchBuilder::new(columns),
             row: RowSize::default(),
             encoder: Encoder::Here(Box::new(files)),
@@ -199,6 +202,13 @@ impl SpoolWriter {
             rows: self.batch.finish_batch()?,
             is_large,
         };
+        let (of_result, of_stamp) = self.columns.split_at_mut(batch.rows.num_columns());
+        for (column, values) in of_result.iter_mut().zip(batch.rows.columns()) {
+            column.has_nulls |= values.null_count() > 0;
+        }
+        for column in of_stamp {
+            column.has_nulls |= self.lacks_user && column.name == USER_ID;
+        }
         self.rows += rows as u64;
         self.encoder.write(batch, more)
     }

@@ -165,6 +165,9 @@ pub struct Column {
     /// column gets is wider, for the numbers of tomorrow; what a table has may be as narrow as this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub narrowest: Option<ColumnType>,
+    /// A row of the result has a NULL in it. Told once all rows are read; one that was written down before this was is not told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_nulls: bool,
     /// Its numbers are integers of 64 bits, and travel as such.
     #[serde(skip)]
     pub is_int64: bool,
@@ -177,6 +180,7 @@ impl Column {
             name: name.into(),
             column_type,
             narrowest: None,
+            has_nulls: false,
             is_int64: false,
         }
     }
@@ -370,7 +374,12 @@ mod tests {
             narrowest: ColumnType::narrowest_number(2, 1),
             ..declared.clone()
         };
+        let with_nulls = Column {
+            has_nulls: true,
+            ..Column::new("A", ColumnType::Date)
+        };
         for (column, written) in [
+            (with_nulls, r#"{"name":"A","type":"date","has_nulls":true}"#),
             (
                 declared,
                 r#"{"name":"A","type":{"number":{"precision":38,"scale":10}}}"#,

@@ -160,21 +160,61 @@ def test_a_table_with_defaults_and_an_identity(bridge: Bridge, user: User) -> No
     assert found[0][2] != found[1][2]
 
 
-def test_nulls_for_columns_that_take_none(bridge: Bridge, user: User) -> None:
-    bridge.account.sql(f"create table {QUALIFIED} (A number(38,0) not null, B varchar)")
-    for number, options in enumerate((None, {"strategy": "replace"}, {"strategy": "upsert", "key_columns": ["b"]})):
-        bridge.run(f"good-{number}", [{"a": 1, "b": "x"}], snowflake_options=options)
-        bridge.completed(f"good-{number}")
-        bridge.run(f"bad-{number}", [{"a": None, "b": "y"}, {"a": 2, "b": "z"}], snowflake_options=options)
-        message = bridge.failed(f"bad-{number}")["snowflake_error_message"]
-        assert '"A"' in message and "NULL" in message
-        assert {row for row in bridge.results(user, ["A", "B"])} == {(1, "x")}
+def nullable(bridge: Bridge) -> dict[str, bool]:
+    """Which of the table's columns that a test has made take NULLs."""
+    described = bridge.account.sql(f"describe table {QUALIFIED}")
+    return {name: null == "Y" for name, _, _, null, *_ in described if name in ("A", "B", "REGION")}
 
 
-def test_a_column_that_takes_no_null_and_has_no_value(bridge: Bridge, user: User) -> None:
-    bridge.account.sql(f"create table {QUALIFIED} (A number(38,0), REGION varchar not null)")
+def test_a_null_for_a_column_that_takes_none(bridge: Bridge, user: User) -> None:
+    strategies = (None, {"strategy": "replace"}, {"strategy": "upsert", "key_columns": ["b"]})
+    for number, options in enumerate(strategies):
+        bridge.account.sql(f"create or replace table {QUALIFIED} (A number(38,0) not null, B varchar not null)")
+        bridge.run(f"full-{number}", [{"a": 1, "b": "x"}], snowflake_options=options)
+        bridge.completed(f"full-{number}")
+        assert nullable(bridge) == {"A": False, "B": False}
+        bridge.run(f"null-{number}", [{"a": None, "b": "y"}, {"a": 2, "b": "z"}], snowflake_options=options)
+        bridge.completed(f"null-{number}")
+        assert nullable(bridge) == {"A": True, "B": False}
+        kept = [] if options == {"strategy": "replace"} else [(1, "x")]
+        assert sorted_rows(bridge, user, "A", "B") == sorted([*kept, (2, "z"), (None, "y")], key=str)
+
+
+def test_a_column_that_takes_no_null_and_is_not_in_the_result(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(f"create table {QUALIFIED} (A number(38,0) not null, REGION varchar not null)")
+    bridge.account.sql(f"insert into {QUALIFIED} (A, REGION) values (0, 'north')")
     bridge.run("run-1", [{"a": 1}])
-    assert '"REGION"' in bridge.failed("run-1")["snowflake_error_message"]
+    bridge.completed("run-1")
+    assert nullable(bridge) == {"A": False, "REGION": True}
+    assert sorted_rows(bridge, user, "A", "REGION") == [(0, "north"), (1, None)]
+
+
+def test_nulls_that_a_column_never_takes(bridge: Bridge, user: User) -> None:
+    """Where NOT NULL may not be dropped, or must not, nothing is loaded and both sides are named."""
+    bridge.account.sql(f"create table {QUALIFIED} (A number(38,0) primary key, B varchar not null)")
+    bridge.run("run-0", [{"a": 1, "b": "x"}])
+    bridge.completed("run-0")
+    by_b = {"strategy": "upsert", "key_columns": ["b"]}
+    for number, (row, others, options, words) in enumerate((
+        ({"a": None, "b": "y"}, {"a": 3}, None, ('"A"', "primary key")),
+        ({"b": "y"}, {}, None, ('"A"', "take no NULL")),
+        ({"a": 2, "b": None}, {"b": "z"}, by_b, ('"B"', "NULL")),
+        ({"a": 2, "b": None}, {"b": "z"}, {"evolve_schema": False}, ('"B"', "NULL")),
+        ({"a": 2}, {}, {"evolve_schema": False}, ('"B"', "take no NULL")),
+    )):  # fmt: skip
+        # A column that is NULL in all rows of such a result is none of its columns.
+        bridge.run(f"never-{number}", [row, {**row, **others}], snowflake_options=options)
+        message = bridge.failed(f"never-{number}")["snowflake_error_message"]
+        assert all(word in message for word in words), message
+    bridge.account.withhold("OWNERSHIP", "TABLE", QUALIFIED)
+    for number, (rows, why) in enumerate((
+        ([{"a": 2, "b": None}, {"a": 3, "b": "z"}], "has a NULL"), ([{"a": 2}], "has no such column"),
+    )):  # fmt: skip
+        bridge.run(f"not-owned-{number}", rows)
+        message = bridge.failed(f"not-owned-{number}")["snowflake_error_message"]
+        assert all(word in message for word in ('"B"', "NOT NULL", why, "own the table")), message
+    assert nullable(bridge) == {"A": False, "B": False}
+    assert bridge.results(user, ["A", "B"]) == [(1, "x")]
 
 
 def test_a_table_that_must_not_change(bridge: Bridge, user: User) -> None:

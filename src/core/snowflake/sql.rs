@@ -19,8 +19,8 @@ pub use strategies::{
     insert_from, insert_overwrite, merge, ordinal_column, temporary_table,
 };
 pub use tables::{
-    add_columns, copy_column, create_table, describe_table, drop_columns, equal_column,
-    rename_column, show_table, widen_column,
+    add_columns, copy_column, create_table, describe_table, drop_columns, drop_not_null,
+    equal_column, rename_column, show_table, widen_column,
 };
 
 /// A table by its full name, each part exactly as it is to be quoted.

@@ -847,3 +847,41 @@ fn what_compresses_well_is_still_read_in_pieces() {
     let reader = SerializedFileReader::new(file).unwrap();
     assert_eq!(reader.metadata().num_row_groups(), 2);
 }
+
+#[test]
+fn columns_with_a_null_in_any_row_are_told() {
+    let columns = ["A", "B", "C"].map(|name| Column::new(name, ColumnType::Boolean));
+    for user_id in [Some("user 7".to_owned()), None] {
+        let has_user = user_id.is_some();
+        let stamp = Stamp { user_id, ..stamp() };
+        for rows in [0, BATCH_ROWS * 2 + 1] {
+            let parent = tempfile::tempdir().unwrap();
+            let dir = parent.path().join("upload");
+            let mut spool = SpoolWriter::create(&dir, &columns, &stamp, &options(1 << 20)).unwrap();
+            for row in 0..rows {
+                spool.append(0, Value::Bool(true)).unwrap();
+                // One NULL, in a batch that is not the last; and nothing but NULLs that nobody wrote.
+                let value = if row == BATCH_ROWS {
+                    Value::Null
+                } else {
+                    Value::Bool(true)
+                };
+                spool.append(1, value).unwrap();
+                spool.end_row().unwrap();
+            }
+            let manifest = spool.finish().unwrap();
+            let told: Vec<&str> = manifest
+                .columns
+                .iter()
+                .filter(|column| column.has_nulls)
+                .map(|column| column.name.as_str())
+                .collect();
+            let expected: &[&str] = match (rows, has_user) {
+                (0, _) => &[],
+                (_, true) => &["B", "C"],
+                (_, false) => &["B", "C", "USER_ID"],
+            };
+            assert_eq!(told, expected);
+        }
+    }
+}

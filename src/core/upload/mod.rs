@@ -9,6 +9,7 @@ mod assignment;
 mod clustering;
 pub mod leftovers;
 mod load;
+mod nullability;
 mod rebuild;
 mod retention;
 mod size;
@@ -326,5 +327,7 @@ mod fake;
 mod fake_connection;
 #[cfg(test)]
 mod fake_ledger;
+#[cfg(test)]
+mod fake_table;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use super::assignment::{assign, list};
 use super::clustering::{clustering, is_clustered_by};
+use super::nullability;
 use super::rebuild::{self, Rebuild};
 use super::step::Step;
 use super::{OBJECT_MISSING, Upload, execute};
@@ -74,6 +75,7 @@ pub(super) struct Existing {
     pub(super) name: String,
     pub(super) column_type: String,
     pub(super) is_nullable: bool,
+    pub(super) is_primary_key: bool,
     /// Filled by Snowflake where a row brings nothing: a default, or an identity.
     pub(super) has_default: bool,
     /// It is a key, or has a policy or a comment: a column made anew in its place would not.
@@ -261,6 +263,7 @@ fn look(upload: &Upload, existing: &[Existing]) -> Result<Look> {
     if !missing.is_empty() {
         steps.push(Step::new(sql::add_columns(&upload.target, &missing)));
     }
+    steps.extend(nullability::steps(upload, &columns, &names, existing)?);
     if steps.is_empty() {
         ready(upload, existing).map(Look::Ready)
     } else {
@@ -324,25 +327,7 @@ fn ready(upload: &Upload, existing: &[Existing]) -> Result<Target> {
             expression,
         });
     }
-    let unfilled: Vec<String> = existing
-        .iter()
-        .enumerate()
-        .filter(|(index, column)| {
-            !column.is_nullable && !column.has_default && !names.contains(&Some(*index))
-        })
-        .map(|(_, column)| column.name.clone())
-        .collect();
-    if !unfilled.is_empty() && upload.manifest.rows > 0 {
-        return Err(Error::new(
-            ErrorKind::Configuration,
-            format!(
-                "table {} has columns that take no NULL and have no default, and the result has none of these names: {}",
-                upload.target,
-                list(&unfilled)
-            ),
-        )
-        .with_hint("Drop their NOT NULL in Snowflake, give them a default, or add them to the result."));
-    }
+    nullability::require_filled(upload, &names, existing)?;
     Ok(Target {
         columns: filled,
         not_null,
@@ -370,6 +355,7 @@ pub(super) async fn describe(
                 name: described.value(row, "name")?.to_owned(),
                 column_type: described.value(row, "type")?.to_owned(),
                 is_nullable: described.value(row, "null?") != Some("N"),
+                is_primary_key: is_set(row, "primary key"),
                 has_default: described
                     .value(row, "default")
                     .is_some_and(|default| !default.is_empty()),

@@ -27,6 +27,7 @@ class TableInfo:
     types: dict[str, SqlType] = field(default_factory=dict)
     column_comments: dict[str, str] = field(default_factory=dict)
     identities: dict[str, str] = field(default_factory=dict)
+    primary_key: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -36,6 +37,7 @@ class ColumnInfo:
     nullable: bool
     default: str | None
     comment: str | None
+    is_primary_key: bool
 
 
 class Catalog:
@@ -110,6 +112,7 @@ class Catalog:
                 nullable,
                 info.identities.get(column, default),
                 info.column_comments.get(column),
+                column in info.primary_key,
             )
             for column, kind, nullable, default in rows
         ]

@@ -119,12 +119,12 @@ def _create_table(session: Session, expression: exp.Create, query: threading.Eve
 
 
 def _create_columns(session: Session, schema: exp.Schema, stored: TableName, info: TableInfo) -> None:
-    """The columns as declared. Keys are noted by Snowflake but not enforced, so they are left out here."""
-    parts: list[str] = []
-    for item in schema.expressions:
-        if not isinstance(item, exp.ColumnDef):
-            continue
-        parts.append(_column(session, item, info, stored))
+    """The columns as declared. Of a primary key Snowflake enforces that it is not NULL; of others nothing, so they are left out."""
+    for node in schema.find_all(exp.PrimaryKey, exp.PrimaryKeyColumnConstraint):
+        named = node.expressions or [node.find_ancestor(exp.ColumnDef).this]
+        info.primary_key.update(_fold(column) for column in named)
+    columns = [item for item in schema.expressions if isinstance(item, exp.ColumnDef)]
+    parts = [_column(session, item, info, stored) for item in columns]
     session.duck.execute(f"CREATE TABLE {stored.sql()} ({', '.join(parts)})")
 
 
@@ -136,6 +136,8 @@ def _column(session: Session, item: exp.ColumnDef, info: TableInfo, stored: Tabl
     declared = sqltypes.from_expression(item.args["kind"])
     info.types[column] = declared
     pieces = [quote(column), declared.duckdb()]
+    if column in info.primary_key:
+        pieces.append("NOT NULL")
     for constraint in item.args.get("constraints") or []:
         kind = constraint.args.get("kind")
         if isinstance(kind, exp.NotNullColumnConstraint) and not kind.args.get("allow_null"):
@@ -171,6 +173,7 @@ def _copy_definition(session: Session, source: TableName, stored: TableName, inf
         info.types[column.name] = column.type
     info.column_comments = deepcopy(original.column_comments)
     info.cluster_by = original.cluster_by
+    info.primary_key = set(original.primary_key)
     session.duck.execute(f"CREATE TABLE {stored.sql()} ({', '.join(parts)})")
     if with_rows:
         session.duck.execute(f"INSERT INTO {stored.sql()} SELECT * FROM {source.sql()}")
@@ -225,6 +228,8 @@ def _alter(session: Session, name: TableName, stored: TableName, action: Expr) -
             info.types[new] = info.types.pop(old)
         if old in info.identities:
             info.identities[new] = info.identities.pop(old)
+        if old in info.primary_key:
+            info.primary_key = {new if name == old else name for name in info.primary_key}
     elif isinstance(action, exp.Drop) and action.args.get("kind") == "COLUMN":
         for node in action.args.get("tables") or [action.this]:
             column = _fold(node)
@@ -233,6 +238,7 @@ def _alter(session: Session, name: TableName, stored: TableName, action: Expr) -
             _require_column(present, column)
             session.duck.execute(f"ALTER TABLE {table} DROP COLUMN {quote(column)}")
             info.types.pop(column, None)
+            info.primary_key.discard(column)
     elif isinstance(action, (exp.ClusterProperty, exp.Cluster)):
         info.cluster_by = _cluster_key(action)
     else:

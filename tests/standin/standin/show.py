@@ -182,8 +182,8 @@ def describe_table(session: Session, expression: exp.Describe) -> Result:
     )  # fmt: skip
     rows = [
         (
-            column.name, column.type.display(), "COLUMN", "Y" if column.nullable else "N", column.default, "N", "N", None,
-            None, column.comment, None, None,
+            column.name, column.type.display(), "COLUMN", "Y" if column.nullable else "N", column.default,
+            "Y" if column.is_primary_key else "N", "N", None, None, column.comment, None, None,
         )
         for column in session.engine.catalog.columns(stored)
     ]  # fmt: skip

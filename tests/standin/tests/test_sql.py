@@ -315,6 +315,24 @@ def test_text_longer_than_declared_is_refused(driver: Driver) -> None:
     assert driver.rows("SELECT B FROM T ORDER BY A") == [["abc"], ["日本語"]]
 
 
+def test_primary_keys(driver: Driver) -> None:
+    driver.run("CREATE TABLE T (A NUMBER(38,0) PRIMARY KEY, B VARCHAR)")
+    driver.run('CREATE TABLE U (A NUMBER(38,0), "b" VARCHAR, C DATE, PRIMARY KEY (A, "b"))')
+    driver.run("CREATE TABLE V LIKE U")
+
+    def keys(table: str) -> dict[str | None, tuple[str | None, str | None]]:
+        return {row["name"]: (row["primary key"], row["null?"]) for row in driver.table(f"DESCRIBE TABLE {table}")}
+
+    assert keys("T") == {"A": ("Y", "N"), "B": ("N", "Y")}
+    assert keys("U") == keys("V") == {"A": ("Y", "N"), "b": ("Y", "N"), "C": ("N", "Y")}
+    driver.run('ALTER TABLE U RENAME COLUMN "b" TO B')
+    driver.run("ALTER TABLE U DROP COLUMN A")
+    assert keys("U") == {"B": ("Y", "N"), "C": ("N", "Y")}
+    assert refused(driver, "INSERT INTO T VALUES (NULL, 'x')").code == "100072"
+    # Twice the same key is nothing that Snowflake minds.
+    driver.run("INSERT INTO T VALUES (1, 'x'), (1, 'y')")
+
+
 def test_nullability_views_and_information_schema(driver: Driver) -> None:
     driver.run("CREATE TABLE T (A NUMBER(38,0) NOT NULL, B VARCHAR)")
     driver.run("ALTER TABLE T ALTER COLUMN A DROP NOT NULL")

@@ -43,6 +43,16 @@ pub fn widen_column(table: &TableName, column: &str, wider: &str) -> String {
     )
 }
 
+/// Lets a column take NULLs.
+#[must_use]
+pub fn drop_not_null(table: &TableName, column: &str) -> String {
+    format!(
+        "ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL",
+        table.quoted(),
+        quote_ident(column)
+    )
+}
+
 /// Gives a column another name; its values stay where they are.
 #[must_use]
 pub fn rename_column(table: &TableName, from: &str, to: &str) -> String {
@@ -192,6 +202,10 @@ mod tests {
             (
                 widen_column(&table(), "A", "NUMBER(38,2)"),
                 format!("ALTER TABLE {quoted} ALTER COLUMN \"A\" SET DATA TYPE NUMBER(38,2)"),
+            ),
+            (
+                drop_not_null(&table(), "b\"c"),
+                format!("ALTER TABLE {quoted} ALTER COLUMN \"b\"\"c\" DROP NOT NULL"),
             ),
             (describe_table(&table()), format!("DESCRIBE TABLE {quoted}")),
             (
