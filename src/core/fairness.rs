@@ -1,10 +1,11 @@
 //! How many uploads of whom may run at once, so that an account that is dead, slow or asks to slow down costs others nothing.
 //!
-//! A slot is held by an upload whose account answers. An owner has at most half of them, over all connections; one who has
+//! A slot is held by an upload whose account answers. An owner has at most half of them, over all connections, and the last of
+//! these is kept for a connection that has none, so that one that hangs does not hold up the owner's others; an owner who has
 //! none gets one beside them, however long the others hold theirs. Uploads whose accounts do not answer only knock: one for each
 //! account, and no more of an owner than everybody can have. What is being read holds nothing of this.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ struct Account {
 pub struct Closed<O> {
     /// Owners that have what they may have.
     pub owners: Vec<O>,
+    /// Connections that have something running, of owners who have one left: for them only if the owner has no other connection.
+    pub busy: Vec<(O, String)>,
     /// Owners that knock at no further account.
     pub knockers: Vec<O>,
     /// Nobody knocks at any.
@@ -50,6 +53,7 @@ impl<O> Closed<O> {
     pub const fn nothing() -> Self {
         Self {
             owners: Vec::new(),
+            busy: Vec::new(),
             knockers: Vec::new(),
             no_knocks: false,
             accounts: Vec::new(),
@@ -58,12 +62,25 @@ impl<O> Closed<O> {
     }
 }
 
+/// An upload that runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'a, O> {
+    /// Whose it is.
+    pub owner: &'a O,
+    /// The name of the owner's connection.
+    pub connection: &'a str,
+    /// The account that it is at, if it is at one yet: what is still being read counts for its owner only.
+    pub account: Option<&'a str>,
+}
+
 /// What an owner has running.
 #[derive(Debug, Default)]
-struct Running {
+struct Share<'a> {
     being_read: usize,
     holding: usize,
     knocking: usize,
+    /// Connections that have something of the first two.
+    busy: HashSet<&'a str>,
 }
 
 impl Fairness {
@@ -98,26 +115,27 @@ impl Fairness {
         account.paused_until = account.paused_until.max(Some(now + pause));
     }
 
-    /// Who gets no further upload while those of these owners run. Each says which account it is at, if it is at one yet: what
-    /// is still being read counts for its owner only.
+    /// Who gets no further upload while these run.
     pub fn closed<O: Clone + Eq + Hash>(
         &self,
-        running: &[(O, Option<&str>)],
+        running: &[Running<'_, O>],
         slots: usize,
         now: Instant,
     ) -> Closed<O> {
-        let mut by_owner: HashMap<&O, Running> = HashMap::new();
+        let mut by_owner: HashMap<&O, Share<'_>> = HashMap::new();
         let mut by_account: HashMap<&str, usize> = HashMap::new();
         let (mut holding, mut knocking) = (0, 0);
-        for (owner, account) in running {
-            let of_owner = by_owner.entry(owner).or_default();
-            let Some(account) = account else {
+        for upload in running {
+            let of_owner = by_owner.entry(upload.owner).or_default();
+            let Some(account) = upload.account else {
                 of_owner.being_read += 1;
+                of_owner.busy.insert(upload.connection);
                 continue;
             };
             *by_account.entry(account).or_default() += 1;
             if self.answering(account) {
                 of_owner.holding += 1;
+                of_owner.busy.insert(upload.connection);
                 holding += 1;
             } else {
                 of_owner.knocking += 1;
@@ -125,13 +143,23 @@ impl Fairness {
             }
         }
         let half = slots.div_ceil(2);
-        let owners_with = |is_closed: &dyn Fn(&Running) -> bool| -> Vec<O> {
-            let closed = by_owner.iter().filter(|(_, running)| is_closed(running));
+        let owners_with = |is_closed: &dyn Fn(&Share<'_>) -> bool| -> Vec<O> {
+            let closed = by_owner.iter().filter(|(_, share)| is_closed(share));
             closed.map(|(owner, _)| (*owner).clone()).collect()
         };
         let owners = owners_with(&|of| {
             of.being_read + of.holding >= half || holding >= slots && of.holding > 0
         });
+        let have_one_left = by_owner
+            .iter()
+            .filter(|(_, of)| of.being_read + of.holding + 1 == half);
+        let busy = have_one_left
+            .flat_map(|(owner, of)| {
+                of.busy
+                    .iter()
+                    .map(|name| ((*owner).clone(), (*name).to_owned()))
+            })
+            .collect();
         // The last half of the knocks is for owners who have none.
         let knocks = if 2 * knocking >= KNOCKS * slots {
             1
@@ -163,6 +191,7 @@ impl Fairness {
         };
         Closed {
             owners,
+            busy,
             knockers,
             no_knocks,
             accounts,
@@ -183,188 +212,4 @@ impl Fairness {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SLOTS: usize = 8;
-    const PAUSE: Duration = Duration::from_secs(5);
-
-    fn closed<'a>(
-        fairness: &Fairness,
-        running: &[(&'a str, &str)],
-        now: Instant,
-    ) -> Closed<&'a str> {
-        let mut closed = fairness.closed(&at_accounts(running), SLOTS, now);
-        closed.owners.sort_unstable();
-        closed.knockers.sort_unstable();
-        closed.accounts.sort_unstable();
-        closed.accounts.dedup();
-        closed
-    }
-
-    fn at_accounts<'a, 'b>(running: &[(&'a str, &'b str)]) -> Vec<(&'a str, Option<&'b str>)> {
-        let at = |&(owner, account)| (owner, Some(account));
-        running.iter().map(at).collect()
-    }
-
-    #[test]
-    fn what_is_still_being_read_keeps_its_owner_waiting_and_nobody_else() {
-        let mut fairness = Fairness::default();
-        let read = |count| vec![("a", None); count];
-        let now = Instant::now();
-        let closed = |count| fairness.closed(&read(count), SLOTS, now);
-        assert_eq!(closed(3), Closed::nothing());
-        assert_eq!(closed(4).owners, ["a"]);
-        assert!(closed(4).accounts.is_empty());
-        // Of many owners at once as well.
-        let names: Vec<_> = (0..10 * KNOCKS * SLOTS).map(|n| n.to_string()).collect();
-        let many: Vec<_> = names.iter().map(|name| (name.as_str(), None)).collect();
-        assert_eq!(fairness.closed(&many, SLOTS, now), Closed::nothing());
-        fairness.answers("acme");
-        assert_eq!(fairness.closed(&many, SLOTS, now), Closed::nothing());
-    }
-
-    #[test]
-    fn who_has_none_gets_one_beside_the_slots() {
-        let mut fairness = Fairness::default();
-        let now = Instant::now();
-        for account in ["slow", "slower", "acme"] {
-            fairness.answers(account);
-        }
-        // Over all their connections.
-        let mut running = vec![("a", "slow"); 2];
-        running.extend([("a", "slower"); 2]);
-        assert_eq!(closed(&fairness, &running, now).owners, ["a"]);
-        running.extend([("b", "slow"); 3]);
-        assert_eq!(closed(&fairness, &running, now).owners, ["a"]);
-        running.push(("c", "acme"));
-        let found = closed(&fairness, &running, now);
-        assert_eq!(found.owners, ["a", "b", "c"]);
-        assert!(found.accounts.is_empty());
-        // What is read for them does not count.
-        let mut with_reader = at_accounts(&running);
-        with_reader.push(("d", None));
-        assert!(
-            !fairness
-                .closed(&with_reader, SLOTS, now)
-                .owners
-                .contains(&"d")
-        );
-        for owner in ["d", "e", "f", "g", "h", "i", "j"] {
-            running.push((owner, "acme"));
-            let found = closed(&fairness, &running, now);
-            assert!(found.owners.contains(&owner));
-            assert!(found.accounts.is_empty());
-        }
-        running.push(("k", "acme"));
-        assert_eq!(
-            closed(&fairness, &running, now).accounts,
-            ["acme", "slow", "slower"]
-        );
-    }
-
-    #[test]
-    fn dead_accounts_of_one_owner_leave_knocks_to_others_and_the_rest_to_their_owner() {
-        let mut fairness = Fairness::default();
-        let now = Instant::now();
-        fairness.answers("acme");
-        let names: Vec<_> = (0..KNOCKS * SLOTS).map(|n| format!("dead-{n}")).collect();
-        let owners = ["a", "b", "c", "d"];
-        let knocks = |count| -> Vec<(&str, &str)> {
-            let owners = owners.iter().flat_map(|owner| [*owner; SLOTS / 2]);
-            owners
-                .zip(names.iter().map(String::as_str))
-                .take(count)
-                .collect()
-        };
-        assert_eq!(closed(&fairness, &knocks(3), now).knockers, [""; 0]);
-        assert_eq!(closed(&fairness, &knocks(7), now).knockers, ["a"]);
-        let found = closed(&fairness, &knocks(16), now);
-        assert_eq!(found.knockers, owners);
-        assert_eq!(found.answering, ["acme"]);
-        assert!(found.owners.is_empty() && !found.no_knocks);
-    }
-
-    #[test]
-    fn an_account_is_knocked_at_once_and_has_half_of_the_slots_when_it_answers() {
-        let mut fairness = Fairness::default();
-        let now = Instant::now();
-        let run = |count| vec![("a", "acme"); count];
-        assert!(closed(&fairness, &[], now).accounts.is_empty());
-        assert_eq!(closed(&fairness, &run(1), now).accounts, ["acme"]);
-        fairness.answers("acme");
-        assert!(closed(&fairness, &run(3), now).accounts.is_empty());
-        assert!(closed(&fairness, &run(3), now).owners.is_empty());
-        assert_eq!(closed(&fairness, &run(4), now).owners, ["a"]);
-        fairness.unreachable("acme");
-        assert_eq!(closed(&fairness, &run(1), now).accounts, ["acme"]);
-    }
-
-    #[test]
-    fn many_accounts_are_forgotten_but_for_what_they_asked() {
-        let mut fairness = Fairness::default();
-        let now = Instant::now();
-        fairness.throttled("acme", 4, PAUSE, now);
-        for n in 0..10 * REMEMBERED {
-            fairness.answers(&format!("account-{n}"));
-        }
-        assert!(fairness.0.len() <= REMEMBERED);
-        assert_eq!(closed(&fairness, &[], now).accounts, ["acme"]);
-    }
-
-    #[test]
-    fn dead_accounts_hold_no_slots() {
-        let mut fairness = Fairness::default();
-        let now = Instant::now();
-        fairness.answers("acme");
-        let names: Vec<_> = (0..KNOCKS * SLOTS).map(|n| format!("dead-{n}")).collect();
-        let dead = |count| {
-            names
-                .iter()
-                .take(count)
-                .map(|name| (name.as_str(), name.as_str()))
-        };
-        let mut running: Vec<_> = dead(2 * SLOTS).collect();
-        running.extend([("a", "acme"); 3]);
-        let found = closed(&fairness, &running, now);
-        assert!(!found.accounts.contains(&"acme".to_owned()));
-        assert!(found.owners.is_empty());
-        assert_eq!(found.answering, ["acme"]);
-        // What answers is bounded by the slots, and what does not by the knocks.
-        assert!(!found.no_knocks);
-        running.extend(dead(KNOCKS * SLOTS).skip(2 * SLOTS));
-        let found = closed(&fairness, &running, now);
-        assert!(found.no_knocks);
-        assert_eq!(found.answering, ["acme"]);
-        assert!(!found.accounts.contains(&"acme".to_owned()));
-    }
-
-    #[test]
-    fn who_asks_to_slow_down_gets_half_and_then_one_more_after_each_success() {
-        let mut fairness = Fairness::default();
-        let now = Instant::now();
-        let run = |count| vec![("a", "acme"); count];
-        fairness.answers("acme");
-        // Of four that were refused together, one counts.
-        for _ in 0..4 {
-            fairness.throttled("acme", 4, PAUSE, now);
-        }
-        assert_eq!(closed(&fairness, &[], now).accounts, ["acme"]);
-        let later = now + PAUSE;
-        assert!(closed(&fairness, &run(1), later).accounts.is_empty());
-        assert_eq!(closed(&fairness, &run(2), later).accounts, ["acme"]);
-        fairness.loaded("acme", SLOTS);
-        assert!(closed(&fairness, &run(2), later).accounts.is_empty());
-        assert_eq!(closed(&fairness, &run(3), later).accounts, ["acme"]);
-        fairness.throttled("acme", 1, PAUSE, later);
-        assert_eq!(closed(&fairness, &run(1), later + PAUSE).accounts, ["acme"]);
-        for _ in 0..SLOTS {
-            fairness.loaded("acme", SLOTS);
-        }
-        assert!(
-            closed(&fairness, &run(3), later + PAUSE)
-                .accounts
-                .is_empty()
-        );
-    }
-}
+mod tests;

@@ -95,7 +95,7 @@ pub struct Lane {
 pub struct Turn {
     /// The lane that was served last: those after it come first.
     pub after: Option<Lane>,
-    /// Owners and accounts that get no further upload for now.
+    /// Owners, connections and accounts that get no further upload for now.
     pub closed: Closed<Owner>,
     /// Whether an upload during which the worker crashed may be taken.
     pub suspects: bool,
@@ -138,8 +138,16 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
     let after = turn.after.as_ref();
     // An account is not known where there is no configuration: nothing is sent then.
     let answering = [&[String::new()], turn.closed.answering.as_slice()].concat();
-    let (kinds, users, oids) = columns(&turn.closed.owners);
-    let (knocking_kinds, knocking_users, knocking_oids) = columns(&turn.closed.knockers);
+    let (kinds, users, oids) = columns(turn.closed.owners.iter());
+    let (knocking_kinds, knocking_users, knocking_oids) = columns(turn.closed.knockers.iter());
+    let (busy_kinds, busy_users, busy_oids) =
+        columns(turn.closed.busy.iter().map(|(owner, _)| owner));
+    let busy_configs: Vec<_> = turn
+        .closed
+        .busy
+        .iter()
+        .map(|(_, config)| config.as_str())
+        .collect();
     Spi::connect_mut(|client| {
         let take = kept_for_queue(client, TAKE.as_str(), TAKE_TYPES)?;
         let rows = client.update(
@@ -162,17 +170,23 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
                 knocking_users.into(),
                 knocking_oids.into(),
                 answering.into(),
+                busy_kinds.into(),
+                busy_users.into(),
+                busy_oids.into(),
+                busy_configs.into(),
             ],
         )?;
         Ok(claimed(rows)?.pop())
     })
 }
 
-fn columns(owners: &[Owner]) -> (Vec<&str>, Vec<&str>, Vec<i64>) {
-    let kinds = owners.iter().map(Owner::kind).collect();
-    let users = owners.iter().map(Owner::user_id).collect();
+fn columns<'a>(
+    owners: impl Iterator<Item = &'a Owner> + Clone,
+) -> (Vec<&'a str>, Vec<&'a str>, Vec<i64>) {
+    let kinds = owners.clone().map(Owner::kind).collect();
+    let users = owners.clone().map(Owner::user_id).collect();
     let oid = |owner: &Owner| i64::from(owner.oid().to_u32());
-    (kinds, users, owners.iter().map(oid).collect())
+    (kinds, users, owners.map(oid).collect())
 }
 
 const TAKE_TYPES: &[PgBuiltInOids] = &[
@@ -186,6 +200,10 @@ const TAKE_TYPES: &[PgBuiltInOids] = &[
     PgBuiltInOids::BOOLOID,
     PgBuiltInOids::TEXTARRAYOID,
     PgBuiltInOids::BOOLOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
+    PgBuiltInOids::INT8ARRAYOID,
+    PgBuiltInOids::TEXTARRAYOID,
     PgBuiltInOids::TEXTARRAYOID,
     PgBuiltInOids::TEXTARRAYOID,
     PgBuiltInOids::INT8ARRAYOID,
@@ -253,6 +271,9 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
                  and (f.owner_kind, f.user_id, f.owner_oid, f.name) = ('role', w.user_id, w.owner_oid, l.config) \
              where ({owner}) not in ({closed}) and {account} <> all ($9) \
                and (not $8 and ({owner}) not in ({knockers}) or {account} = any ($14)) \
+               and (({l}) not in ({busy}) or not exists (select from snowflake_bridge.snowflake_configurations other \
+                   where other.is_active and ({owner}, other.name) not in ({busy}) \
+                     and (other.owner_kind, other.user_id, other.owner_oid) in (({owner}), ('role', w.user_id, w.owner_oid)))) \
              limit 1) \
          update snowflake_bridge.uploads u set \
              state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
@@ -269,6 +290,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
         owner = "l.owner_kind, l.user_id, l.owner_oid",
         closed = "select c.kind, c.user_id, c.oid::oid from unnest($5, $6, $7) as c (kind, user_id, oid)",
         knockers = "select c.kind, c.user_id, c.oid::oid from unnest($11, $12, $13) as c (kind, user_id, oid)",
+        busy = "select c.kind, c.user_id, c.oid::oid, c.config from unnest($15, $16, $17, $18) as c (kind, user_id, oid, config)",
         account = "lower(coalesce(o.account_identifier, f.account_identifier, ''))",
         t = lane("t"),
         first_head = next_head(""),

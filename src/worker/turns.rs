@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bridge_core::fairness::Fairness;
+use bridge_core::fairness::{Fairness, Running};
 use bridge_core::{ErrorKind, Result};
 
 use super::in_flight::InFlight;
@@ -39,13 +39,17 @@ impl Turns {
     /// Whose turn it is while these uploads run.
     pub(super) fn next<'a>(&self, running: impl Iterator<Item = &'a InFlight> + Clone) -> Turn {
         let slots = guc::max_concurrent_uploads();
-        let owners: Vec<_> = running
+        let uploads: Vec<_> = running
             .clone()
-            .map(|in_flight| (in_flight.upload.lane.owner.clone(), in_flight.account()))
+            .map(|in_flight| Running {
+                owner: &in_flight.upload.lane.owner,
+                connection: &in_flight.upload.lane.config,
+                account: in_flight.account(),
+            })
             .collect();
         Turn {
             after: self.last.clone(),
-            closed: self.fairness.closed(&owners, slots, Instant::now()),
+            closed: self.fairness.closed(&uploads, slots, Instant::now()),
             // One at a time, so that another crash is the fault of that one.
             suspects: !running
                 .clone()

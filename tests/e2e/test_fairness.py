@@ -122,6 +122,29 @@ def test_two_owners_whose_copies_hang_leave_a_slot_to_a_third(bridge: Bridge, ca
     bridge.standin.clear_faults()
 
 
+def test_a_connection_that_hangs_leaves_the_owners_other_one_a_slot(bridge: Bridge, user: User) -> None:
+    bridge.configure(bridge.account.add_user("SECOND"), name="second")
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into[^(]*hangs"}, {"black_hole": True}, times=100)
+
+    def hanging() -> int:
+        sql = "select count(*) as n from snowflake_bridge.uploads where state = 'copying'"
+        [row] = bridge.admin.execute(sql).fetchall()
+        return row["n"]
+
+    for number in range(6):
+        bridge.run(f"hangs-{number}", [{"n": 1}], snowflake_options={"table_name": "hangs"})
+    wait.until(lambda: hanging() == 3, "it has all of the owner's share but one", 60)
+    for number in range(ROUNDS):
+        bridge.run(f"goes-on-{number}", [{"n": 1}], snowflake_options={"config": "second"})
+    for number in range(ROUNDS):
+        bridge.completed(f"goes-on-{number}", seconds=60)
+    assert hanging() == 3, "they hang on, and have no more"
+    # An owner who has no other connection keeps nothing back.
+    bridge.call("delete_config", name="second")
+    wait.until(lambda: hanging() == 4, "it has the owner's share", 60)
+    bridge.standin.clear_faults()
+
+
 def test_slow_reports_of_many_owners_keep_nobody_from_loading(make_bridge: Callable[..., Bridge]) -> None:
     """More than there are readers, and than accounts may be knocked at."""
     bridge = make_bridge({"snowflake_bridge.max_concurrent_uploads": "1"})
