@@ -32,6 +32,8 @@ const TICK: Duration = Duration::from_millis(100);
 static THREAD: OnceCell<Thread> = OnceCell::new();
 /// The work that the main thread waits for.
 static AWAITED: Mutex<Option<AbortHandle>> = Mutex::new(None);
+/// The work that [`spawn`] has begun, and some that has ended.
+static BEGUN: Mutex<Vec<AbortHandle>> = Mutex::new(Vec::new());
 static AT_EXIT: Once = Once::new();
 
 struct Thread {
@@ -138,14 +140,16 @@ fn start_thread(work: Box<dyn FnOnce() + Send>) -> std::io::Result<()> {
     .map(drop)
 }
 
-/// Starts `work` on the network thread. Dropping the handle does not stop it; aborting it does.
+/// Starts `work` on the network thread, which goes on to its own end or to that of the process, see [`end_all_within`].
 ///
 /// # Errors
 /// If the thread cannot be started.
-pub fn spawn(
-    work: impl Future<Output = ()> + Send + 'static,
-) -> Result<tokio::task::JoinHandle<()>> {
-    Ok(thread()?.runtime.spawn(work))
+pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    let work = thread()?.runtime.spawn(work);
+    let mut begun = lock(&BEGUN);
+    begun.retain(|other| !other.is_finished());
+    begun.push(work.abort_handle());
+    Ok(())
 }
 
 /// Has the network thread do something after a time, unless what this returns is dropped before. Nothing where there is
@@ -229,26 +233,33 @@ pub fn wait<T: Send + 'static>(
 /// ERROR.
 #[pg_guard]
 unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
-    let work = awaited().take();
-    finish_within(LAST_WORDS, async move {
-        if let Some(work) = work {
-            work.abort();
-            while !work.is_finished() {
-                tokio::task::yield_now().await;
-            }
-        }
-        all_said().await;
-    });
+    let work = lock(&AWAITED).take();
+    say_goodbye_within(LAST_WORDS, work.into_iter().collect(), async {});
 }
 
-/// Gives work on the network thread a last moment of a process that ends; nothing is interrupted meanwhile.
-pub fn finish_within(limit: Duration, work: impl Future<Output = ()> + Send + 'static) {
+/// Ends all that [`spawn`] has begun, and gives it and `last` a last moment of a process that ends: to abort statements in
+/// Snowflake and to close sessions. Nothing is interrupted meanwhile.
+pub fn end_all_within(limit: Duration, last: impl Future<Output = ()> + Send + 'static) {
+    let begun = std::mem::take(&mut *lock(&BEGUN));
+    say_goodbye_within(limit, begun, last);
+}
+
+fn say_goodbye_within(
+    limit: Duration,
+    work: Vec<AbortHandle>,
+    last: impl Future<Output = ()> + Send + 'static,
+) {
     let Some(thread) = THREAD.get() else {
         return;
     };
     let (sender, receiver) = mpsc::channel();
     thread.runtime.spawn(async move {
-        work.await;
+        work.iter().for_each(AbortHandle::abort);
+        while !work.iter().all(AbortHandle::is_finished) {
+            tokio::task::yield_now().await;
+        }
+        last.await;
+        all_said().await;
         // Nobody waits any more after the limit.
         let _ = sender.send(());
     });
@@ -260,21 +271,21 @@ struct Awaited;
 
 impl Awaited {
     fn new(work: tokio::task::JoinHandle<()>) -> Self {
-        *awaited() = Some(work.abort_handle());
+        *lock(&AWAITED) = Some(work.abort_handle());
         Self
     }
 }
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        if let Some(work) = awaited().take() {
+        if let Some(work) = lock(&AWAITED).take() {
             work.abort();
         }
     }
 }
 
-fn awaited() -> MutexGuard<'static, Option<AbortHandle>> {
-    AWAITED.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for this process's latch, for [`EventFd::signal`], or for `timeout`, and serves interrupts: at the latest
@@ -336,7 +347,7 @@ fn wait_once(timeout: Duration) -> bool {
 fn send_memory() -> SendMemory {
     static SHARED: Mutex<Option<(MemoryLimit, SendMemory)>> = Mutex::new(None);
     let limit = guc::max_memory();
-    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut shared = lock(&SHARED);
     match &*shared {
         Some((made_for, memory)) if *made_for == limit => memory.clone(),
         _ => {

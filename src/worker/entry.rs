@@ -140,7 +140,7 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
             Some(stuck_at) => stubborn::leave(stuck_at),
             None => stubborn::forget(),
         }
-        service::close_sessions();
+        service::say_goodbye();
     }
 }
 

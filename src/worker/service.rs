@@ -41,22 +41,26 @@ pub(super) struct Service {
 static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
 /// Between two looks at the queue while something is due that has to wait for another upload, or is to be stopped.
 const WAITING_DELAY: Duration = Duration::from_millis(250);
-/// A shutdown may take two seconds in all; a session that is not closed ends by itself later.
-const GOODBYE: Duration = Duration::from_millis(500);
+/// A shutdown may take two seconds in all. A session that is not closed ends by itself later, and until then keeps what its
+/// transaction has locked.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 fn remember(pool: &Arc<Pool>) {
     *POOL.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(pool);
 }
 
-/// Closes the idle sessions of this process.
-pub(super) fn close_sessions() {
+/// Ends the uploads that are under way and closes all sessions of this process: the next worker finds no transaction of theirs
+/// open.
+pub(super) fn say_goodbye() {
     let pool = POOL
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .upgrade();
-    if let Some(pool) = pool {
-        net::finish_within(GOODBYE, async move { pool.close().await });
-    }
+    net::end_all_within(GOODBYE, async move {
+        if let Some(pool) = pool {
+            pool.close().await;
+        }
+    });
 }
 
 impl Service {

@@ -77,7 +77,7 @@ def template(original: Bridge) -> Iterator[psycopg.Connection[dict[str, Any]]]:
 def test_a_copy_sends_nothing(original: Bridge, template: psycopg.Connection[dict[str, Any]]) -> None:
     is_parked(template)
     original.standin.clear_faults()
-    lifecycle.completed(original, "loading")
+    original.completed("loading")
     original.completed("waiting")
     # The original's worker has been through its queue; the copy's has had the time to do the same.
     template.execute(START, ["early"])
@@ -106,7 +106,7 @@ def test_a_copy_that_is_adopted_is_on_its_own(
     [put] = [put for put in original.account.statements("PUT ", mark) if str(sent["upload_id"]) in put]
     assert str(mine["id"]) in put
     original.standin.clear_faults()
-    lifecycle.completed(original, "loading")
+    original.completed("loading")
     original.completed("waiting")
     assert loaded(original) == {"done": 10, "loading": 10, "waiting": 10, "of the copy": 1}
 
@@ -144,7 +144,7 @@ def test_a_dump_that_is_restored_sends_nothing(original: Bridge, options: list[s
     with copies.restored(original.cluster, DATABASE, "restored", options) as restored:
         is_parked(restored)
         original.standin.clear_faults()
-        lifecycle.completed(original, "loading")
+        original.completed("loading")
         original.completed("waiting")
         is_parked(restored)
         assert loaded(original) == {"done": 10, "loading": 10, "waiting": 10}
@@ -200,7 +200,7 @@ def test_a_base_backup_without_the_key_sends_nothing(original: Bridge) -> None:
             subprocess.run(["cp", "--archive", str(original.cluster.keys / "keyring"), str(clone.keys)], check=True)
             assert sends(copy, "of the copy")["snowflake_status"] == "completed"
         original.standin.clear_faults()
-        lifecycle.completed(original, "loading")
+        original.completed("loading")
         original.completed("waiting")
         assert loaded(original) == {"done": 10, "loading": 10, "waiting": 10, "of the copy": 1}
 

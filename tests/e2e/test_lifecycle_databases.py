@@ -40,7 +40,7 @@ def ends_well(bridge: Bridge, user: User) -> None:
     bridge.standin.clear_faults()
     bridge.connect()
     stop_reading(bridge)
-    lifecycle.completed(bridge, "run-1")
+    bridge.completed("run-1")
     assert bridge.row_count(user) == len(lifecycle.ROWS)
     assert bridge.upload("run-1")["crash_count"] == 0, "a worker that was asked to leave has not crashed"
 

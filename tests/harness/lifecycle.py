@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -28,20 +27,6 @@ def in_flight(bridge: Bridge, execution_id: str, match: Mapping[str, str] = COPY
     mark = hold(bridge, match)
     bridge.run(execution_id, ROWS, **columns)
     bridge.uploading(match, mark)
-
-
-def completed(bridge: Bridge, execution_id: str) -> None:
-    """An upload is loaded whose request was held while its worker left. If that request comes late, to a session whose transaction
-    was aborted meanwhile, it begins another one, of which nobody knows: Snowflake ends it after five minutes, and we here."""
-    try:
-        bridge.completed(execution_id, seconds=15)
-    except wait.Late:
-        held = "select from snowflake_bridge.uploads where transaction_id = %s and state in ('claimed', 'staged', 'copying')"
-        for row in bridge.account.sql("show transactions in account"):
-            if not bridge.admin.execute(held, [str(row[0])]).fetchall():
-                with contextlib.suppress(RuntimeError):  # it has just ended
-                    bridge.account.sql(f"select system$abort_transaction({row[0]})")
-        bridge.completed(execution_id, seconds=60)
 
 
 def watch_slowly(bridge: Bridge) -> None:

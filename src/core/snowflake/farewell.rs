@@ -6,20 +6,20 @@ use std::sync::LazyLock;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 /// How many are being said.
 static UNSAID: LazyLock<watch::Sender<usize>> = LazyLock::new(|| watch::Sender::new(0));
 
-/// Says it in the background. Without a runtime the process is ending, and the server notices by itself that the client
-/// is gone.
-pub(crate) fn say(words: impl Future<Output = ()> + Send + 'static) {
-    if let Ok(runtime) = Handle::try_current() {
-        let said = Unsaid::begin();
-        runtime.spawn(async move {
-            words.await;
-            drop(said);
-        });
-    }
+/// Says it in the background, also if nobody waits for what this returns. Without a runtime the process is ending, and the server
+/// notices by itself that the client is gone.
+pub(crate) fn say(words: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
+    let runtime = Handle::try_current().ok()?;
+    let said = Unsaid::begin();
+    Some(runtime.spawn(async move {
+        words.await;
+        drop(said);
+    }))
 }
 
 /// Waits until everything has been said that was begun in this process.

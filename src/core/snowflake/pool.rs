@@ -158,11 +158,12 @@ impl Pool {
     /// Ends the pool: closes all idle sessions, waits until Snowflake knows, and closes later whatever is released then.
     pub async fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        let sessions: Vec<_> = lock(&self.idle)
+        let goodbyes: Vec<_> = lock(&self.idle)
             .drain()
             .flat_map(|(_, sessions)| sessions)
+            .filter_map(|(session, _)| farewell::say(session.farewell()))
             .collect();
-        futures::future::join_all(sessions.into_iter().map(|(session, _)| session.close())).await;
+        futures::future::join_all(goodbyes).await;
     }
 
     fn keep(&self, key: PoolKey, session: Session) {
