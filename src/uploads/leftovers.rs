@@ -4,7 +4,7 @@ use pgrx::Uuid as PgUuid;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-use super::{from_pg_uuid, run, to_pg_uuid};
+use super::{Claim, from_pg_uuid, run, to_pg_uuid};
 use crate::error::{Error, Result};
 
 /// The network thread removes the files of an upload itself when it has completed or was canceled; this is how long it may
@@ -21,8 +21,8 @@ const NEXT_TRY: &str = "1 hour";
 pub struct Leftovers {
     /// The configuration by which they were put there; `None` if it was never known.
     pub config_id: Option<Uuid>,
-    /// Id, the id that names the directory, and whose stage it is.
-    pub uploads: Vec<(i64, Uuid, Option<String>)>,
+    /// The last claim, the id that names the directory, and whose stage it is.
+    pub uploads: Vec<(Claim, Uuid, Option<String>)>,
 }
 
 /// Takes up to `limit` uploads that used one configuration and whose files are due to be removed. Another attempt at one
@@ -40,19 +40,23 @@ pub fn leftovers(limit: i64) -> Result<Option<Leftovers>> {
              first as (select d.config_id from due d order by d.clean_up_after limit 1) \
              update snowflake_bridge.uploads u set clean_up_after = clock_timestamp() + $2::interval, staged_claim = null \
              from due d, first f where u.id = d.id and d.config_id is not distinct from f.config_id \
-             returning u.id, u.upload_id, u.staged_for, u.config_id",
+             returning u.id, u.claim_count, u.upload_id, u.staged_for, u.config_id",
             None,
             &[limit.into(), NEXT_TRY.into()],
         )?;
         let mut leftovers = None::<Leftovers>;
         for row in rows {
             let missing = || Error::missing("a row of snowflake_bridge.uploads is incomplete");
+            let claim = Claim {
+                upload: row.get(1)?.ok_or_else(missing)?,
+                number: row.get(2)?.ok_or_else(missing)?,
+            };
             let upload = (
-                row.get(1)?.ok_or_else(missing)?,
-                from_pg_uuid(row.get(2)?.ok_or_else(missing)?),
-                row.get(3)?,
+                claim,
+                from_pg_uuid(row.get(3)?.ok_or_else(missing)?),
+                row.get(4)?,
             );
-            let config_id = row.get::<PgUuid>(4)?.map(from_pg_uuid);
+            let config_id = row.get::<PgUuid>(5)?.map(from_pg_uuid);
             leftovers
                 .get_or_insert(Leftovers {
                     config_id,
@@ -65,30 +69,36 @@ pub fn leftovers(limit: i64) -> Result<Option<Leftovers>> {
     })
 }
 
-/// The files of these uploads are gone, or nobody can reach them any more; unless the uploads have begun anew.
+/// The files of uploads, up to these claims, are gone, or nobody can reach them any more. Those of an upload that has begun anew
+/// since are another matter.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn cleaned(ids: &[i64]) -> Result<()> {
+pub fn cleaned(claims: &[Claim]) -> Result<()> {
+    let (uploads, numbers): (Vec<i64>, Vec<i32>) = claims
+        .iter()
+        .map(|claim| (claim.upload, claim.number))
+        .unzip();
     run(
-        "update snowflake_bridge.uploads u set clean_up_after = null \
-         where u.id = any ($1) and u.state in ('completed', 'failed', 'canceled')",
-        &[ids.to_vec().into()],
+        "update snowflake_bridge.uploads u set clean_up_after = null from unnest($1, $2) as c (upload, number) \
+         where u.id = c.upload and u.claim_count = c.number and u.state in ('completed', 'failed', 'canceled')",
+        &[uploads.into(), numbers.into()],
     )
 }
 
-/// Of directories that were found in the stage, with whether they are old: those that may go. A directory of an upload
-/// that has ended an hour ago and left nothing that is known; and an old one of an upload that is not remembered.
+/// Of directories that were found in the stage, with whether they are old: those of which something may go, and what, by the last
+/// claim that may have put it there. A directory of an upload that has ended an hour ago and left nothing that is known; and an old
+/// one, whole, of an upload that is not remembered.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn are_removable(found: &[(Uuid, bool)]) -> Result<Vec<Uuid>> {
+pub fn are_removable(found: &[(Uuid, bool)]) -> Result<Vec<(Uuid, i32)>> {
     let ids: Vec<PgUuid> = found.iter().map(|(id, _)| to_pg_uuid(*id)).collect();
     let old: Vec<bool> = found.iter().map(|(_, is_old)| *is_old).collect();
     Spi::connect(|client| {
         client
             .select(
-                "select f.id from unnest($1::uuid[], $2::boolean[]) f (id, is_old) \
+                "select f.id, u.claim_count from unnest($1::uuid[], $2::boolean[]) f (id, is_old) \
                  left join snowflake_bridge.uploads u on u.upload_id = f.id \
                  where case when u.id is null then f.is_old \
                      else u.state in ('completed', 'failed', 'canceled') and u.clean_up_after is null \
@@ -96,9 +106,11 @@ pub fn are_removable(found: &[(Uuid, bool)]) -> Result<Vec<Uuid>> {
                 None,
                 &[ids.into(), old.into()],
             )?
-            .map(|row| row.get::<PgUuid>(1))
-            .filter_map(std::result::Result::transpose)
-            .map(|id| Ok(from_pg_uuid(id?)))
+            .filter_map(|row| {
+                let id = row.get::<PgUuid>(1).transpose()?;
+                Some(id.and_then(|id| Ok((from_pg_uuid(id), row.get(2)?.unwrap_or(i32::MAX)))))
+            })
+            .map(|found| Ok(found?))
             .collect()
     })
 }

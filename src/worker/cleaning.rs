@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::runner::{Event, Reporter};
 use crate::net;
+use crate::uploads::Claim;
 
 /// Files of an upload that nobody remembers stay for so long: whoever restored a database from a backup may want to look.
 const FORGOTTEN_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -25,7 +26,8 @@ pub(super) struct Cleaning {
     pub read_at: Instant,
     pub query_tag: String,
     pub installation_id: Uuid,
-    pub uploads: Vec<(i64, Uuid)>,
+    /// What they have left up to their last claims.
+    pub uploads: Vec<(Claim, Uuid)>,
 }
 
 /// Starts it. It reports each upload whose files are gone as [`Event::Cleaned`], and [`Event::CleaningEnded`] at its end.
@@ -57,10 +59,10 @@ async fn clean(cleaning: &Cleaning, pool: &Pool, reporter: &Reporter) -> Result<
             &cleaning.query_tag,
         )
         .await?;
-    for (id, upload) in &cleaning.uploads {
-        let directory = leftovers::directory(cleaning.installation_id, *upload);
-        leftovers::remove(&directory, &mut session).await?;
-        reporter.send(Event::Cleaned { id: *id })?;
+    for &(claim, upload) in &cleaning.uploads {
+        let installation = cleaning.installation_id;
+        leftovers::remove_until(installation, upload, claim.number, &mut session).await?;
+        reporter.send(Event::Cleaned { claim })?;
     }
     session.release();
     Ok(())
@@ -84,8 +86,8 @@ pub(super) async fn sweep(
     let removable = answered
         .await
         .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?;
-    for upload in removable {
-        leftovers::remove(&leftovers::directory(installation, upload), session).await?;
+    for (upload, claim) in removable {
+        leftovers::remove_until(installation, upload, claim, session).await?;
     }
     Ok(())
 }

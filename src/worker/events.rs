@@ -88,8 +88,8 @@ impl Service {
                         let _ = recorded.send(());
                     }
                 }
-                Event::Cleaned { id } => {
-                    if let Err(error) = tx::transaction(|| uploads::cleaned(&[id])) {
+                Event::Cleaned { claim } => {
+                    if let Err(error) = tx::transaction(|| uploads::cleaned(&[claim])) {
                         log_error("snowflake_bridge: cannot record a tidy stage", &error);
                     }
                 }

@@ -16,7 +16,7 @@ use super::clock::Clock;
 use super::runner::Reporter;
 use crate::error::{Error, Result, log_error, log_message};
 use crate::source::spooled;
-use crate::uploads::{self, Leftovers};
+use crate::uploads::{self, Claim, Leftovers};
 use crate::{configs, guc, tx};
 
 /// Between two looks for stages to tidy up.
@@ -190,14 +190,14 @@ fn bring_back() -> Result<()> {
 
 /// What is needed to remove the files; `None` if nobody can reach them any more, or not now.
 fn cleaning(leftovers: Leftovers) -> Result<Option<Cleaning>> {
-    let ids: Vec<i64> = leftovers.uploads.iter().map(|(id, ..)| *id).collect();
+    let claims: Vec<Claim> = leftovers.uploads.iter().map(|(claim, ..)| *claim).collect();
     let config = leftovers
         .config_id
         .map(configs::by_id)
         .transpose()?
         .flatten();
     let Some(config) = config else {
-        uploads::cleaned(&ids)?;
+        uploads::cleaned(&claims)?;
         return Ok(None);
     };
     if !config.is_active {
@@ -210,7 +210,8 @@ fn cleaning(leftovers: Leftovers) -> Result<Option<Cleaning>> {
         .into_iter()
         .partition(|(_, _, staged_for)| staged_for.as_ref() == Some(&stage));
     if !elsewhere.is_empty() {
-        uploads::cleaned(&elsewhere.iter().map(|(id, ..)| *id).collect::<Vec<_>>())?;
+        let claims: Vec<Claim> = elsewhere.iter().map(|(claim, ..)| *claim).collect();
+        uploads::cleaned(&claims)?;
     }
     Ok((!reachable.is_empty()).then_some(Cleaning {
         pool_key: PoolKey::new(config.id, config.version),
@@ -220,7 +221,7 @@ fn cleaning(leftovers: Leftovers) -> Result<Option<Cleaning>> {
         installation_id: uploads::installation_id()?,
         uploads: reachable
             .into_iter()
-            .map(|(id, upload, _)| (id, upload))
+            .map(|(claim, upload, _)| (claim, upload))
             .collect(),
     }))
 }

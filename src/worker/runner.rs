@@ -92,16 +92,17 @@ pub enum Event {
         is_undecided: bool,
         recorded: oneshot::Sender<()>,
     },
-    /// The files of an upload that has ended are gone from the stage.
-    Cleaned { id: i64 },
+    /// The files that an upload has left up to this claim are gone from the stage.
+    Cleaned { claim: Claim },
     /// No more files are removed for now.
     CleaningEnded { config: PoolKey, result: Result<()> },
     /// Nobody has looked through the stage after all.
     NotSwept { config: Uuid },
-    /// Directories of uploads that lie in a stage, and whether they are old; the answer is which may go.
+    /// Directories of uploads that lie in a stage, and whether they are old; the answer is of which the files may go, and up to
+    /// which claim.
     FoundInStage {
         found: Vec<(Uuid, bool)>,
-        answer: oneshot::Sender<Vec<Uuid>>,
+        answer: oneshot::Sender<Vec<(Uuid, i32)>>,
     },
 }
 
@@ -276,8 +277,7 @@ async fn tidy_up(
     reporter: &Reporter,
 ) -> Result<()> {
     upload::clean_up(upload, session).await?;
-    let id = job.claim.upload;
-    reporter.send(Event::Cleaned { id })?;
+    reporter.send(Event::Cleaned { claim: job.claim })?;
     if job.is_sweeping {
         cleaning::sweep(job.installation_id, session, reporter).await?;
     }
@@ -299,11 +299,10 @@ async fn remove_staged(job: &Job, pool: &Pool, reporter: &Reporter) -> Result<()
     let mut session = pool
         .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
         .await?;
-    let directory = leftovers::directory(job.installation_id, job.upload_id);
-    leftovers::remove(&directory, &mut session).await?;
+    let (installation, claim) = (job.installation_id, job.claim);
+    leftovers::remove_until(installation, job.upload_id, claim.number, &mut session).await?;
     session.release();
-    let id = job.claim.upload;
-    reporter.send(Event::Cleaned { id })
+    reporter.send(Event::Cleaned { claim })
 }
 
 struct Loaded {

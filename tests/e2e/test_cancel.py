@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness import wait
+from harness import reader, wait
 from harness.bridge import RESULTS, TABLE, Bridge
 from harness.standin import User
 
@@ -56,10 +56,11 @@ def test_in_flight(bridge: Bridge, user: User, held: dict[str, str], begins: dic
     assert cancel(bridge) is True
     canceled(bridge)
 
-    def removed() -> bool:
-        return any((record["sql"] or "").upper().startswith("REMOVE") for record in bridge.standin.audit(mark))
+    def looked() -> bool:
+        return any((record["sql"] or "").upper().startswith("LIST") for record in bridge.standin.audit(mark))
 
-    wait.until(removed, "what was staged is removed")
+    wait.until(looked, "what was staged is looked for")
+    wait.until(lambda: not reader.query(bridge.account, user, "list @~/snowflake_bridge/"), "it is removed")
     if begins.get("sql"):
         aborts = [record for record in bridge.standin.audit(mark) if record["path"] == "/queries/v1/abort-request"]
         assert aborts, "the statement was aborted in Snowflake"

@@ -96,6 +96,34 @@ def test_files_of_a_failed_upload_stay_for_a_retry_and_go_then(bridge: Bridge, u
     assert bridge.row_count(user) == len(ROWS)
 
 
+def test_what_a_new_attempt_stages_outlives_the_canceled_one(bridge: Bridge, user: User) -> None:
+    """Somebody cancels an upload and sends it again before what the first attempt has staged is removed."""
+    for action in {"black_hole": True}, BAD_VALUE:
+        bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, action)
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*list"}, {"delay_ms": 300_000})
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"sql": "copy into"}, mark)
+    number = bridge.upload("run-1")["id"]
+    assert bridge.call("cancel_upload", id=number) is True
+    bridge.uploading({"sql": "list"}, mark)
+    assert bridge.call("retry_upload", id=number) is True
+    wait.until(lambda: bridge.upload("run-1")["state"] == "failed", "the new attempt has failed")
+    claim = str(bridge.upload("run-1")["staged_claim"])
+    assert {name.split("/")[-2] for name in staged(bridge, user)} == {"1", claim}
+    bridge.standin.clear_faults()
+    wait.until(lambda: not any("/1/" in name for name in staged(bridge, user)), "what the first has left is removed")
+    wait.until(lambda: bridge.account.statements("remove", mark), "Snowflake was told so")
+    assert [name.split("/")[-2] for name in staged(bridge, user)] == [claim]
+    assert bridge.upload("run-1")["clean_up_after"] is not None, "it is known that there is something to remove"
+    # It need not be staged again.
+    mark = bridge.standin.audit_mark()
+    assert bridge.call("retry_upload", id=number) is True
+    wait.until(lambda: bridge.upload("run-1")["state"] == "completed", "it is completed")
+    assert not bridge.account.statements("put", mark)
+    assert bridge.row_count(user) == len(ROWS)
+
+
 def test_canceled_between_two_attempts(make_bridge: Callable[..., Bridge]) -> None:
     """The worker is at nothing then, and the files are removed all the same."""
     bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1h", "snowflake_bridge.retry_max_delay": "1h"})

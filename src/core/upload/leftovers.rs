@@ -1,6 +1,6 @@
 //! What uploads have left in the stage of a Snowflake user: found, and removed. Neither needs a warehouse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -10,7 +10,7 @@ use super::execute;
 use crate::error::Result;
 use crate::snowflake::{QueryResult, Warehouse, sql};
 
-/// The directory of an upload's files, those of all its attempts.
+/// The directory of an upload's files. Those of each claim are in a directory of its own, which is named by its number.
 #[must_use]
 pub fn directory(installation: Uuid, upload: Uuid) -> String {
     format!("{}{upload}/", root(installation))
@@ -77,6 +77,35 @@ pub async fn remove(directory: &str, warehouse: &mut dyn Warehouse) -> Result<()
     execute(warehouse, sql::remove(directory)).await.map(drop)
 }
 
+/// Removes what the claims of an upload have put into the stage, up to this one. Another one may have begun since, and what it has
+/// put there is not touched.
+///
+/// # Errors
+/// What Snowflake answered.
+pub async fn remove_until(
+    installation: Uuid,
+    upload: Uuid,
+    claim: i32,
+    warehouse: &mut dyn Warehouse,
+) -> Result<()> {
+    let directory = directory(installation, upload);
+    let listed = execute(warehouse, sql::list(&directory)).await?;
+    for found in claims(&directory, &listed).range(..=claim) {
+        remove(&format!("{directory}{found}/"), warehouse).await?;
+    }
+    Ok(())
+}
+
+fn claims(directory: &str, listed: &QueryResult) -> BTreeSet<i32> {
+    let prefix = directory.trim_start_matches("~/");
+    (0..listed.rows.len())
+        .filter_map(|row| {
+            let (_, path) = listed.value(row, "name")?.split_once(prefix)?;
+            path.split_once('/')?.0.parse().ok()
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +156,31 @@ mod tests {
             Some(&None),
             "what has no known age is not old"
         );
+    }
+
+    #[test]
+    fn files_of_an_upload_are_told_by_their_claim() {
+        let directory = directory(Uuid::from_u128(1), Uuid::from_u128(2));
+        let names = [
+            "12/part-00000.parquet",
+            "2/part-00000.parquet",
+            "2/part-00001.parquet",
+            "x/y",
+            "7",
+        ];
+        let listed = QueryResult {
+            query_id: String::new(),
+            columns: vec!["name".to_owned()],
+            rows: names
+                .map(|name| {
+                    vec![Some(format!(
+                        "{}{name}",
+                        directory.trim_start_matches("~/")
+                    ))]
+                })
+                .to_vec(),
+        };
+        assert_eq!(claims(&directory, &listed), BTreeSet::from([2, 12]));
     }
 
     #[test]
