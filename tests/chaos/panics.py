@@ -25,6 +25,8 @@ NETWORK = ("put", "put-done", "staged", "prepared", "BEGIN", "intent-recorded", 
 # Where a worker that cannot write down the end of an upload starts anew, in order.
 STARTS_ANEW = ("completing",)
 FINAL = ("completed", "failed")
+# Of the server's log, after a failure.
+LOG_LINES = 80
 
 
 def main() -> int:
@@ -34,7 +36,11 @@ def main() -> int:
             give(orders, 0o755)
             variables = {"SNOWFLAKE_BRIDGE_FAILPOINTS": str(orders)}
             with contextlib.closing(Bridge(standin, variables=variables)) as bridge:
-                found = play(bridge, orders)
+                try:
+                    found = play(bridge, orders)
+                except BaseException:
+                    print("\n".join(bridge.cluster.log_text().splitlines()[-LOG_LINES:]), flush=True)
+                    raise
         finally:
             shutil.rmtree(orders, ignore_errors=True)
     print(f"panics: places={found.total()} failed={found['failed']} completed={found['completed']}")
