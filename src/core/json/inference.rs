@@ -1,6 +1,6 @@
 //! The first walk over a result: which columns it has, and the narrowest type that holds every value of each exactly.
 
-use super::declared::{Declared, DeclaredType};
+use super::declared::Declared;
 use super::key_index::KeyIndex;
 use super::options::{Numeric, OutOfRange, PlanOptions};
 use super::reading::Reading;
@@ -12,7 +12,7 @@ use crate::names::{
     ColumnCase, MAX_COLUMNS, MAX_NAME_CHARACTERS, column_name, column_names, shown,
     too_many_columns,
 };
-use crate::types::{Column, ColumnType, MAX_PRECISION, MAX_SCALE, USUAL_SCALE};
+use crate::types::{Column, ColumnType, MAX_PRECISION, MAX_SCALE, SourceType, USUAL_SCALE};
 
 /// Where in a row the value of a column is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Inference {
     declared: usize,
     current: usize,
     options: PlanOptions,
+    /// Numbers that no NUMBER holds will be NULL.
+    is_lenient: bool,
 }
 
 impl Inference {
@@ -82,6 +84,8 @@ impl Inference {
             declared: declared.len(),
             current: 0,
             options,
+            is_lenient: options.on_out_of_range == OutOfRange::Null
+                && options.numeric != Numeric::Varchar,
         }
     }
 
@@ -200,7 +204,7 @@ impl Inference {
             ));
         }
         seen.last_row = row;
-        seen.see(token, self.options.on_out_of_range == OutOfRange::Null);
+        seen.see(token, self.is_lenient);
         Ok(())
     }
 }
@@ -230,7 +234,7 @@ impl TokenSink for Inference {
 #[derive(Debug)]
 struct Seen {
     name: String,
-    declared_type: Option<DeclaredType>,
+    declared_type: Option<SourceType>,
     last_row: u64,
     booleans: bool,
     numbers: bool,
@@ -244,7 +248,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn new(name: &str, declared_type: Option<DeclaredType>) -> Self {
+    fn new(name: &str, declared_type: Option<SourceType>) -> Self {
         Self {
             name: name.to_owned(),
             declared_type,
@@ -269,7 +273,7 @@ impl Seen {
             }
             Token::String(text) => {
                 self.strings = true;
-                if self.declared_type == Some(DeclaredType::Numeric) {
+                if self.declared_type == Some(SourceType::Numeric) {
                     self.measure(text, is_lenient);
                 }
             }
@@ -291,28 +295,33 @@ impl Seen {
 
     /// How to read the column; nothing for one that is not created because nobody knows what it holds.
     fn decide(&self, options: PlanOptions) -> Result<Option<Reading>> {
-        let numeric = options.numeric;
         let is_text = options.on_out_of_range == OutOfRange::Text;
+        let as_varchar = options.numeric == Numeric::Varchar;
         let reading = match self.declared_type {
-            Some(DeclaredType::Column(
-                moment @ (ColumnType::Date
-                | ColumnType::Time
-                | ColumnType::TimestampNtz
-                | ColumnType::TimestampTz),
-            )) if is_text => Reading::MomentText(moment),
-            Some(DeclaredType::Numeric) if is_text => Reading::NumericText,
-            Some(DeclaredType::Column(column_type)) => Reading::Plain(column_type),
-            Some(DeclaredType::Uuid) => Reading::Uuid,
-            Some(DeclaredType::Numeric) if numeric == Numeric::Varchar => Reading::NumberText,
-            Some(DeclaredType::Numeric) => Reading::Plain(
+            Some(SourceType::Numeric) if as_varchar => Reading::NumberText,
+            Some(SourceType::Numeric) if is_text => Reading::NumericText,
+            Some(SourceType::Numeric) => Reading::Plain(
                 ColumnType::number_for(self.integer_digits, self.scale, USUAL_SCALE)
                     .ok_or_else(|| self.too_many_digits())?,
             ),
+            Some(SourceType::Real) => Reading::Real,
+            Some(SourceType::Uuid) => Reading::Uuid,
+            Some(declared) => match declared.column_type() {
+                Some(
+                    moment @ (ColumnType::Date
+                    | ColumnType::Time
+                    | ColumnType::TimestampNtz
+                    | ColumnType::TimestampTz),
+                ) if is_text => Reading::MomentText(moment),
+                Some(column_type) => Reading::Plain(column_type),
+                // Money is a string here, with the sign of its currency, and only the locale that wrote it could read it.
+                None => Reading::Plain(ColumnType::Text),
+            },
             None => match (self.booleans, self.numbers, self.strings, self.nested) {
                 (false, false, false, false) => return Ok(None),
                 (true, false, false, false) => Reading::Plain(ColumnType::Boolean),
                 (false, false, true, false) => Reading::Plain(ColumnType::Text),
-                (false, true, false, false) if numeric == Numeric::Varchar => Reading::NumberText,
+                (false, true, false, false) if as_varchar => Reading::NumberText,
                 (false, true, false, false) => Reading::Plain(
                     ColumnType::number_of_data(self.integer_digits, self.scale)
                         .ok_or_else(|| self.too_many_digits())?,
@@ -326,9 +335,8 @@ impl Seen {
     /// The narrowest NUMBER for the column's numbers, if it is one of numbers whose digits nobody declared.
     fn narrowest(&self, reading: Reading) -> Option<ColumnType> {
         let is_counted = match (reading, self.declared_type) {
-            (Reading::NumberText, _) => true,
-            (Reading::NumericText, _) => !self.is_immeasurable,
-            (_, None | Some(DeclaredType::Numeric)) => {
+            (Reading::NumberText | Reading::NumericText, _) => !self.is_immeasurable,
+            (_, None | Some(SourceType::Numeric)) => {
                 matches!(reading.column_type(), ColumnType::Number { .. })
             }
             _ => false,
@@ -358,6 +366,7 @@ impl Reading {
     fn column_type(self) -> ColumnType {
         match self {
             Self::Plain(column_type) => column_type,
+            Self::Real => ColumnType::Float,
             Self::NumberText | Self::NumericText | Self::MomentText(_) | Self::Uuid => {
                 ColumnType::Text
             }

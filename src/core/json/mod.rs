@@ -15,7 +15,7 @@ mod text;
 mod walker;
 mod writer;
 
-pub use declared::{Declared, DeclaredType, parse_result_columns};
+pub use declared::{Declared, parse_result_columns};
 pub use document::{Document, TOO_LONG_HINT};
 pub use inference::{Inference, Plan, PlannedColumn, SourceKey, too_many_digits};
 pub use options::{Numeric, OutOfRange, PlanOptions};

@@ -17,9 +17,11 @@ use crate::types::ColumnType;
 pub(super) enum Reading {
     /// As the column's type says.
     Plain(ColumnType),
-    /// A number, kept as its own text.
+    /// The nearest number of single precision, as the double that it is.
+    Real,
+    /// A number, or what else a decimal of a database can be: NaN, and infinities; kept as its own text.
     NumberText,
-    /// The same, or what else a decimal of a database can be: NaN, and infinities.
+    /// The same, where no NUMBER holding it is counted.
     NumericText,
     /// A date or time of that type, or one that Snowflake cannot hold, kept as its own text.
     MomentText(ColumnType),
@@ -44,7 +46,7 @@ impl Reading {
                 Token::Number(text) | Token::String(text),
             ) => match Decimal::parse(text) {
                 Some(number) => !number.fits_number(),
-                None => matches!(text, "NaN" | "Infinity" | "-Infinity"),
+                None => is_no_number(text),
             },
             (Self::Plain(ColumnType::Variant), Token::Number(text)) => {
                 number_in_variant(text).is_none()
@@ -91,15 +93,15 @@ impl Scratch {
         }
         match reading {
             Reading::Plain(column_type) => self.plain(column_type, token),
-            Reading::NumberText => match token {
-                Token::Number(text) | Token::String(text) if Decimal::parse(text).is_some() => {
-                    Ok(Value::Text(text))
+            Reading::Real => match token {
+                Token::Number(text) | Token::String(text) => {
+                    single(text).map(Value::Float).ok_or(SINGLE)
                 }
-                _ => Err("a number"),
+                _ => Err(SINGLE),
             },
-            Reading::NumericText => match token {
+            Reading::NumberText | Reading::NumericText => match token {
                 Token::Number(text) | Token::String(text)
-                    if Decimal::parse(text).is_some() || reading.is_out_of_range(token) =>
+                    if Decimal::parse(text).is_some() || is_no_number(text) =>
                 {
                     Ok(Value::Text(text))
                 }
@@ -134,6 +136,7 @@ impl Scratch {
             Reading::Plain(column_type) | Reading::MomentText(column_type) => {
                 Err(expected(column_type))
             }
+            Reading::Real => Err(SINGLE),
             Reading::NumberText | Reading::NumericText => Err("a number"),
             Reading::Uuid => Err("a UUID"),
         }
@@ -215,6 +218,13 @@ pub(super) const DISTINCT_KEYS: Expected = "JSON whose objects have no key twice
 pub(super) const NUMBER_IN_VARIANT: Expected =
     "a number that a VARIANT keeps exactly (38 digits, or a double)";
 
+const SINGLE: Expected = "a number of single precision";
+
+/// What a decimal of a database can be without being a number.
+fn is_no_number(text: &str) -> bool {
+    matches!(text, "NaN" | "Infinity" | "-Infinity")
+}
+
 /// The nearest double, which is what whoever declares a double asked for; a number too large for any is none.
 fn float(text: &str) -> Option<f64> {
     match text {
@@ -226,6 +236,16 @@ fn float(text: &str) -> Option<f64> {
             text.parse().ok().filter(|value: &f64| value.is_finite())
         }
     }
+}
+
+/// The same for single precision.
+fn single(text: &str) -> Option<f64> {
+    if is_no_number(text) {
+        return float(text);
+    }
+    Decimal::parse(text)?;
+    let value: f32 = text.parse().ok()?;
+    value.is_finite().then(|| value.into())
 }
 
 fn expected(column_type: ColumnType) -> Expected {

@@ -1,18 +1,20 @@
-//! The table of types: which Snowflake column a type of PostgreSQL gets, and in which form its values are read.
+//! In which form the values of a type of PostgreSQL are read. Which Snowflake column it gets, [`SourceType`] says.
 #![allow(unsafe_code)]
 
 use bridge_core::batch::Value;
 use bridge_core::decimal::Decimal;
 use bridge_core::json::TOO_LONG_HINT;
-use bridge_core::types::{ColumnType, MAX_BINARY_BYTES, MAX_TEXT_BYTES};
+use bridge_core::types::{
+    ColumnType, MAX_BINARY_BYTES, MAX_TEXT_BYTES, MONEY_PRECISION, SourceType,
+};
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 
 use super::Unread;
+use super::catalog::{extension_type, money_scale};
 use super::nested::Types;
 use super::scalar::{self, Moment};
 use super::text::{c_to_utf8, to_utf8};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A column of the result, as PostgreSQL describes it.
 pub(super) struct Attribute {
@@ -155,63 +157,72 @@ impl Form {
         // SAFETY: as above.
         let output = || unsafe { Function::output(type_oid) };
         let moment = |moment: Moment| {
-            if as_text {
-                (Self::MomentText(moment, output()), ColumnType::Text)
+            let form = if as_text {
+                Self::MomentText(moment, output())
             } else {
-                (Self::Moment(moment), moment.column_type())
-            }
+                Self::Moment(moment)
+            };
+            (form, moment.source_type())
         };
-        let integer = |form, digits| Ok((form, ColumnType::number(digits, 0)?));
-        Ok(match type_oid {
-            pg_sys::BOOLOID => (Self::Bool, ColumnType::Boolean),
-            pg_sys::INT2OID => return integer(Self::Int2, 5),
-            pg_sys::INT4OID => return integer(Self::Int4, 10),
-            pg_sys::INT8OID => return integer(Self::Int8, 19),
-            pg_sys::OIDOID => return integer(Self::Oid, 10),
-            pg_sys::FLOAT4OID => (Self::Float4, ColumnType::Float),
-            pg_sys::FLOAT8OID => (Self::Float8, ColumnType::Float),
-            pg_sys::NUMERICOID => match scalar::declared_digits(typmod) {
-                Some((precision, scale)) => (
-                    Self::Number { scale },
-                    ColumnType::number(precision, scale)?,
-                ),
-                None if numeric_as_text => (Self::NumberText(output()), ColumnType::Text),
-                None if as_text => (Self::DigitsText(output()), ColumnType::Text),
-                None => (Self::Digits(output()), ColumnType::Text),
-            },
+        let (form, source_type) = match type_oid {
+            pg_sys::BOOLOID => (Self::Bool, SourceType::Boolean),
+            pg_sys::INT2OID => (Self::Int2, SourceType::SmallInt),
+            pg_sys::INT4OID => (Self::Int4, SourceType::Integer),
+            pg_sys::INT8OID => (Self::Int8, SourceType::BigInt),
+            pg_sys::OIDOID => (Self::Oid, SourceType::Oid),
+            pg_sys::FLOAT4OID => (Self::Float4, SourceType::Real),
+            pg_sys::FLOAT8OID => (Self::Float8, SourceType::Double),
+            pg_sys::NUMERICOID => {
+                let source_type = scalar::declared_digits(typmod);
+                let form = match source_type {
+                    SourceType::Number { scale, .. } => Self::Number { scale },
+                    _ if numeric_as_text => Self::NumberText(output()),
+                    _ if as_text => Self::DigitsText(output()),
+                    _ => Self::Digits(output()),
+                };
+                (form, source_type)
+            }
             pg_sys::MONEYOID => {
                 let scale = money_scale()?;
-                (Self::Money { scale }, ColumnType::number(19, scale)?)
+                (Self::Money { scale }, SourceType::Money)
             }
             pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => {
-                (Self::Text, ColumnType::Text)
+                (Self::Text, SourceType::Text)
             }
-            pg_sys::NAMEOID => (Self::Name, ColumnType::Text),
-            pg_sys::BYTEAOID => (Self::Bytea, ColumnType::Binary),
-            pg_sys::UUIDOID => (Self::Uuid, ColumnType::Text),
+            pg_sys::NAMEOID => (Self::Name, SourceType::Text),
+            pg_sys::BYTEAOID => (Self::Bytea, SourceType::Bytes),
+            pg_sys::UUIDOID => (Self::Uuid, SourceType::Uuid),
             pg_sys::DATEOID => moment(Moment::Date),
             pg_sys::TIMEOID => moment(Moment::Time),
             pg_sys::TIMESTAMPOID => moment(Moment::Timestamp),
             pg_sys::TIMESTAMPTZOID => moment(Moment::TimestampTz),
-            pg_sys::JSONOID | pg_sys::JSONBOID => (Self::Json(type_oid), ColumnType::Variant),
+            pg_sys::JSONOID | pg_sys::JSONBOID => (Self::Json(type_oid), SourceType::Document),
             // SAFETY: a catalog lookup.
             _ if unsafe { pg_sys::get_element_type(type_oid) } != pg_sys::InvalidOid => {
-                (Self::Json(type_oid), ColumnType::Array)
+                (Self::Json(type_oid), SourceType::Array)
             }
             // SAFETY: a catalog lookup.
             _ if unsafe { pg_sys::type_is_rowtype(type_oid) } => {
-                (Self::Json(type_oid), ColumnType::Variant)
+                (Self::Json(type_oid), SourceType::Document)
             }
             _ => match extension_type(type_oid)?.as_deref() {
-                Some("hstore") => (Self::Json(type_oid), ColumnType::Variant),
+                Some("hstore") => (Self::Json(type_oid), SourceType::Document),
                 Some("geometry" | "geography") => {
                     // SAFETY: as the caller promises.
                     let send = unsafe { Function::send(type_oid) };
-                    (Self::Sent(send), ColumnType::Binary)
+                    (Self::Sent(send), SourceType::Geometry)
                 }
-                _ => (Self::Output(output()), ColumnType::Text),
+                _ => (Self::Output(output()), SourceType::Other),
             },
-        })
+        };
+        let column_type = match (&form, source_type.column_type()) {
+            (Self::MomentText(..), _) => ColumnType::Text,
+            (Self::Money { scale }, _) => ColumnType::number(MONEY_PRECISION, *scale)?,
+            (_, Some(column_type)) => column_type,
+            // Digits, which travel as text.
+            (_, None) => ColumnType::Text,
+        };
+        Ok((form, column_type))
     }
 
     /// Whether what the values become is the same under all settings.
@@ -366,30 +377,4 @@ fn within(bytes: usize, limit: usize) -> Result<(), Unread> {
         format!("the value takes {bytes} bytes, and Snowflake holds at most {limit}"),
         TOO_LONG_HINT,
     ))
-}
-
-/// How many digits after the point a value of money has: the locale says, and it may say none.
-pub(super) fn money_scale() -> Result<u8> {
-    let scale =
-        Spi::get_one::<i32>("select pg_catalog.scale('0'::pg_catalog.money::pg_catalog.numeric)")?;
-    scale
-        .and_then(|scale| u8::try_from(scale).ok())
-        .ok_or_else(|| Error::invalid("lc_monetary does not say how many digits money has"))
-}
-
-/// The name of a type that an extension of that matter brought; anybody may call a type of their own `geometry`.
-pub(super) fn extension_type(type_oid: pg_sys::Oid) -> Result<Option<String>> {
-    const NAME: &str = "
-        select t.typname::pg_catalog.text from pg_catalog.pg_type t
-          join pg_catalog.pg_depend d on d.classid operator(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
-               and d.objid operator(pg_catalog.=) t.oid and d.deptype operator(pg_catalog.=) 'e'
-          join pg_catalog.pg_extension e on e.oid operator(pg_catalog.=) d.refobjid
-         where t.oid operator(pg_catalog.=) $1
-           and e.extname operator(pg_catalog.=) any ('{hstore,postgis}'::pg_catalog.name[])";
-    Ok(Spi::connect(|client| {
-        client
-            .select(NAME, Some(1), &[type_oid.into()])?
-            .next()
-            .map_or(Ok(None), |row| row.get::<String>(1))
-    })?)
 }

@@ -2,6 +2,7 @@
 //! row. What Snowflake cannot hold is refused, or counted.
 #![allow(unsafe_code)]
 
+mod catalog;
 mod column;
 mod memory;
 mod nested;

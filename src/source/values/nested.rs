@@ -9,11 +9,11 @@ use bridge_core::batch::Value;
 use bridge_core::decimal::Decimal;
 use bridge_core::json::{Document, Token, TokenSink};
 use pgrx::{check_for_interrupts, pg_sys};
-use uuid::Uuid;
-use uuid::fmt::Hyphenated;
+use uuid::{Uuid, fmt::Hyphenated};
 
 use super::Unread;
-use super::column::{Attribute, Function, attributes, extension_type, money_scale};
+use super::catalog::{extension_type, money_scale};
+use super::column::{Attribute, Function, attributes};
 use super::memory::ValueMemory;
 use super::text::c_to_utf8;
 use crate::error::Result;

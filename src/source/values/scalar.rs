@@ -4,7 +4,7 @@
 use bridge_core::batch::Value;
 use bridge_core::calendar::{MICROS_PER_DAY, day_in_range, timestamp_in_range};
 use bridge_core::decimal::{Decimal, unscaled_of_groups};
-use bridge_core::types::{ColumnType, MAX_PRECISION, MAX_SCALE};
+use bridge_core::types::{MAX_PRECISION, MAX_SCALE, SourceType};
 use pgrx::pg_sys;
 
 use super::Unread;
@@ -66,12 +66,12 @@ pub(super) enum Moment {
 }
 
 impl Moment {
-    pub(super) fn column_type(self) -> ColumnType {
+    pub(super) fn source_type(self) -> SourceType {
         match self {
-            Self::Date => ColumnType::Date,
-            Self::Time => ColumnType::Time,
-            Self::Timestamp => ColumnType::TimestampNtz,
-            Self::TimestampTz => ColumnType::TimestampTz,
+            Self::Date => SourceType::Date,
+            Self::Time => SourceType::Time,
+            Self::Timestamp => SourceType::Timestamp,
+            Self::TimestampTz => SourceType::TimestampTz,
         }
     }
 
@@ -108,21 +108,16 @@ impl Moment {
     }
 }
 
-/// Precision and scale of the NUMBER that holds every numeric of that modifier; nothing where digits are not declared, or
-/// are more than Snowflake has. A scale below zero or above the precision is something that Snowflake lacks, so the
-/// precision grows instead.
-pub(super) fn declared_digits(typmod: i32) -> Option<(u8, u8)> {
+/// The numeric of that modifier.
+pub(super) fn declared_digits(typmod: i32) -> SourceType {
     // As `make_numeric_typmod` packs them, behind the size of a varlena's header.
-    let packed = typmod.checked_sub(4).filter(|packed| *packed >= 0)?;
-    let precision = packed >> 16 & 0xFFFF;
-    let scale = ((packed & 0x7FF) ^ 1024) - 1024;
-    let (precision, scale) = if scale < 0 {
-        (precision - scale, 0)
-    } else {
-        (precision.max(scale), scale)
-    };
-    let (precision, scale) = (u8::try_from(precision).ok()?, u8::try_from(scale).ok()?);
-    (precision <= MAX_PRECISION && scale <= MAX_SCALE).then_some((precision, scale))
+    match typmod.checked_sub(4).filter(|packed| *packed >= 0) {
+        Some(packed) => {
+            let scale = ((packed & 0x7FF) ^ 1024) - 1024;
+            SourceType::numeric(packed >> 16 & 0xFFFF, scale)
+        }
+        None => SourceType::Numeric,
+    }
 }
 
 /// A numeric in its stored form, as `numeric.c` describes it: a header that says sign, scale and weight, and groups of

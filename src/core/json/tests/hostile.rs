@@ -306,6 +306,6 @@ proptest! {
 
     #[test]
     fn no_text_stops_the_reader_of_types(text in "\\PC{0,30}|(numeric|varchar|timestamp)\\([0-9,-]{0,12}\\).{0,8}") {
-        let _ = DeclaredType::parse(&text);
+        let _ = SourceType::declared(&text);
     }
 }

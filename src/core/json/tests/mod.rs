@@ -11,7 +11,7 @@ use super::*;
 use crate::batch::{BatchBuilder, RowSink, Value};
 use crate::error::{Error, ErrorKind};
 use crate::names::ColumnCase;
-use crate::types::ColumnType;
+use crate::types::{ColumnType, SourceType};
 
 /// Keeps what it gets, as `column=value` in the words of `Debug`.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 //! in any case.
 
 use super::*;
+use crate::types::{MAX_BINARY_BYTES, MAX_TEXT_BYTES};
 
 const COLUMNS: &str = r#"[{"name": "d", "type": "date"}, {"name": "t", "type": "time"}, {"name": "s", "type": "timestamp"},
     {"name": "z", "type": "timestamptz"}, {"name": "n", "type": "numeric"}, {"name": "p", "type": "numeric(5,2)"},
@@ -160,16 +161,118 @@ fn what_is_no_value_of_the_type_is_refused_in_any_case() {
 
 #[test]
 fn numbers_as_text_fill_a_number_unless_one_is_none() {
-    let narrowest = |values: &str| {
+    for (on_out_of_range, numeric) in [
+        (OutOfRange::Text, Numeric::Number),
+        (OutOfRange::Error, Numeric::Varchar),
+        (OutOfRange::Null, Numeric::Varchar),
+        (OutOfRange::Text, Numeric::Varchar),
+    ] {
+        let narrowest = |values: &str| {
+            let options = PlanOptions {
+                on_out_of_range,
+                numeric,
+                ..PlanOptions::default()
+            };
+            let result = format!(r#"[{{"n": 1.25}}, {{"n": {values}}}]"#);
+            let plan = plan_with(COLUMNS, options, &result).unwrap();
+            plan.columns[4].column.narrowest
+        };
+        assert_eq!(narrowest("10"), ColumnType::narrowest_number(2, 2));
+        assert_eq!(narrowest(r#""NaN""#), None);
+        assert_eq!(narrowest("1e39"), None);
+    }
+}
+
+/// With `numeric => 'varchar'` none of them is out of range: a column of text holds them all.
+#[test]
+fn numbers_that_are_to_be_text_are_taken_as_they_are() {
+    for on_out_of_range in [OutOfRange::Error, OutOfRange::Null, OutOfRange::Text] {
         let options = PlanOptions {
-            on_out_of_range: OutOfRange::Text,
+            on_out_of_range,
+            numeric: Numeric::Varchar,
             ..PlanOptions::default()
         };
-        let result = format!(r#"[{{"n": 1.25}}, {{"n": {values}}}]"#);
-        let plan = plan_with(COLUMNS, options, &result).unwrap();
-        plan.columns[4].column.narrowest
-    };
-    assert_eq!(narrowest("10"), ColumnType::narrowest_number(2, 2));
-    assert_eq!(narrowest(r#""NaN""#), None);
-    assert_eq!(narrowest("1e39"), None);
+        for value in ["1.50", "1e39", r#""NaN""#, r#""-Infinity""#, r#""1e-38""#] {
+            let result = format!(r#"[{{"n": {value}}}]"#);
+            let plan = plan_with(COLUMNS, options, &result).unwrap();
+            let mut collected = Collected::default();
+            let mut rows = Rows::new(&plan, &mut collected);
+            parse_text(&result, &mut rows).unwrap();
+            assert!(rows.finish().unwrap().is_empty());
+            let text = value.trim_matches('"');
+            assert_eq!(collected.rows, [[format!("4=Text(\"{text}\")")]]);
+        }
+        for value in [r#""many""#, "true", r#""inf""#] {
+            let result = format!(r#"[{{"n": {value}}}]"#);
+            let plan = plan_with(COLUMNS, options, &result).unwrap();
+            let mut collected = Collected::default();
+            let mut rows = Rows::new(&plan, &mut collected);
+            let error = parse_text(&result, &mut rows).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Data);
+        }
+    }
+}
+
+/// Lengths alone, of values too large to be compared.
+#[derive(Default)]
+struct Lengths(Vec<usize>);
+
+impl RowSink for Lengths {
+    fn append(&mut self, _: usize, value: Value<'_>) -> Result<()> {
+        self.0.push(match value {
+            Value::Text(text) | Value::Json(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            _ => 0,
+        });
+        Ok(())
+    }
+
+    fn end_row(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The tokens of a result of one row with that value as `a`.
+fn walk(sink: &mut impl TokenSink, value: &[Token<'_>]) -> Result<()> {
+    let before = [Token::BeginArray, Token::BeginObject, Token::Key("a")];
+    let after = [Token::EndObject, Token::EndArray];
+    let mut tokens = before.iter().chain(value).chain(&after);
+    tokens.try_for_each(|token| sink.token(*token))
+}
+
+#[test]
+fn a_value_longer_than_its_column_is_null_and_counted_too() {
+    let text = "a".repeat(MAX_TEXT_BYTES + 1);
+    let bytes = format!("\\x{}", "0f".repeat(MAX_BINARY_BYTES + 1));
+    let longest = text.get(1..).unwrap();
+    let in_array = [Token::BeginArray, Token::String(longest), Token::EndArray];
+    for (declared, value, expected) in [
+        (
+            "text",
+            [Token::String(longest)].as_slice(),
+            Some(MAX_TEXT_BYTES),
+        ),
+        ("text", &[Token::String(&text)], None),
+        ("bytea", &[Token::String(&bytes)], None),
+        // Quotes and brackets belong to the JSON text.
+        ("jsonb", &[Token::String(longest)], None),
+        ("text[]", &in_array, None),
+    ] {
+        let columns = format!(r#"[{{"name": "a", "type": "{declared}"}}]"#);
+        let declared = parse_result_columns(&columns).unwrap();
+        let options = PlanOptions {
+            on_out_of_range: OutOfRange::Null,
+            ..PlanOptions::default()
+        };
+        let mut inference = Inference::new(declared.as_deref(), options);
+        walk(&mut inference, value).unwrap();
+        let plan = inference.finish().unwrap();
+        let mut lengths = Lengths::default();
+        let mut rows = Rows::new(&plan, &mut lengths);
+        walk(&mut rows, value).unwrap();
+        let affected = rows.finish().unwrap();
+        assert_eq!(lengths.0, Vec::from_iter(expected), "{columns}");
+        let is_affected = expected.is_none().then(|| ("A".to_owned(), 1));
+        assert_eq!(affected, Vec::from_iter(is_affected), "{columns}");
+    }
 }
