@@ -13,14 +13,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import psycopg
-import pyarrow.parquet as pq
 from psycopg.types.json import Jsonb
 
+from fidelity import spooled
 from fidelity.catalogue import INSIDE_INDEXES, TYPES, WITHOUT_INPUT, Type
+from fidelity.documented import Documentation
 from fidelity.wide import Column
 from fidelity.wide import check as check_wide
 from harness import reader
@@ -73,12 +72,13 @@ def main() -> int:
         for name in forgotten(bridge):
             counts["wrong"] += 1
             print(f"wrong: nothing tries the type {name}", flush=True)
+        documentation = Documentation(bridge)
         rng = random.Random(seed)
         wide: list[Column] = []
         for kind in TYPES:
             values = [*kind.values, *(kind.draw(rng) for _ in range(drawn if kind.draw else 0))]
             wide.append(Column(kind, values))
-            for outcome, what in check(bridge, user, kind, values):
+            for outcome, what in check(bridge, user, documentation, kind, values):
                 counts[outcome] += 1
                 if outcome == "wrong":
                     print(f"wrong: seed={seed} {kind.sql}: {what}", flush=True)
@@ -109,10 +109,17 @@ def names(bridge: Bridge, kind: Type) -> set[str]:
     return {row["name"]}
 
 
-def check(bridge: Bridge, user: User, kind: Type, values: list[str]) -> Iterator[tuple[str, str]]:
-    """What became of each value of a type: exact, refused as it must be, or wrong."""
+def check(
+    bridge: Bridge, user: User, documentation: Documentation, kind: Type, values: list[str]
+) -> Iterator[tuple[str, str]]:
+    """What became of each value of a type: exact, refused as it must be, or wrong; and of the type itself."""
     try:
         yield from travel(bridge, user, kind, values)
+        described = reader.columns(bridge.account, user, f"T_{kind.name}".upper())["V"]
+        if documentation.is_right(kind, described):
+            yield "exact", ""
+        else:
+            yield "wrong", f"its column is {described}, and {documentation.column(kind)} is documented"
     except psycopg.Error as error:
         bridge.app.rollback()
         yield "wrong", f"the upload failed: {error}"
@@ -180,7 +187,7 @@ def travel(bridge: Bridge, user: User, kind: Type, values: list[str]) -> Iterato
     with bridge.app.transaction():
         # The worker sees the upload once this commits; until then its files are here to be read.
         upload = bridge.call("upload_table", relation="source", table_name=target)
-        in_file = parquet(bridge, upload)
+        in_file = spooled.values(bridge, upload, ["V"])
     state = bridge.call("wait_for_upload", id=upload, timeout="60 s")
     if state != "completed":
         yield "wrong", f"the upload ended as {state}"
@@ -190,26 +197,10 @@ def travel(bridge: Bridge, user: User, kind: Type, values: list[str]) -> Iterato
     for row in rows:
         wrong = [
             f"{row['text']!r} is {arrived[row['n']]!r} in {where}"
-            for where, arrived in (("Snowflake", in_snowflake), ("the file", in_file))
+            for where, arrived in (("Snowflake", in_snowflake), ("the file", {n: value for n, [value] in in_file.items()}))
             if not kind.is_same(row["text"], row["json"], arrived[row["n"]])
         ]
         yield ("wrong", "; ".join(wrong)) if wrong else ("exact", "")
-
-
-def parquet(bridge: Bridge, upload: int) -> dict[int, Any]:
-    """The values in the spooled files, by number."""
-    [row] = bridge.admin.execute("select setting from pg_settings where name = 'data_directory'").fetchall()
-    [found] = bridge.app.execute(
-        "select upload_id::text, (select oid from pg_database where datname = current_database()) as database "
-        "from snowflake_bridge.uploads where id = %s",
-        [upload],
-    ).fetchall()
-    folder = Path(row["setting"]) / "snowflake_bridge_spool" / str(found["database"]) / found["upload_id"]
-    values: dict[int, Any] = {}
-    for file in sorted(folder.rglob("*.parquet")):
-        table = pq.read_table(file)
-        values |= dict(zip((int(n) for n in table["N"].to_pylist()), table["V"].to_pylist(), strict=True))
-    return values
 
 
 if __name__ == "__main__":

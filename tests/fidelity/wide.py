@@ -1,6 +1,6 @@
 """All types side by side in one relation, on the three ways that a watch's results take: what a relation of the watch's owner
 has under an execution's id, what a function of theirs gives for it, and JSON in the execution's own row with every type
-declared; and what the strategies that replace rows make of a table that has some."""
+declared, each compared in Snowflake and in the files; and what the strategies that replace rows make of a table that has some."""
 
 from __future__ import annotations
 
@@ -11,31 +11,23 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from fidelity import compare
+from fidelity import compare, spooled
 from fidelity.catalogue import Type
-from harness import reader
+from harness import lifecycle, reader
 from harness.bridge import TABLE, Bridge
 from harness.standin import User
 
-# What an application declares for types whose names say nothing outside of their database, or more than Snowflake has.
+# What an application declares for types whose names say nothing outside of their database.
 DECLARED = {
     "fidelity_mood": "text",
     "fidelity_positive": "integer",
     "fidelity_pair": "jsonb",
     "fidelity_arrays": "jsonb",
-    "numeric(38,38)": "numeric",
-    "numeric(50,45)": "numeric",
-    "int2vector": "array",
-    "oidvector": "array",
     "information_schema.cardinal_number": "integer",
     "information_schema.time_stamp": "timestamptz",
     "information_schema.character_data": "text",
     "information_schema.sql_identifier": "text",
     "information_schema.yes_or_no": "text",
-    "pg_node_tree": "text",
-    "pg_ndistinct": "text",
-    "pg_dependencies": "text",
-    "pg_mcv_list": "text",
 }
 
 
@@ -63,8 +55,8 @@ def check(bridge: Bridge, user: User, columns: Sequence[Column]) -> Iterator[tup
     """What became of each value on all ways: exact or wrong."""
     create(bridge, columns)
     bridge.call("watch", relation="wide_runs", create_if_missing=True, result_relation="wide")
-    bridge.app.execute("insert into wide_runs (execution_id, status, snowflake_enabled) values ('wide', 'completed', true)")
-    yield from arrived(bridge, user, columns, "wide", "wide_runs_results")
+    statement = "insert into wide_runs (execution_id, status, snowflake_enabled) values ('wide', 'completed', true)"
+    yield from arrived(bridge, user, columns, "wide", "wide_runs_results", statement)
     for strategy in ({"strategy": "replace"}, {"strategy": "upsert", "key_columns": ["n"]}):
         spoil(bridge, user, columns, "wide_runs_results")
         upload = bridge.call("upload_table", relation="wide", table_name="wide_runs_results", options=Jsonb(strategy))
@@ -74,15 +66,14 @@ def check(bridge: Bridge, user: User, columns: Sequence[Column]) -> Iterator[tup
         "as $$ select * from wide where execution_id = 'wide' and id = 'called' $$"
     )
     bridge.call("watch", relation="wide_calls", create_if_missing=True, result_function="wide_of(text)")
-    bridge.app.execute("insert into wide_calls (execution_id, status, snowflake_enabled) values ('called', 'completed', true)")
-    yield from arrived(bridge, user, columns, "called", "wide_calls_results")
+    statement = "insert into wide_calls (execution_id, status, snowflake_enabled) values ('called', 'completed', true)"
+    yield from arrived(bridge, user, columns, "called", "wide_calls_results", statement)
     declared = [{"name": "n", "type": "int"}, *({"name": column.name, "type": column.declared} for column in columns)]
-    bridge.app.execute(
+    statement = (
         f"insert into {TABLE} (execution_id, status, snowflake_enabled, snowflake_table_name, result_columns, result_rows) "
-        "select 'inline', 'completed', true, 'inline', %s, jsonb_agg(to_jsonb(w) - 'execution_id') from wide w",
-        [Jsonb(declared)],
+        "select 'inline', 'completed', true, 'inline', %s, jsonb_agg(to_jsonb(w) - 'execution_id') from wide w"
     )
-    yield from arrived(bridge, user, columns, "inline", "inline", inline=True)
+    yield from arrived(bridge, user, columns, "inline", "inline", statement, [Jsonb(declared)])
 
 
 def create(bridge: Bridge, columns: Sequence[Column]) -> None:
@@ -110,15 +101,34 @@ def spoil(bridge: Bridge, user: User, columns: Sequence[Column], target: str) ->
 
 
 def arrived(
-    bridge: Bridge, user: User, columns: Sequence[Column], execution: str, target: str, inline: bool = False
+    bridge: Bridge,
+    user: User,
+    columns: Sequence[Column],
+    execution: str,
+    target: str,
+    statement: str,
+    arguments: Sequence[Any] = (),
 ) -> Iterator[tuple[str, str]]:
+    """Enters the execution; while its rows are being loaded, its files are here to be read."""
+    mark = lifecycle.hold(bridge)
+    bridge.app.execute(statement, arguments)
+    bridge.uploading(lifecycle.COPY, mark, seconds=60)
     [row] = bridge.app.execute("select id from snowflake_bridge.uploads where execution_id = %s", [execution]).fetchall()
-    yield from loaded(bridge, user, columns, row["id"], execution, target, inline)
+    in_file = spooled.values(bridge, row["id"], [column.name.upper() for column in columns])
+    bridge.standin.clear_faults()
+    yield from loaded(bridge, user, columns, row["id"], execution, target, in_file)
 
 
 def loaded(
-    bridge: Bridge, user: User, columns: Sequence[Column], upload: int, execution: str, target: str, inline: bool = False
+    bridge: Bridge,
+    user: User,
+    columns: Sequence[Column],
+    upload: int,
+    execution: str,
+    target: str,
+    in_file: dict[int, list[Any]] | None = None,
 ) -> Iterator[tuple[str, str]]:
+    inline = execution == "inline"
     state = bridge.call("wait_for_upload", id=upload, timeout="120 s")
     if state != "completed":
         [row] = bridge.app.execute("select to_jsonb(u) as u from snowflake_bridge.uploads u where id = %s", [upload]).fetchall()
@@ -126,7 +136,7 @@ def loaded(
         return
     names = ", ".join(f'"{column.name.upper()}"' for column in columns)
     rows = reader.query(bridge.account, user, f'select "N", {names} from "{user.database}"."{user.schema}"."{target.upper()}"')
-    in_snowflake = {int(row[0]): row[1:] for row in rows}
+    in_snowflake = {int(row[0]): list(row[1:]) for row in rows}
     [there] = bridge.app.execute("select count(*) as rows from wide").fetchall()
     if (len(rows), len(in_snowflake)) != (there["rows"], there["rows"]):
         yield "wrong", f"{there['rows']} rows by {execution} are {len(rows)}, {len(in_snowflake)} of them different"
@@ -137,19 +147,28 @@ def loaded(
             f"select n, {column.name}::text as text, {to_json}({column.name})::text as json from wide where n <= %s", [column.count]
         ).fetchall()
         for row in source:
-            value = in_snowflake[row["n"]][index]
-            same = same_as_json(column, row["json"], row["text"], value) if inline else column.kind.is_same(row["text"], row["json"], value)
-            yield ("exact", "") if same else ("wrong", f"{column.kind.sql} by {execution}: {row['text']!r} is {value!r}")
+            wrong = [
+                f"{value!r} in {where}"
+                for where, rows in (("Snowflake", in_snowflake), ("the file", in_file))
+                if rows is not None and not is_same(column, row, value := rows[row["n"]][index], inline)
+            ]
+            yield ("wrong", f"{column.kind.sql} by {execution}: {row['text']!r} is {'; '.join(wrong)}") if wrong else ("exact", "")
+
+
+def is_same(column: Column, row: dict[str, Any], value: Any, inline: bool) -> bool:
+    if inline:
+        return same_as_json(column, row["json"], row["text"], value)
+    return column.kind.is_same(row["text"], row["json"], value)
 
 
 def same_as_json(column: Column, as_json: str | None, text: str | None, value: Any) -> bool:
     """Inline results are JSON: what counts is what PostgreSQL's own JSON has, without the sign of zero, and null is NULL."""
     if text is None or as_json is None or as_json == "null":
         return value is None
-    if column.declared.endswith("[]") or column.declared == "array":
+    if column.declared.endswith("[]") or column.declared in ("int2vector", "oidvector"):
         return compare.document(text, as_json, value)
     if column.declared in ("real", "double precision"):
-        return compare.double(str(json.loads(as_json)), as_json, value)
+        return column.kind.is_same(str(json.loads(as_json)), as_json, value)
     if column.declared == "money":
         return compare.text(text, as_json, value)
     return column.kind.is_same(text, as_json, value)
