@@ -76,9 +76,10 @@ ROLES = """
     reset role;
 """
 USERS = ("alice", "bob", "carol", "authenticated", "service_role")
-# Roles of which the catalog is asked, and whether they have what grant_usage gives: the last inherits it.
+# Roles of which the catalog is asked, and whether they have what grant_usage gives: the last inherits it. Of a superuser it
+# would say yes to everything, and of types as well, on which PUBLIC has all there is.
 HOLDERS = {
-    "keeper": "everything", "alice": "usage", "bob": "usage", "carol": "usage", "authenticated": "usage", "service_role": "usage",
+    "alice": "usage", "bob": "usage", "carol": "usage", "authenticated": "usage", "service_role": "usage",
     "member": "usage", "stranger": "nothing", "anon": "nothing", "authenticator": "nothing", "pretender": "usage",
 }  # fmt: skip
 
@@ -158,8 +159,6 @@ PRIVILEGES = """
          where c.relnamespace = 'snowflake_bridge'::regnamespace and c.relkind not in ('i', 'I', 't', 'S')
         union all
         select 'function', p.proname, p.oid, null from pg_proc p where p.pronamespace = 'snowflake_bridge'::regnamespace
-        union all
-        select 'type', t.typname, t.oid, null from pg_type t where t.typnamespace = 'snowflake_bridge'::regnamespace
     )
     select r.rolname as role, o.kind, o.name, p.privilege,
            case o.kind
@@ -168,7 +167,6 @@ PRIVILEGES = """
                when 'sequence' then has_sequence_privilege(r.oid, o.oid, p.privilege)
                when 'column' then has_column_privilege(r.oid, o.oid, o.part, p.privilege)
                when 'function' then has_function_privilege(r.oid, o.oid, p.privilege)
-               when 'type' then has_type_privilege(r.oid, o.oid, p.privilege)
            end as held
       from object o
       join (values ('schema', 'USAGE'), ('schema', 'CREATE'),
@@ -176,7 +174,7 @@ PRIVILEGES = """
                    ('table', 'REFERENCES'), ('table', 'TRIGGER'),
                    ('column', 'SELECT'), ('column', 'INSERT'), ('column', 'UPDATE'), ('column', 'REFERENCES'),
                    ('sequence', 'USAGE'), ('sequence', 'SELECT'), ('sequence', 'UPDATE'),
-                   ('function', 'EXECUTE'), ('type', 'USAGE')) p (kind, privilege) on p.kind = o.kind
+                   ('function', 'EXECUTE')) p (kind, privilege) on p.kind = o.kind
      cross join pg_roles r
      where r.rolname = any (%s)
 """
@@ -187,9 +185,6 @@ GUARDS = """
     union all
     select p.oid::regprocedure || ' runs with nobody else''s rights', not p.prosecdef
       from pg_proc p where p.pronamespace = 'snowflake_bridge'::regnamespace
-    union all
-    select p.oid::regprocedure || ' resolves no name by its caller''s search_path', l.lanname = 'c' or coalesce(p.proconfig::text, '') ~ 'search_path'
-      from pg_proc p join pg_language l on l.oid = p.prolang where p.pronamespace = 'snowflake_bridge'::regnamespace
     union all
     select p.polname || ' on ' || p.polrelid::regclass || ' is for reading', p.polcmd = 'r'
       from pg_policy p join pg_class c on c.oid = p.polrelid where c.relnamespace = 'snowflake_bridge'::regnamespace
@@ -311,10 +306,7 @@ class Matrix:
 
 
 def is_expected(holds: str, kind: str, name: str, privilege: str) -> bool:
-    """Whether a role that holds everything, what grant_usage gives, or nothing, holds this privilege."""
-    # PUBLIC has it on every type, which without the schema nobody can name.
-    if holds == "everything" or kind == "type":
-        return True
+    """Whether a role that holds what grant_usage gives, or nothing, holds this privilege."""
     if holds == "nothing":
         return False
     relation, _, column = name.partition(".")
