@@ -77,6 +77,11 @@ impl Error {
         )
     }
 
+    /// Whether a lock was not to be had, or not in time.
+    pub fn is_lock_not_available(&self) -> bool {
+        self.sqlstate_and_hint().0 == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+    }
+
     /// Whether somebody, or a timeout, canceled the statement.
     pub fn is_canceled(&self) -> bool {
         self.sqlstate_and_hint().0 == PgSqlErrorCode::ERRCODE_QUERY_CANCELED

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod api;
+mod bound;
 mod cached;
 mod client;
 mod configs;

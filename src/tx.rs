@@ -151,6 +151,28 @@ pub fn with_latest_snapshot<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     outcome
 }
 
+/// Locks a relation as a query that reads it does, until the transaction ends, and waits for that as such a query would.
+pub fn lock_to_read(relation: pg_sys::Oid) {
+    // SAFETY: inside a transaction. One that was dropped can be locked too.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE) };
+}
+
+/// Locks a relation as a statement that changes its rows does, until the transaction ends.
+///
+/// # Errors
+/// `55P03` if that would have to wait.
+pub fn lock_to_write_now(relation: pg_sys::Oid) -> Result<()> {
+    let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+    // SAFETY: as above.
+    if unsafe { pg_sys::ConditionalLockRelationOid(relation, mode) } {
+        return Ok(());
+    }
+    Err(Error::user(
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+        "somebody has locked the watched relation",
+    ))
+}
+
 /// The one value of a query that only reads. pgrx's own `get_one` takes every query for a change: it would use up a
 /// transaction id each time, which a standby cannot even assign.
 ///

@@ -1,15 +1,18 @@
 //! Watched relations: rows of `watches`, and the SQL names of what they point to.
 
+mod held;
+mod key;
 mod result;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::spi::{SpiHeapTupleData, SpiTupleTable, quote_identifier};
+use pgrx::spi::{SpiHeapTupleData, SpiTupleTable};
 
 use crate::error::{Error, Result};
-use crate::guards;
-use crate::owner::{Owner, role_name};
-pub use result::ResultSource;
+use crate::owner::Owner;
+pub use held::{Access, Held, others_with_trigger};
+pub use key::{IdType, Key};
+pub use result::{ResultQuery, ResultSource};
 
 /// A watched relation, its owner, and which of its columns mean what.
 #[derive(Debug, Clone)]
@@ -164,42 +167,11 @@ impl Watch {
     /// # Errors
     /// If it was dropped.
     pub fn existing_name(&self) -> Result<String> {
-        self.qualified_name()?
-            .ok_or_else(|| Error::missing("the watched relation does not exist any more"))
+        self.qualified_name()?.ok_or_else(Self::is_gone)
     }
 
-    /// `"column" = $1::type`, with the column's own type, so that its index serves.
-    ///
-    /// # Errors
-    /// If the column is gone.
-    pub fn key_condition(&self) -> Result<String> {
-        Ok(format!(
-            "{} = $1::{}",
-            quote_identifier(&self.columns.execution_id),
-            column_type(self.relation, &self.columns.execution_id)?
-        ))
-    }
-
-    /// The role that now owns the relation must be the one for which it is watched, under the same name: the worker acts as
-    /// that role there, and whoever owns the relation decides what code runs along.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub fn check_owner(&self) -> Result<()> {
-        let owner = Spi::get_one_with_args::<pg_sys::Oid>(
-            "select c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
-            &[self.relation.into()],
-        )?;
-        let is_same =
-            owner == Some(self.owner.oid()) && role_name(self.owner.oid())? == self.owner.user_id();
-        if is_same || !guards::ON {
-            return Ok(());
-        }
-        Err(Error::missing(format!(
-            "the relation does not belong to role \"{}\" any more, for which it is watched",
-            self.owner.user_id()
-        ))
-        .hint("Let the relation's present owner call snowflake_bridge.watch again."))
+    fn is_gone() -> Error {
+        Error::missing("the watched relation does not exist any more")
     }
 }
 
@@ -222,22 +194,22 @@ pub fn qualified_name(relation: pg_sys::Oid) -> Result<Option<String>> {
     })?)
 }
 
-/// A column's type as it is written in SQL.
+/// A column's type.
 ///
 /// # Errors
 /// If there is no such column.
-pub fn column_type(relation: pg_sys::Oid, column: &str) -> Result<String> {
+pub fn column_type(relation: pg_sys::Oid, column: &str) -> Result<pg_sys::Oid> {
     let found = Spi::connect(|client| {
         client
             .select(
-                "select pg_catalog.format_type(a.atttypid, a.atttypmod) from pg_catalog.pg_attribute a \
+                "select a.atttypid from pg_catalog.pg_attribute a \
                  where a.attrelid operator(pg_catalog.=) $1 and a.attname operator(pg_catalog.=) $2::pg_catalog.name \
                  and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped",
                 Some(1),
                 &[relation.into(), column.into()],
             )?
             .next()
-            .map_or(Ok(None), |row| row.get::<String>(1))
+            .map_or(Ok(None), |row| row.get::<pg_sys::Oid>(1))
     })?;
     found.ok_or_else(|| {
         Error::user(

@@ -9,7 +9,7 @@ use super::upload::{options, owner_of, resolve_watch};
 use crate::error::{Error, Result};
 use crate::owner::{current_role, has_rights_of};
 use crate::uploads::{self, NewUpload};
-use crate::watches::{Watch, column_type};
+use crate::watches::{Access, Held, Watch, column_type};
 use crate::worker::registry::{self, Wake};
 use crate::{sandbox, tx};
 
@@ -41,12 +41,12 @@ fn queue_missing(
     };
     let mut count = 0;
     for watch in &watches {
-        let name = watch.existing_name()?;
         if !has_rights_of(current_role(), watch.owner.oid()) {
+            let name = watch.existing_name()?;
             return Err(Error::denied(format!("must be owner of table {name}")));
         }
-        watch.check_owner()?;
-        count += queue_missing_of(watch, &name, since, time_column)?;
+        let held = watch.hold_existing(Access::Read)?;
+        count += queue_missing_of(&held, since, time_column)?;
     }
     registry::wake_at_commit(Wake::Worker);
     Ok(count)
@@ -54,15 +54,15 @@ fn queue_missing(
 
 /// Looks through a relation as its owner, and enters in the queue what is missing there, batch by batch.
 fn queue_missing_of(
-    watch: &Watch,
-    name: &str,
+    held: &Held<'_>,
     since: Option<TimestampWithTimeZone>,
     time_column: &str,
 ) -> Result<i64> {
+    let (watch, name) = (held.watch, &held.name);
     let key = quote_identifier(&watch.columns.execution_id);
     let user = watch.columns.user_id.as_ref().map_or_else(
         || "null".to_owned(),
-        |column| format!("{}::text", quote_identifier(column)),
+        |column| format!("{}::pg_catalog.text", quote_identifier(column)),
     );
     let not_before = match since {
         Some(_) => {
@@ -77,39 +77,41 @@ fn queue_missing_of(
         }
         None => "and $2 is null".to_owned(),
     };
-    let query = format!(
+    let query = held.statement(format!(
         "select pg_catalog.format('%s', {key}), {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} \
-         where snowflake_enabled and {}::text = any ($1) and {key} is not null {not_before}",
+         where snowflake_enabled and {}::pg_catalog.text = any ($1) and {key} is not null {not_before}",
         quote_identifier(&watch.columns.status)
-    );
+    ));
     let owner = watch.owner.oid();
-    Spi::connect(|client| {
-        let mut cursor = sandbox::as_table_owner(owner, || {
-            Ok(client.open_cursor(&query, &[watch.finished.clone().into(), since.into()]))
-        })?;
-        let mut count = 0;
-        loop {
-            let found = sandbox::as_table_owner(owner, || {
-                cursor
-                    .fetch(BATCH)?
-                    .map(|row| {
-                        let json = row.get::<JsonB>(3)?.map(|json| json.0.to_string());
-                        let user_id = row.get::<String>(2)?;
-                        Ok(NewUpload {
-                            watch_id: watch.id,
-                            execution_id: row.get(1)?.unwrap_or_default(),
-                            owner: owner_of(watch, user_id.as_deref()),
-                            options: options(json.as_deref(), row.get(4)?, row.get(5)?),
-                            row_user_id: user_id,
-                        })
-                    })
-                    .collect::<Result<Vec<NewUpload>>>()
+    query.run(|query| {
+        Spi::connect(|client| {
+            let mut cursor = sandbox::as_table_owner(owner, || {
+                Ok(client.open_cursor(query, &[watch.finished.clone().into(), since.into()]))
             })?;
-            if found.is_empty() {
-                return Ok(count);
+            let mut count = 0;
+            loop {
+                let found = sandbox::as_table_owner(owner, || {
+                    cursor
+                        .fetch(BATCH)?
+                        .map(|row| {
+                            let json = row.get::<JsonB>(3)?.map(|json| json.0.to_string());
+                            let user_id = row.get::<String>(2)?;
+                            Ok(NewUpload {
+                                watch_id: watch.id,
+                                execution_id: row.get(1)?.unwrap_or_default(),
+                                owner: owner_of(watch, user_id.as_deref()),
+                                options: options(json.as_deref(), row.get(4)?, row.get(5)?),
+                                row_user_id: user_id,
+                            })
+                        })
+                        .collect::<Result<Vec<NewUpload>>>()
+                })?;
+                if found.is_empty() {
+                    return Ok(count);
+                }
+                let queued = sandbox::as_extension_owner(|| uploads::enqueue_missing(&found))?;
+                count += i64::try_from(queued).unwrap_or(i64::MAX);
             }
-            let queued = sandbox::as_extension_owner(|| uploads::enqueue_missing(&found))?;
-            count += i64::try_from(queued).unwrap_or(i64::MAX);
-        }
+        })
     })
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod backfill;
+mod columns;
 mod config;
 mod connection;
 mod doctor;

@@ -8,11 +8,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, default, pg_sys};
 
+use crate::bound::Bound;
 use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser};
 use crate::source::spooled;
 use crate::uploads::{self, NewUpload};
-use crate::watches::Watch;
+use crate::watches::{Access, Key, Watch};
 use crate::worker::registry::{self, Wake};
 use crate::{client, net, sandbox, tx};
 
@@ -130,33 +131,41 @@ fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
 /// cannot upload it. Whoever has the owner's rights reads it as the owner, in the sandbox: a superuser who looks after
 /// somebody's table must not run the casts of that somebody's types.
 fn read_row(watch: &Watch, execution_id: &str) -> Result<Option<(Option<String>, String)>> {
-    let name = watch.existing_name()?;
+    if !has_rights_of(current_role(), watch.owner.oid()) {
+        return read_as(watch, &watch.existing_name()?, execution_id);
+    }
+    let held = watch.hold_existing(Access::Read)?;
+    sandbox::as_table_owner(watch.owner.oid(), || {
+        read_as(watch, &held.name, execution_id)
+    })
+}
+
+/// The same with the rights that there are now, of the relation with this name, which must be the watched one.
+fn read_as(
+    watch: &Watch,
+    name: &str,
+    execution_id: &str,
+) -> Result<Option<(Option<String>, String)>> {
+    let key = Key::of(watch.relation, &watch.columns.execution_id)?;
     let user = watch.columns.user_id.as_ref().map_or_else(
         || "null".to_owned(),
-        |column| format!("{}::text", pgrx::spi::quote_identifier(column)),
+        |column| format!("{}::pg_catalog.text", pgrx::spi::quote_identifier(column)),
     );
     let query = format!(
         "select {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} where {}",
-        watch.key_condition()?
+        key.condition()
     );
-    let read = || {
+    Bound::to_relations(query, &[watch.relation]).run(|query| {
+        let id = key.id.value(execution_id)?;
         Spi::connect(|client| {
-            let Some(row) = client
-                .select(&query, Some(1), &[execution_id.into()])?
-                .next()
-            else {
+            let Some(row) = client.select(query, Some(1), &[id])?.next() else {
                 return Ok(None);
             };
             let json = row.get::<JsonB>(2)?.map(|json| json.0.to_string());
             let options = options(json.as_deref(), row.get(3)?, row.get(4)?);
             Ok(Some((row.get::<String>(1)?, options)))
         })
-    };
-    if !has_rights_of(current_role(), watch.owner.oid()) {
-        return read();
-    }
-    watch.check_owner()?;
-    sandbox::as_table_owner(watch.owner.oid(), read)
+    })
 }
 
 /// Goes on with the options that the row has now: changing them is what most hints ask for. Only the latest upload of

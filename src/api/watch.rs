@@ -5,24 +5,12 @@ use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 use pgrx::{default, pg_sys};
 
+use super::columns::{add_columns, check_columns, create_standard_table};
 use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser, role_name};
-use crate::watches::{Columns, ResultSource, Watch, column_type, qualified_name, trigger_names};
+use crate::watches::{Access, Columns, ResultSource, Watch, qualified_name, trigger_names};
 use crate::worker::registry::{self, Wake};
 use crate::{sandbox, source, tx, uploads};
-
-/// The columns through which application and worker talk: name and type.
-const OUR_COLUMNS: [(&str, &str); 9] = [
-    ("snowflake_enabled", "boolean not null default false"),
-    ("snowflake_table_name", "text"),
-    ("snowflake_schema_name", "text"),
-    ("snowflake_status", "text"),
-    ("snowflake_error_message", "text"),
-    ("snowflake_uploaded_at", "timestamptz"),
-    ("snowflake_row_count", "bigint"),
-    ("snowflake_attempt_count", "integer"),
-    ("snowflake_options", "jsonb"),
-];
 
 #[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)] // They are named in SQL.
@@ -84,6 +72,14 @@ enum Wanted<'a> {
 }
 
 impl Wanted<'_> {
+    /// The columns for the rows, and for their names and types, where these are in the execution's row.
+    fn columns(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Columns { rows, columns } => Some((rows, columns.as_deref())),
+            Self::Function(_) | Self::Relation(_) => None,
+        }
+    }
+
     fn resolve(&self) -> Result<ResultSource> {
         match self {
             Self::Columns { rows, columns } => Ok(ResultSource::Columns {
@@ -118,7 +114,7 @@ fn start(
     }
     let oid = match find(relation)? {
         Some(oid) => oid,
-        None if create => create_standard_table(relation, &columns, result)?,
+        None if create => create_standard_table(relation, &columns, result.columns())?,
         None => {
             return Err(undefined(relation).hint("Pass create_if_missing => true to have it made."));
         }
@@ -141,16 +137,40 @@ fn start(
     check_result(&watch)?;
     watch.id = save(&watch)?;
     create_triggers(&name, &watch)?;
+    check_triggers(&watch)?;
     registry::wake_at_commit(Wake::NewWorker);
     Ok(watch.id)
 }
 
 /// Parses what will give the rows as the worker will, and as whom, so that a mistake shows now and not in every upload.
 fn check_result(watch: &Watch) -> Result<()> {
-    let query = sandbox::as_extension_owner(|| watch.result_query())?;
-    query.map_or(Ok(()), |query| {
-        sandbox::as_table_owner(watch.owner.oid(), || source::check_query(&query))
+    let held = watch.hold_existing(Access::Read)?;
+    let Some(query) = held.result_query()? else {
+        return Ok(());
+    };
+    sandbox::as_table_owner(watch.owner.oid(), || {
+        query
+            .statement
+            .run(|text| source::check_query(text, query.id.0))
     })
+}
+
+/// The statements so far went by the relation's name, which may have come to mean something else, and code of others may have
+/// been attached to it: if so, they are undone.
+fn check_triggers(watch: &Watch) -> Result<()> {
+    watch.hold_existing(Access::Write)?;
+    let names = trigger_names().map(str::to_owned).to_vec();
+    let count = tx::read::<i64>(
+        "select pg_catalog.count(*) from pg_catalog.pg_trigger t \
+         where t.tgrelid operator(pg_catalog.=) $1 and t.tgname operator(pg_catalog.=) any ($2::pg_catalog.name[])",
+        &[watch.relation.into(), names.into()],
+    )?;
+    if count == Some(4) {
+        return Ok(());
+    }
+    Err(Error::missing(
+        "the relation was renamed while snowflake_bridge.watch was at it",
+    ))
 }
 
 fn save(watch: &Watch) -> Result<i64> {
@@ -260,109 +280,6 @@ fn check_relation(oid: pg_sys::Oid, name: &str, caller: pg_sys::Oid) -> Result<O
         name: role_name(owner)?,
         oid: owner,
     })
-}
-
-fn create_standard_table(
-    relation: &str,
-    columns: &Columns,
-    result: &Wanted<'_>,
-) -> Result<pg_sys::Oid> {
-    let name = Spi::get_one_with_args::<String>(
-        "select pg_catalog.string_agg(pg_catalog.quote_ident(part), '.' order by place) \
-         from pg_catalog.unnest(pg_catalog.parse_ident($1)) with ordinality as parts (part, place)",
-        &[relation.into()],
-    )?
-    .unwrap_or_default();
-    let quoted = |name: &str| quote_identifier(name);
-    let result = match result {
-        Wanted::Columns { rows, columns } => format!(
-            "{} jsonb, {} jsonb, ",
-            quoted(columns.as_deref().unwrap_or("result_columns")),
-            quoted(rows)
-        ),
-        Wanted::Function(_) | Wanted::Relation(_) => String::new(),
-    };
-    Spi::run(&format!(
-        "create table {name} ( \
-             {execution_id} text primary key, {user_id} text, name text, template_id text, instance_id text, \
-             execution_type text, parameters jsonb, {status} text not null default 'pending', {result}result_total_rows bigint, error_message text, \
-             created_at timestamptz not null default pg_catalog.now(), started_at timestamptz, completed_at timestamptz)",
-        execution_id = quoted(&columns.execution_id),
-        user_id = quoted(columns.user_id.as_deref().unwrap_or("user_id")),
-        status = quoted(&columns.status),
-    ))?;
-    find(relation)?.ok_or_else(|| {
-        Error::missing(format!(
-            "relation \"{relation}\" was created but cannot be seen"
-        ))
-    })
-}
-
-fn add_columns(oid: pg_sys::Oid, name: &str) -> Result<()> {
-    let missing: Vec<String> = OUR_COLUMNS
-        .iter()
-        .filter(|(column, _)| column_type(oid, column).is_err())
-        .map(|(column, definition)| format!("add column {} {definition}", quote_identifier(column)))
-        .collect();
-    if !missing.is_empty() {
-        Spi::run(&format!("alter table {name} {}", missing.join(", ")))?;
-    }
-    Ok(())
-}
-
-fn check_columns(
-    oid: pg_sys::Oid,
-    name: &str,
-    columns: &Columns,
-    result: &ResultSource,
-) -> Result<()> {
-    let named = [
-        Some(columns.execution_id.as_str()),
-        Some(columns.status.as_str()),
-        columns.user_id.as_deref(),
-    ];
-    for column in named.into_iter().flatten().chain(result.watched_columns()) {
-        column_type(oid, column).map_err(|_| {
-            Error::user(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                format!("table {name} has no column \"{column}\""),
-            )
-            .hint("Name the table's own columns in the arguments of snowflake_bridge.watch.")
-        })?;
-    }
-    for column in result.watched_columns() {
-        let found = column_type(oid, column)?;
-        if found != "jsonb" && found != "json" {
-            return Err(Error::user(
-                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                format!(
-                    "column \"{column}\" of table {name} is {found}, but must be jsonb or json"
-                ),
-            ));
-        }
-    }
-    let has_key = Spi::get_one_with_args::<bool>(
-        "select exists (select from pg_catalog.pg_index i \
-             join pg_catalog.pg_attribute a on a.attrelid operator(pg_catalog.=) i.indrelid \
-                 and a.attnum operator(pg_catalog.=) i.indkey[0] \
-             where i.indrelid operator(pg_catalog.=) $1 and i.indisunique and i.indisvalid and i.indpred is null \
-                 and i.indnkeyatts operator(pg_catalog.=) 1 and a.attname operator(pg_catalog.=) $2::pg_catalog.name)",
-        &[oid.into(), columns.execution_id.as_str().into()],
-    )?;
-    if has_key != Some(true) {
-        return Err(Error::user(
-            PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
-            format!(
-                "column \"{}\" of table {name} has no unique index",
-                columns.execution_id
-            ),
-        )
-        .hint(format!(
-            "An execution is found again by it: create unique index on {name} ({});",
-            quote_identifier(&columns.execution_id)
-        )));
-    }
-    Ok(())
 }
 
 fn create_triggers(name: &str, watch: &Watch) -> Result<()> {

@@ -16,9 +16,10 @@ use uuid::Uuid;
 use super::json_text::walk_json;
 use super::jsonb::Jsonb;
 use super::query::{QueryOptions, QueryResult, read_query};
+use crate::bound::Bound;
 use crate::error::{Error, Result};
 use crate::sandbox;
-use crate::watches::{ResultSource, Watch, column_type};
+use crate::watches::{Access, Held, Key, ResultQuery, ResultSource, Watch, column_type};
 
 /// What the reader needs to know of an upload.
 pub struct ReadOptions<'a> {
@@ -48,36 +49,47 @@ impl ReadOptions<'_> {
 /// # Errors
 /// If the row is gone, or its result is malformed or cannot be held by Snowflake.
 pub fn read(watch: &Watch, options: &ReadOptions<'_>) -> Result<QueryResult> {
-    watch.check_owner()?;
-    let row = row_query(watch)?;
-    let result = watch.result_query()?;
+    let held = watch.hold_existing(Access::Read)?;
+    let key = held.key()?;
+    let row = row_query(&held, &key);
+    let result = held.result_query()?;
     sandbox::as_table_owner(watch.owner.oid(), || {
-        Spi::connect(|client| {
-            let rows = client.select(&row, Some(2), &[options.execution_id.into()])?;
-            let mut rows = rows.into_iter();
-            let row = rows.next().ok_or_else(|| {
-                Error::missing(format!(
-                    "execution \"{}\" does not exist any more",
-                    options.execution_id
-                ))
-            })?;
-            let mut read = match &result {
-                Some(query) => read_query(
-                    query.as_bytes(),
-                    Some(options.execution_id),
-                    &QueryOptions {
-                        stamp: options.stamp(),
-                        spool: options.spool,
-                        plan: options.plan,
-                        files: options.files,
-                        progress: options.progress,
-                    },
-                )?,
-                None => encode(&row, options)?,
-            };
-            read.manifest.window = TimeWindow::new(row.get(3)?, row.get(4)?);
-            Ok(read)
+        row.run(|row| {
+            let id = key.id.value(options.execution_id)?;
+            Spi::connect(|client| {
+                let rows = client.select(row, Some(2), &[id])?;
+                let mut rows = rows.into_iter();
+                let row = rows.next().ok_or_else(|| {
+                    Error::missing(format!(
+                        "execution \"{}\" does not exist any more",
+                        options.execution_id
+                    ))
+                })?;
+                let mut read = match &result {
+                    Some(query) => read_result(query, options)?,
+                    None => encode(&row, options)?,
+                };
+                read.manifest.window = TimeWindow::new(row.get(3)?, row.get(4)?);
+                Ok(read)
+            })
         })
+    })
+}
+
+fn read_result(query: &ResultQuery, options: &ReadOptions<'_>) -> Result<QueryResult> {
+    let id = query.id.value(options.execution_id)?;
+    query.statement.run(|text| {
+        read_query(
+            text.as_bytes(),
+            Some(&id),
+            &QueryOptions {
+                stamp: options.stamp(),
+                spool: options.spool,
+                plan: options.plan,
+                files: options.files,
+                progress: options.progress,
+            },
+        )
     })
 }
 
@@ -89,54 +101,60 @@ pub fn stored_bytes(watch: &Watch, execution_id: &str) -> Result<Option<u64>> {
     let ResultSource::Columns { rows, .. } = &watch.result else {
         return Ok(None);
     };
-    watch.check_owner()?;
-    let query = format!(
+    let held = watch.hold_existing(Access::Read)?;
+    let key = held.key()?;
+    let query = held.statement(format!(
         "select pg_catalog.pg_column_size({})::pg_catalog.int8 from {} where {}",
         quote_identifier(rows),
-        watch.existing_name()?,
-        watch.key_condition()?
-    );
+        held.name,
+        key.condition()
+    ));
     sandbox::as_table_owner(watch.owner.oid(), || {
-        Spi::connect(|client| {
-            let size = client
-                .select(&query, Some(1), &[execution_id.into()])?
-                .next()
-                .map_or(Ok(None), |row| row.get::<i64>(1))?;
-            // A row that is gone is found to be so by reading it.
-            Ok(Some(size.unwrap_or(0).unsigned_abs()))
+        query.run(|query| {
+            let id = key.id.value(execution_id)?;
+            Spi::connect(|client| {
+                let size = client
+                    .select(query, Some(1), &[id])?
+                    .next()
+                    .map_or(Ok(None), |row| row.get::<i64>(1))?;
+                // A row that is gone is found to be so by reading it.
+                Ok(Some(size.unwrap_or(0).unsigned_abs()))
+            })
         })
     })
 }
 
 /// Result, the text of its columns, and the two ends of the time window, each NULL where the row does not hold it.
-fn row_query(watch: &Watch) -> Result<String> {
-    let (rows, columns) = match &watch.result {
+fn row_query(held: &Held<'_>, key: &Key) -> Bound {
+    let (rows, columns) = match &held.watch.result {
         ResultSource::Columns { rows, columns } => (Some(rows), columns.as_ref()),
         ResultSource::Function(_) | ResultSource::Relation(_) => (None, None),
     };
-    Ok(format!(
+    held.statement(format!(
         "select {}, {}, {}, {} from {} where {}",
         rows.map_or("null".to_owned(), quote_identifier),
         columns.map_or("null".to_owned(), |name| {
             format!("{}::pg_catalog.text", quote_identifier(name))
         }),
-        parameter(watch, "time_window_start"),
-        parameter(watch, "time_window_end"),
-        watch.existing_name()?,
-        watch.key_condition()?
+        parameter(held.watch, "time_window_start"),
+        parameter(held.watch, "time_window_end"),
+        held.name,
+        key.condition()
     ))
 }
 
 /// One of the execution's parameters, if it is a text or number, where the relation has a column for them as the standard
 /// one has. Of the others nothing is read, so that none can be in the way.
 fn parameter(watch: &Watch, key: &str) -> String {
-    match column_type(watch.relation, "parameters").as_deref() {
-        Ok(json @ ("json" | "jsonb")) => format!(
-            "case when pg_catalog.{json}_typeof(parameters operator(pg_catalog.->) '{key}') in ('string', 'number') \
-             then parameters operator(pg_catalog.->>) '{key}' end"
-        ),
-        _ => "null::pg_catalog.text".to_owned(),
-    }
+    let json = match column_type(watch.relation, "parameters") {
+        Ok(pg_sys::JSONOID) => "json",
+        Ok(pg_sys::JSONBOID) => "jsonb",
+        _ => return "null::pg_catalog.text".to_owned(),
+    };
+    format!(
+        "case when pg_catalog.{json}_typeof(parameters operator(pg_catalog.->) '{key}') in ('string', 'number') \
+         then parameters operator(pg_catalog.->>) '{key}' end"
+    )
 }
 
 /// The result in the execution's own row, as long as SPI keeps that.

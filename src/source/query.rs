@@ -8,6 +8,7 @@ use std::path::Path;
 use bridge_core::batch::RowSink;
 use bridge_core::json::PlanOptions;
 use bridge_core::spool::{Manifest, SpoolOptions, SpoolWriter, Stamp};
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use pgrx::{check_for_interrupts, pg_sys};
 
@@ -37,18 +38,21 @@ pub struct QueryResult {
     pub affected: Vec<(String, u64)>,
 }
 
-/// Runs the query, in the server's encoding and maybe with a text as `$1`, and reads its rows into the spool.
+/// Runs the query, in the server's encoding and maybe with a value of `$1`, and reads its rows into the spool.
 ///
 /// # Errors
 /// If it is not one statement that returns rows, or its result cannot be held by Snowflake; what the query raises is raised.
 pub fn read_query(
     query: &[u8],
-    argument: Option<&str>,
+    argument: Option<&DatumWithOid<'_>>,
     options: &QueryOptions<'_>,
 ) -> Result<QueryResult> {
-    let mut argument = argument.and_then(IntoDatum::into_datum);
+    let kind = argument.map(DatumWithOid::oid);
+    let mut value = argument
+        .and_then(DatumWithOid::datum)
+        .map(|value| value.sans_lifetime());
     Spi::connect_mut(|_| {
-        let plan = prepare(query, argument.is_some())?;
+        let plan = prepare(query, kind)?;
         // SAFETY: a plan that was just made, of one statement that returns rows; the cursor goes with the transaction if it
         // is not closed below.
         unsafe {
@@ -56,7 +60,7 @@ pub fn read_query(
             let portal = pg_sys::SPI_cursor_open(
                 std::ptr::null(),
                 plan,
-                argument
+                value
                     .as_mut()
                     .map_or(std::ptr::null_mut(), std::ptr::from_mut),
                 std::ptr::null(),
@@ -69,28 +73,29 @@ pub fn read_query(
     })
 }
 
-/// Looks at a query with a text as `$1` without running it.
+/// Looks at a query with a parameter of this type without running it.
 ///
 /// # Errors
 /// If it cannot be read into the spool; what PostgreSQL has to say against it is raised.
-pub fn check_query(query: &str) -> Result<()> {
+pub fn check_query(query: &str, parameter: pg_sys::Oid) -> Result<()> {
     Spi::connect_mut(|_| {
-        let plan = prepare(query.as_bytes(), true)?;
+        let plan = prepare(query.as_bytes(), Some(parameter))?;
         // SAFETY: a plan that was just made.
         unsafe { check(plan) }.map(drop)
     })
 }
 
-fn prepare(query: &[u8], has_argument: bool) -> Result<pg_sys::SPIPlanPtr> {
+fn prepare(query: &[u8], parameter: Option<pg_sys::Oid>) -> Result<pg_sys::SPIPlanPtr> {
     let query =
         CString::new(query).map_err(|_| Error::invalid("the query holds a NUL character"))?;
-    let mut text = pg_sys::TEXTOID;
+    let count = parameter.is_some().into();
+    let mut kind = parameter.unwrap_or(pg_sys::InvalidOid);
     // SAFETY: connected to SPI; the query has as many parameters as types are given. Syntax errors are raised.
     let plan = unsafe {
         pg_sys::SPI_prepare_cursor(
             query.as_ptr(),
-            has_argument.into(),
-            &raw mut text,
+            count,
+            &raw mut kind,
             pg_sys::CURSOR_OPT_NO_SCROLL as i32,
         )
     };

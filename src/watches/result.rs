@@ -2,11 +2,11 @@
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use pgrx::spi::quote_identifier;
 
-use super::{Watch, column_type, qualified_name};
+use super::{Held, IdType, Key, qualified_name};
+use crate::bound::Bound;
 use crate::error::{Error, Result};
-use crate::{guards, sandbox};
+use crate::{guards, sandbox, tx};
 
 /// Where a watch finds the rows of an execution.
 #[derive(Debug, Clone)]
@@ -83,43 +83,53 @@ impl ResultSource {
     }
 }
 
-impl Watch {
-    /// The query that gives an execution's rows, `$1` being the execution's id as text; `None` where they are in the
-    /// execution's own row. The function or relation must belong to the watch's owner, as whom it is read: whoever else
-    /// owned it would decide what runs with the owner's rights.
+/// A query that gives an execution's rows, `$1` being its id.
+pub struct ResultQuery {
+    pub statement: Bound,
+    pub id: IdType,
+}
+
+impl Held<'_> {
+    /// The query that gives an execution's rows; `None` where they are in the execution's own row. The function or relation
+    /// must belong to the watch's owner, as whom it is read: whoever else owned it would decide what runs with the owner's rights.
     ///
     /// # Errors
     /// If it is gone, is somebody else's, or cannot be asked for an execution.
-    pub fn result_query(&self) -> Result<Option<String>> {
-        Ok(match &self.result {
-            ResultSource::Columns { .. } => None,
-            ResultSource::Function(signature) => Some(self.function_query(signature)?),
-            ResultSource::Relation(relation) => Some(self.relation_query(*relation)?),
+    pub fn result_query(&self) -> Result<Option<ResultQuery>> {
+        // Under a `search_path` of ours, in which a function's signature was written.
+        sandbox::as_caller(|| {
+            Ok(match &self.watch.result {
+                ResultSource::Columns { .. } => None,
+                ResultSource::Function(signature) => Some(self.function_query(signature)?),
+                ResultSource::Relation(relation) => Some(self.relation_query(*relation)?),
+            })
         })
     }
 
-    fn function_query(&self, signature: &str) -> Result<String> {
+    fn function_query(&self, signature: &str) -> Result<ResultQuery> {
         let found = Spi::connect(|client| {
             let rows = client.select(
                 "select p.proowner, pg_catalog.format('%I.%I', n.nspname, p.proname), \
                      pg_catalog.quote_ident(case p.proname when 'execution' then 'result' else p.proname end), \
-                     pg_catalog.format_type(p.proargtypes[0], null), \
+                     p.proargtypes[0], \
                      coalesce(t.typrelid operator(pg_catalog.=) $2, false), \
                      p.prokind operator(pg_catalog.=) 'f' and p.provariadic operator(pg_catalog.=) 0 \
                          and p.pronargs operator(pg_catalog.>=) 1 \
-                         and p.pronargs operator(pg_catalog.-) p.pronargdefaults operator(pg_catalog.<=) 1 \
+                         and p.pronargs operator(pg_catalog.-) p.pronargdefaults operator(pg_catalog.<=) 1, \
+                     p.oid \
                  from pg_catalog.pg_proc p \
                  join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) p.pronamespace \
                  left join pg_catalog.pg_type t on t.oid operator(pg_catalog.=) p.proargtypes[0] \
                  where p.oid operator(pg_catalog.=) pg_catalog.to_regprocedure($1)::pg_catalog.oid",
                 Some(1),
-                &[signature.into(), self.relation.into()],
+                &[signature.into(), self.watch.relation.into()],
             )?;
             let Some(row) = rows.into_iter().next() else {
                 return Ok(None);
             };
             let missing = || Error::missing(format!("function {signature} is being dropped"));
             Ok::<_, Error>(Some(Function {
+                oid: row.get(7)?.ok_or_else(missing)?,
                 owner: row.get(1)?.ok_or_else(missing)?,
                 name: row.get(2)?.ok_or_else(missing)?,
                 alias: row.get(3)?.ok_or_else(missing)?,
@@ -143,16 +153,52 @@ impl Watch {
         };
         let (name, alias) = (function.name, function.alias);
         if !function.takes_row {
-            return Ok(format!("select * from {name}($1::{argument})"));
+            return Ok(ResultQuery {
+                statement: Bound::to_function(
+                    format!("select * from {name}($1)"),
+                    function.oid,
+                    &[],
+                ),
+                id: IdType(argument),
+            });
         }
-        Ok(format!(
+        let key = self.key()?;
+        let text = format!(
             "select {alias}.* from {} execution cross join lateral {name}(execution) {alias} where execution.{}",
-            self.existing_name()?,
-            self.key_condition()?
-        ))
+            self.name,
+            key.condition()
+        );
+        Ok(ResultQuery {
+            statement: Bound::to_function(text, function.oid, &[self.watch.relation]),
+            id: key.id,
+        })
     }
 
-    fn relation_query(&self, relation: pg_sys::Oid) -> Result<String> {
+    fn relation_query(&self, relation: pg_sys::Oid) -> Result<ResultQuery> {
+        if guards::ON {
+            tx::lock_to_read(relation);
+        }
+        let (owner, name, columns) = tx::with_latest_snapshot(|| self.describe(relation))?;
+        self.check_source_owner(owner, &format!("relation {name}"))?;
+        let column = &self.watch.columns.execution_id;
+        let key = Key::of(relation, column).map_err(|_| {
+            Error::user(
+                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+                format!("relation {name} has no column \"{column}\""),
+            )
+            .hint("It tells the rows of one execution from those of others.")
+        })?;
+        Ok(ResultQuery {
+            statement: Bound::to_relations(
+                format!("select {columns} from {name} where {}", key.condition()),
+                &[relation],
+            ),
+            id: key.id,
+        })
+    }
+
+    /// Owner, name and columns of a relation with results. The id is left out: it is loaded as EXECUTION_ID anyway.
+    fn describe(&self, relation: pg_sys::Oid) -> Result<(pg_sys::Oid, String, String)> {
         let name = qualified_name(relation)?.ok_or_else(|| {
             Error::user(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -160,42 +206,32 @@ impl Watch {
             )
             .hint("Call snowflake_bridge.watch again, with the relation that holds the rows now.")
         })?;
-        let owner = Spi::get_one_with_args::<pg_sys::Oid>(
-            "select c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
-            &[relation.into()],
-        )?
-        .unwrap_or(pg_sys::InvalidOid);
-        self.check_source_owner(owner, &format!("relation {name}"))?;
-        let key = &self.columns.execution_id;
-        let key_type = column_type(relation, key).map_err(|_| {
-            Error::user(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                format!("relation {name} has no column \"{key}\""),
-            )
-            .hint("It tells the rows of one execution from those of others.")
-        })?;
-        // The id is loaded as EXECUTION_ID anyway.
-        let columns = Spi::get_one_with_args::<String>(
-            "select pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' order by a.attnum) \
-             from pg_catalog.pg_attribute a where a.attrelid operator(pg_catalog.=) $1 \
+        let (owner, columns) = tx::read_two(
+            "select c.relowner, (select pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' order by a.attnum) \
+                 from pg_catalog.pg_attribute a where a.attrelid operator(pg_catalog.=) c.oid \
                  and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped \
-                 and a.attname operator(pg_catalog.<>) $2::pg_catalog.name",
-            &[relation.into(), key.as_str().into()],
-        )?
-        .unwrap_or_default();
-        Ok(format!(
-            "select {columns} from {name} where {} = $1::{key_type}",
-            quote_identifier(key)
+                 and a.attname operator(pg_catalog.<>) $2::pg_catalog.name) \
+             from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
+            &[
+                relation.into(),
+                self.watch.columns.execution_id.as_str().into(),
+            ],
+        )?;
+        Ok((
+            owner.unwrap_or(pg_sys::InvalidOid),
+            name,
+            columns.unwrap_or_default(),
         ))
     }
 
     fn check_source_owner(&self, owner: pg_sys::Oid, what: &str) -> Result<()> {
-        if owner == self.owner.oid() || !guards::ON {
+        let expected = &self.watch.owner;
+        if owner == expected.oid() || !guards::ON {
             return Ok(());
         }
         Err(Error::denied(format!(
             "{what} does not belong to role \"{}\", which owns the watched relation",
-            self.owner.user_id()
+            expected.user_id()
         ))
         .hint(
             "The results are read with that role's rights, so that it has to own what decides how.",
@@ -205,12 +241,13 @@ impl Watch {
 
 /// What the catalog says of a function that is to give rows.
 struct Function {
+    oid: pg_sys::Oid,
     owner: pg_sys::Oid,
     name: String,
     /// What it is called in FROM, and with it the column of a function that returns no rows but values.
     alias: String,
     /// The type of its first argument.
-    argument: Option<String>,
+    argument: Option<pg_sys::Oid>,
     /// Whether that is the watched relation's row type.
     takes_row: bool,
     /// Whether one argument is enough, and it returns rows by being called in FROM.

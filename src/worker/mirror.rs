@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::prelude::*;
-use pgrx::spi::quote_identifier;
 
 use super::activity;
 use crate::error::{Error, Result, log_error};
 use crate::timer::{Limited, Purpose, limited};
 use crate::uploads::{MESSAGE, STATUS};
-use crate::watches::Watch;
+use crate::watches::{Access, Watch};
 use crate::{failpoint, guc, sandbox, tx};
 
 /// Rows per round, so that a long backlog does not keep the worker from anything else.
@@ -94,10 +93,7 @@ pub fn run(mut between: impl FnMut()) -> Result<bool> {
             Ok(Written::Locked) => {
                 tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
             }
-            Err(Error::Server {
-                sqlstate: PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-                ..
-            }) => {
+            Err(error) if error.is_lock_not_available() => {
                 // Most likely the whole table is locked. If it is only this row's trigger that waits, others come first.
                 pause(watch_id, LOCKED_DELAY);
                 tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
@@ -203,9 +199,6 @@ fn write(mirror: &Mirror) -> Result<Written> {
     let Some(watch) = mirror.watch_id.map(Watch::load).transpose()?.flatten() else {
         return Ok(Written::Done);
     };
-    let Some(relation) = watch.qualified_name()? else {
-        return Ok(Written::Done);
-    };
     // The row shows the latest upload of its execution.
     let is_superseded = Spi::get_one_with_args::<bool>(
         "select exists (select from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 and e.id > $3)",
@@ -218,47 +211,67 @@ fn write(mirror: &Mirror) -> Result<Written> {
     if is_superseded == Some(true) {
         return Ok(Written::Done);
     }
-    watch.check_owner()?;
-    let key = watch.key_condition()?;
-    let key_column = quote_identifier(&watch.columns.execution_id);
+    let Some(held) = watch.hold(Access::Write)? else {
+        return Ok(Written::Done);
+    };
+    let key = held.key()?;
+    let (relation, column, condition) = (&held.name, &key.column, key.condition());
+    let update = held.statement(format!(
+        "with free as (select {column} as key from {relation} where {condition} for no key update skip locked), \
+         done as (update {relation} t set snowflake_status = $2, snowflake_error_message = $3, \
+             snowflake_uploaded_at = coalesce($4, t.snowflake_uploaded_at), \
+             snowflake_row_count = coalesce($5, t.snowflake_row_count), snowflake_attempt_count = $6 \
+             from free where t.{column} = free.key returning 1) \
+         select f.rows, d.rows from (select count(*) as rows from free) f cross join (select count(*) as rows from done) d"
+    ));
+    let look = held.statement(format!(
+        "select coalesce(snowflake_status::text = $2, false) from {relation} where {condition} limit 1"
+    ));
     sandbox::as_table_owner(watch.owner.oid(), || {
-        // The table itself may be locked as well, by DDL; that is not waited for either. What else there is to wait for,
-        // partitions and what triggers need, the application holds for a moment only.
-        Spi::run(&format!(
-            "lock table only {relation} in row exclusive mode nowait"
-        ))?;
+        // The table itself is locked; what else there is to wait for, partitions and what triggers need, the application
+        // holds for a moment only.
         Spi::run("set local lock_timeout = '50ms'")?;
-        let updated = Spi::get_one_with_args::<i64>(
-            &format!(
-                "with free as (select {key_column} as key from {relation} where {key} for no key update skip locked), \
-                 done as (update {relation} t set snowflake_status = $2, snowflake_error_message = $3, \
-                     snowflake_uploaded_at = coalesce($4, t.snowflake_uploaded_at), \
-                     snowflake_row_count = coalesce($5, t.snowflake_row_count), snowflake_attempt_count = $6 \
-                     from free where t.{key_column} = free.key returning 1) \
-                 select count(*) from done"
-            ),
-            &[
-                mirror.execution_id.as_str().into(),
-                mirror.status.as_str().into(),
-                mirror.message.as_deref().into(),
-                mirror.uploaded_at.into(),
-                mirror.row_count.into(),
-                mirror.attempts.into(),
-            ],
-        )?;
-        if updated.unwrap_or(0) > 0 {
+        let id = || key.id.value(&mirror.execution_id);
+        let (free, updated) = update.run(|update| {
+            let (free, updated) = Spi::get_two_with_args::<i64, i64>(
+                update,
+                &[
+                    id()?,
+                    mirror.status.as_str().into(),
+                    mirror.message.as_deref().into(),
+                    mirror.uploaded_at.into(),
+                    mirror.row_count.into(),
+                    mirror.attempts.into(),
+                ],
+            )?;
+            Ok((free.unwrap_or(0), updated.unwrap_or(0)))
+        })?;
+        if updated > 0 {
             return Ok(Written::Done);
         }
-        let exists = Spi::get_one_with_args::<bool>(
-            &format!("select exists (select from {relation} where {key})"),
-            &[mirror.execution_id.as_str().into()],
-        )?;
-        Ok(if exists == Some(true) {
-            Written::Locked
-        } else {
-            Written::Done
-        })
+        let is_shown = look.run(|look| {
+            Spi::connect(|client| {
+                let row = client
+                    .select(look, Some(1), &[id()?, mirror.status.as_str().into()])?
+                    .next();
+                Ok(row.map_or(Ok(None), |row| row.get::<bool>(1))?)
+            })
+        })?;
+        match (is_shown, free) {
+            // A trigger may leave alone what changes nothing.
+            (None, _) | (Some(true), 1..) => Ok(Written::Done),
+            (Some(_), 0) => Ok(Written::Locked),
+            (Some(_), _) => Err(not_written()),
+        }
     })
+}
+
+fn not_written() -> Error {
+    Error::user(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "the row is there and was not changed: a rule, trigger or policy of the table keeps its status from being written",
+    )
+    .hint("Let the table's owner update columns of its rows whose names begin with snowflake_.")
 }
 
 /// Neither this nor [`postpone`] waits for a transaction that has the upload's row: it changes the row, and the mirror is

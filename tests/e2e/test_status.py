@@ -42,3 +42,41 @@ def test_a_table_that_refuses_statuses(bridge: Bridge, user: User) -> None:
     bridge.app.execute(f"drop trigger refuse on {TABLE}")
     bridge.admin.execute("update snowflake_bridge.uploads set mirror_after = now() where needs_mirror")
     assert bridge.completed("closed")["snowflake_row_count"] == 1
+
+
+def test_a_table_that_lets_statuses_vanish(bridge: Bridge, user: User) -> None:
+    """A rule puts something in the update's place, or a trigger has it do nothing: no error, and no status in the row."""
+    bridge.app.execute(
+        f"create table elsewhere (like {TABLE}); "
+        "create function vanish() returns trigger language plpgsql as 'begin return null; end'; "
+        f"create trigger vanish before update of snowflake_status on {TABLE} for each row when (new.execution_id = 'vanished') "
+        "execute function vanish()"
+    )
+    bridge.run("vanished", [{"n": 1}])
+    wait.until(lambda: bridge.upload("vanished")["mirror_error"], "the trigger is reported")
+    assert "was not changed" in bridge.upload("vanished")["mirror_error"]
+    bridge.app.execute(
+        f"drop trigger vanish on {TABLE}; create rule elsewhere as on update to {TABLE} do instead update elsewhere e "
+        "set snowflake_status = new.snowflake_status where e.execution_id = new.execution_id returning e.*"
+    )
+    bridge.app.execute(
+        f"insert into {TABLE} (execution_id, status, snowflake_enabled, result_rows) values ('ruled', 'completed', true, '[{{\"n\": 2}}]')"
+    )
+    wait.until(lambda: bridge.upload("ruled")["mirror_error"], "the rule is reported")
+    assert "was not changed" in bridge.upload("ruled")["mirror_error"]
+    bridge.app.execute(f"drop rule elsewhere on {TABLE}")
+    bridge.admin.execute("update snowflake_bridge.uploads set mirror_after = now() where needs_mirror")
+    for execution in ("vanished", "ruled"):
+        assert bridge.completed(execution)["snowflake_row_count"] == 1
+
+
+def test_a_table_that_leaves_alone_what_changes_nothing(bridge: Bridge, user: User) -> None:
+    bridge.app.execute(
+        f"create trigger unchanged before update on {TABLE} for each row execute function suppress_redundant_updates_trigger()"
+    )
+    bridge.run("run-1", [{"n": 1}])
+    bridge.completed("run-1")
+    bridge.admin.execute("update snowflake_bridge.uploads set needs_mirror = true, mirror_after = now()")
+    bridge.reload()
+    wait.until(lambda: not bridge.upload("run-1")["needs_mirror"], "the status is found to be there")
+    assert bridge.upload("run-1")["mirror_error"] is None

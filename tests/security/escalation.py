@@ -45,15 +45,12 @@ KIT = """
         $kit$ begin perform kit.attack(tg_argv[0]); return new; end $kit$;
     create function kit.rows(id text) returns table (n int) language plpgsql as
         $kit$ begin perform kit.attack('result_function'); return query select 1; end $kit$;
-    create type kit.key as (id text);
-    create function kit.to_key(id text) returns kit.key language plpgsql as
-        $kit$ begin perform kit.attack('cast_to_key'); return row(trim(id, '()'))::kit.key; end $kit$;
-    create cast (text as kit.key) with function kit.to_key(text);
     create type kit.who as (id text);
     create function kit.to_text(who kit.who) returns text language plpgsql as
         $kit$ begin perform kit.attack('cast_in_' || who.id); return 'somebody'; end $kit$;
     create cast (kit.who as text) with function kit.to_text(kit.who);
     create domain kit.state as text check (kit.pure('domain', value) is distinct from '');
+    create domain kit.key as text check (kit.pure('domain_of_key', value) is distinct from '');
     create schema shadow;
     create schema leftover;
     create function shadow.clock_timestamp() returns timestamptz language plpgsql as
@@ -73,7 +70,6 @@ class Attack:
     prepare: str = ""
     watch: str = ""
     table: str = ""
-    execution_id: str = "'{name}'"
     user_id: str = "null"
     options: str = ""
 
@@ -116,9 +112,8 @@ ON_THE_TABLE = (
         "partition by hash (execution_id); create table {t}_0 partition of {t} for values with (modulus 1, remainder 0)",
     ),
     Attack(
-        "cast_to_key",
+        "domain_of_key",
         table="create table {t} (execution_id kit.key unique, user_id text, status text, result_rows jsonb, result_columns jsonb)",
-        execution_id="row('{name}')::kit.key",
     ),
     Attack("setting_left_behind", "create trigger a before update on {t} for each row execute function kit.leave_setting()"),
 )
@@ -196,7 +191,7 @@ class Kit:
         columns, values = ("", "") if attack.watch else (", result_rows", """, '[{"n": 1}]'""")
         app.execute(
             f"insert into {table} (execution_id, status, snowflake_enabled{columns}) "
-            f"values ({attack.execution_id.format(**words)}, 'completed', true{values})"
+            f"values ('{attack.name}', 'completed', true{values})"
         )
         self._settle(f"u.watch_id = (select id from snowflake_bridge.watches where relation = '{table}'::regclass)", attack.name)
 

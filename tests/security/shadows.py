@@ -1,4 +1,4 @@
-"""Functions and operators of PostgreSQL's own names and arguments, in a schema of somebody else's: each says that it was called."""
+"""Functions, operators and types of PostgreSQL's own names and arguments, in a schema of somebody else's: each says that it was called."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def lay(connection: psycopg.Connection[dict[str, Any]], schema: str, names: set[
     """Makes a shadow of each in a schema; they do what the real ones do, and leave a line in the log. Returns how many there are."""
     connection.execute(f"create schema {schema}")
     count = 0
+    for name in (name for name in TYPES if name.isidentifier()):
+        called = f"{schema}.said_{name}"
+        connection.execute(
+            f"create function {called}(pg_catalog.{name}) returns boolean language plpgsql as "
+            f"$shadow$ begin raise log 'shadow: type {name}'; return true; end $shadow$; "
+            f"create domain {schema}.{name} as pg_catalog.{name} check ({called}(value))"
+        )
+        count += 1
     for row in connection.execute(OPERATORS, [list(TYPES), list(TYPES)]).fetchall():
         body = f"begin raise log 'shadow: operator {row['name']}'; return $1 operator(pg_catalog.{row['name']}) $2; end"
         function = f"{schema}.operator_{count}"

@@ -1,10 +1,12 @@
-"""Nothing that the owner of a watched table attaches to it runs as anybody else; in a build without the sandbox, all of it does."""
+"""Nothing that the owner of a watched table attaches to it runs as anybody else, and nothing of anybody else's as the owner; in a build
+without the guards, all of it does."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from harness import lifecycle, wait
 from harness.bridge import Bridge
 from harness.installation import with_package
 from security.escalation import Kit
+from security.neighbours import BY_TRIGGER, OWNERS, Neighbours
 
 # What `make package-mutant_unguarded` has made.
 UNGUARDED = Path(os.environ.get("UNGUARDED", "target/package-mutant_unguarded")).resolve()
@@ -36,13 +39,40 @@ def test_code_of_others_never_runs_as_the_worker(make_bridge: Callable[..., Brid
         )
 
 
-def without_superuser(make_bridge: Callable[..., Bridge]) -> Bridge:
+def without_superuser(make_bridge: Callable[..., Bridge], settings: dict[str, str] | None = None, **options: Any) -> Bridge:
     """A server whose worker has the role that the documentation makes for it."""
-    bridge = make_bridge({"snowflake_bridge.worker_role": "bridge_worker"})
+    bridge = make_bridge({"snowflake_bridge.worker_role": "bridge_worker", **(settings or {})}, **options)
     text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
     bridge.admin.execute(text.split("**A worker that is no superuser.**")[1].split("```sql")[1].split("```")[0])
     bridge.reload()
     return bridge
+
+
+@pytest.mark.parametrize("worker_role", ["", "bridge_worker"])
+def test_code_of_neighbours_never_runs_as_a_tables_owner(
+    make_bridge: Callable[..., Bridge], capfd: pytest.CaptureFixture[str], worker_role: str
+) -> None:
+    def make(**options: Any) -> Bridge:
+        settings = {"snowflake_bridge.mirror_timeout": "30s"}
+        return without_superuser(make_bridge, settings, **options) if worker_role else make_bridge(settings, **options)
+
+    neighbours = Neighbours(make())
+    tried = neighbours.run()
+    assert neighbours.succeeded() == set()
+    refused = {name for name, error in neighbours.mirror_errors().items() if "rights of role" in error}
+    by_trigger = {f"{attack.name}_of_{owner}" for attack in BY_TRIGGER for owner in OWNERS}
+    assert refused == by_trigger, f"not refused: {sorted(by_trigger - refused)}"
+    # The sandbox is there; only what holds the table is not.
+    with with_package(UNGUARDED):
+        unguarded = Neighbours(make(variables={"SNOWFLAKE_BRIDGE_SANDBOXED": "1"}))
+        assert unguarded.run() == tried
+        succeeded = unguarded.succeeded()
+    assert succeeded == tried, f"harmless even without the guard: {sorted(tried - succeeded)}"
+    with capfd.disabled():
+        print(
+            f"\nsecurity: suite=escalation by=neighbours worker_role={worker_role or 'none'} attacks={len(tried)} succeeded=0 "
+            f"succeeded_without_guard={len(succeeded)}"
+        )
 
 
 def test_a_worker_that_is_no_superuser(make_bridge: Callable[..., Bridge], capfd: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,41 @@ select snowflake_bridge.watch('mine', execution_id_column => 'run', status_colum
 select snowflake_bridge.watch('mine', execution_id_column => 'run', status_column => 'state', result_rows_column => 'rows',
                               user_id_column => null, result_columns_column => null, finished => '{done, "also done"}') > 0 as watched;
 
+-- Nobody else may attach code to it: what runs there has the owner's rights.
+reset role;
+alter default privileges for role app grant all on tables to other, public;
+set role app;
+create table shared (execution_id text unique, user_id text, status text, result_rows jsonb, result_columns jsonb);
+select snowflake_bridge.watch('shared');
+\echo :LAST_ERROR_SQLSTATE
+revoke trigger on shared from other, public;
+select snowflake_bridge.watch('shared') > 0 as watched;
+reset role;
+create function app.of_other() returns trigger language plpgsql as 'begin return new; end';
+alter function app.of_other() owner to other;
+create trigger of_other before update on app.shared for each row execute function app.of_other();
+set role app;
+select snowflake_bridge.watch('shared');
+drop trigger of_other on shared;
+select snowflake_bridge.watch('unshared', create_if_missing => true) > 0 as watched;
+select has_table_privilege('other', 'unshared', 'trigger') as may_attach_code, has_table_privilege('other', 'unshared', 'select') as may_read;
+create table parted_shared (execution_id text primary key, user_id text, status text, result_rows jsonb, result_columns jsonb)
+    partition by hash (execution_id);
+revoke trigger on parted_shared from other, public;
+create table parted_shared_0 partition of parted_shared for values with (modulus 1, remainder 0);
+select snowflake_bridge.watch('parted_shared');
+revoke trigger on parted_shared_0 from other, public;
+select snowflake_bridge.watch('parted_shared') > 0 as watched;
+reset role;
+alter table app.parted_shared_0 owner to other;
+set role app;
+select snowflake_bridge.watch('parted_shared');
+reset role;
+drop table app.shared, app.unshared, app.parted_shared;
+drop function app.of_other();
+alter default privileges for role app revoke all on tables from other, public;
+set role app;
+
 -- The JSON of a report request becomes a row.
 select snowflake_bridge.create_execution('{
     "name": "Campaign Performance Report", "template_id": "template_123", "instance_id": "instance_456",

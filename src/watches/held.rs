@@ -1,0 +1,200 @@
+//! A watched relation that is held: locked, so that it stays what and whose it is, and found to be one on which nobody decides
+//! what code runs but its owner, or who has the owner's rights anyway.
+//!
+//! What PostgreSQL runs with a table is chosen by the table's owner, with two exceptions. Who holds TRIGGER may attach any
+//! function and any condition, and nothing in the catalog tells afterwards who has made a trigger: so nobody else may hold it when a
+//! status is written. And partitions may have been given away, with what their owners attach to them.
+
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+use super::{Key, Watch};
+use crate::bound::Bound;
+use crate::error::{Error, Result};
+use crate::owner::role_name;
+use crate::{guards, sandbox, tx};
+
+/// What is to be done with a relation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Waits for its lock, as any query does.
+    Read,
+    /// Never waits, and lets nobody make a trigger meanwhile.
+    Write,
+}
+
+pub struct Held<'a> {
+    pub watch: &'a Watch,
+    /// The relation's name, quoted and with its schema.
+    pub name: String,
+}
+
+/// The relation, its partitions and whatever else inherits from it.
+macro_rules! of_tree {
+    ($query:literal) => {
+        concat!(
+            "with recursive tree (oid) as (select $1::oid \
+             union select i.inhrelid from pg_inherits i join tree on i.inhparent = tree.oid) ",
+            $query
+        )
+    };
+}
+
+impl Watch {
+    /// Holds the relation until the transaction ends; `None` if it was dropped.
+    ///
+    /// # Errors
+    /// If it is not its watch's owner's, or somebody else may attach code to it (`42501`). For [`Access::Write`], `55P03` if
+    /// somebody has locked it.
+    pub fn hold(&self, access: Access) -> Result<Option<Held<'_>>> {
+        if guards::ON {
+            match access {
+                Access::Read => tx::lock_to_read(self.relation),
+                Access::Write => tx::lock_to_write_now(self.relation)?,
+            }
+        }
+        // What was committed before the lock was there has to be seen, whatever snapshot the transaction has.
+        tx::with_latest_snapshot(|| {
+            sandbox::as_caller(|| {
+                let Some(name) = self.qualified_name()? else {
+                    return Ok(None);
+                };
+                if guards::ON {
+                    self.check_owner()?;
+                    self.check_parts()?;
+                    if access == Access::Write {
+                        self.check_triggers()?;
+                    }
+                }
+                Ok(Some(Held { watch: self, name }))
+            })
+        })
+    }
+
+    /// The same of a relation that has to be there.
+    ///
+    /// # Errors
+    /// As [`Watch::hold`], and if it was dropped.
+    pub fn hold_existing(&self, access: Access) -> Result<Held<'_>> {
+        self.hold(access)?.ok_or_else(Self::is_gone)
+    }
+
+    /// The role that now owns the relation must be the one for which it is watched, under the same name: the worker acts as
+    /// that role there, and whoever owns the relation decides what code runs along.
+    fn check_owner(&self) -> Result<()> {
+        let owner = tx::read::<pg_sys::Oid>(
+            "select c.relowner from pg_class c where c.oid = $1",
+            &[self.relation.into()],
+        )?;
+        if owner == Some(self.owner.oid()) && role_name(self.owner.oid())? == self.owner.user_id() {
+            return Ok(());
+        }
+        Err(Error::missing(format!(
+            "the relation does not belong to role \"{}\" any more, for which it is watched",
+            self.owner.user_id()
+        ))
+        .hint("Let the relation's present owner call snowflake_bridge.watch again."))
+    }
+
+    fn check_parts(&self) -> Result<()> {
+        let other = first(
+            of_tree!(
+                "select c.oid::regclass::text, c.relowner::regrole::text from tree join pg_class c using (oid) \
+                 where not pg_has_role(c.relowner, $2, 'usage') order by c.oid limit 1"
+            ),
+            self.relation,
+            self.owner.oid(),
+        )?;
+        let Some((part, other)) = other else {
+            return Ok(());
+        };
+        Err(Error::denied(format!(
+            "{part}, a part of the watched relation, belongs to {other}, which does not have the rights of role \"{}\"",
+            self.owner.user_id()
+        ))
+        .hint("What its owner attaches to it would run with these rights: give the part to the owner of the whole."))
+    }
+
+    fn check_triggers(&self) -> Result<()> {
+        let owner = self.owner.user_id();
+        if let Some((relation, roles)) = others_with_trigger(self.relation, self.owner.oid())? {
+            return Err(Error::denied(format!(
+                "TRIGGER on {relation} is granted to {roles}, and what triggers run there would have the rights of role \"{owner}\""
+            ))
+            .hint(format!(
+                "revoke trigger on {relation} from {roles}; and drop the triggers that you do not know."
+            )));
+        }
+        // A trigger may have been made before TRIGGER was revoked. A row that moves to another partition is deleted in one and
+        // inserted in the other.
+        let trigger = first(
+            of_tree!(
+                "select format('%I on %s', t.tgname, c.oid::regclass), p.oid::regprocedure::text from tree join pg_class c using (oid) \
+                 join pg_trigger t on t.tgrelid = c.oid join pg_proc p on p.oid = t.tgfoid \
+                 where t.tgenabled <> 'D' and (c.relispartition or t.tgtype & 16 <> 0) and not pg_has_role(p.proowner, $2, 'usage') \
+                 order by c.oid, t.tgname limit 1"
+            ),
+            self.relation,
+            self.owner.oid(),
+        )?;
+        let Some((trigger, function)) = trigger else {
+            return Ok(());
+        };
+        Err(Error::denied(format!(
+            "trigger {trigger} calls {function}, whose owner does not have the rights of role \"{owner}\""
+        ))
+        .hint("It would run with these rights: drop the trigger, or give the function to a role that has them."))
+    }
+}
+
+/// The first of a relation and its parts on which TRIGGER is granted to roles that do not have the rights of `owner`, and these
+/// roles as GRANT names them. To be run under a `search_path` of ours.
+///
+/// # Errors
+/// If the catalog cannot be read.
+pub fn others_with_trigger(
+    relation: pg_sys::Oid,
+    owner: pg_sys::Oid,
+) -> Result<Option<(String, String)>> {
+    first(
+        of_tree!(
+            "select c.oid::regclass::text, \
+                 string_agg(distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end, ', ') \
+             from tree join pg_class c using (oid) cross join lateral aclexplode(c.relacl) a \
+             where a.privilege_type = 'TRIGGER' and (a.grantee = 0 or not pg_has_role(a.grantee, $2, 'usage')) \
+             group by c.oid order by c.oid limit 1"
+        ),
+        relation,
+        owner,
+    )
+}
+
+/// The two texts of a query's first row, if it gives one.
+fn first(
+    query: &str,
+    relation: pg_sys::Oid,
+    owner: pg_sys::Oid,
+) -> Result<Option<(String, String)>> {
+    Spi::connect(|client| {
+        let rows = client.select(query, Some(1), &[relation.into(), owner.into()])?;
+        let Some(row) = rows.into_iter().next() else {
+            return Ok(None);
+        };
+        Ok(row.get(1)?.zip(row.get(2)?))
+    })
+}
+
+impl Held<'_> {
+    /// The column by which the relation's executions are found.
+    ///
+    /// # Errors
+    /// If it is gone.
+    pub fn key(&self) -> Result<Key> {
+        Key::of(self.watch.relation, &self.watch.columns.execution_id)
+    }
+
+    /// A statement on this relation and no other.
+    pub fn statement(&self, text: String) -> Bound {
+        Bound::to_relations(text, &[self.watch.relation])
+    }
+}
