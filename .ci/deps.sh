@@ -19,11 +19,13 @@ need() { # need PACKAGE WHAT TEST...
 }
 has_libclang() { ldconfig -p | grep -q libclang || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*'; }
 has_headers() { [ -x "$regress_driver" ] && [ -e "$("$PG_CONFIG" --includedir-server)/postgres.h" ]; }
+has_postgis() { [ -e "$("$PG_CONFIG" --sharedir)/extension/postgis.control" ]; }
 has_python() { "$PYTHON" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'; }
 
 need "postgresql-$PG" "PostgreSQL $PG (initdb, postgres)" test -x "$bindir/postgres"
 need "postgresql-client-$PG" "psql" test -x "$bindir/psql"
 need "postgresql-server-dev-$PG" "the server's headers and pg_regress" has_headers
+need "postgresql-$PG-postgis-3" "PostGIS, whose types are tested" has_postgis
 need build-essential "a C compiler and linker" command -v cc
 need pkg-config "pkg-config" command -v pkg-config
 need clang "clang, which reads the server's headers" command -v clang

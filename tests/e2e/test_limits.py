@@ -89,33 +89,33 @@ def test_a_new_table_says_where_it_comes_from(bridge: Bridge, user: User) -> Non
     assert "COMMENT = 'Loaded by snowflake_bridge from a query'" in created["OF_A_QUERY"]
 
 
-# A type with another binary form than its text, of an extension of that name or of nobody's.
-GEOMETRY = """
-    set allow_system_table_mods = on;
-    create type geometry;
-    create function geometry_in(cstring) returns geometry language internal immutable strict as 'byteain';
-    create function geometry_out(geometry) returns cstring language internal immutable strict as 'byteaout';
-    create function geometry_send(geometry) returns bytea language internal immutable strict as 'byteasend';
-    create type geometry (input = geometry_in, output = geometry_out, send = geometry_send, internallength = variable, storage = extended);
-"""
-OF_POSTGIS = """
-    insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
-    values (99999, 'postgis', 10, 'public'::regnamespace, false, '3');
-    insert into pg_depend values ('pg_type'::regclass, 'geometry'::regtype, 0, 'pg_extension'::regclass, 99999, 0, 'e');
-"""
-
-
-@pytest.mark.parametrize(
-    ("is_of_postgis", "column_type", "expected"),
-    [(True, "BINARY(67108864)", b"\x01\x00\xff"), (False, "VARCHAR(134217728)", "\\x0100ff")],
-    ids=["of PostGIS", "of somebody else"],
-)
-def test_geometry(
-    bridge: Bridge, user: User, is_of_postgis: bool, column_type: str, expected: bytes | str
-) -> None:
-    bridge.admin.execute(GEOMETRY + (OF_POSTGIS if is_of_postgis else ""))
-    number = bridge.call("upload_query", query="select '\\x0100ff'::geometry as g, array['\\x01'::geometry] as a", table_name="t")
+def uploaded(bridge: Bridge, query: str) -> None:
+    number = bridge.call("upload_query", query=query, table_name="t")
     assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
-    assert columns(bridge.account, user, "T")["G"].startswith(column_type)
-    [(g, a)] = bridge.results(user, ["G", "A"], "T")
-    assert g == expected and json.loads(a) == ["\\x01"]
+
+
+def test_geometry(bridge: Bridge, user: User) -> None:
+    bridge.admin.execute("create extension postgis")
+    query = (
+        "select 'SRID=4326;POINT Z (1 2 3)'::geometry as g, 'POINT(1 2)'::geography as e, "
+        "array['POINT(1 2)'::geometry] as a, null::geometry as n"
+    )
+    uploaded(bridge, query)
+    assert all(columns(bridge.account, user, "T")[name] == "BINARY(67108864)" for name in "GEN")
+    [made] = bridge.app.execute(f"select st_asewkb(g) as g, st_asewkb(e::geometry) as e, a[1]::text as a from ({query}) q").fetchall()
+    [(g, e, a, n)] = bridge.results(user, ["G", "E", "A", "N"], "T")
+    assert (g, e, json.loads(a), n) == (made["g"], made["e"], [made["a"]], None)
+
+
+def test_geometry_of_somebody_else(bridge: Bridge, user: User) -> None:
+    """A type of that name which no PostGIS has brought, and with another binary form than its text."""
+    bridge.admin.execute("""
+        create type geometry;
+        create function geometry_in(cstring) returns geometry language internal immutable strict as 'byteain';
+        create function geometry_out(geometry) returns cstring language internal immutable strict as 'byteaout';
+        create function geometry_send(geometry) returns bytea language internal immutable strict as 'byteasend';
+        create type geometry (input = geometry_in, output = geometry_out, send = geometry_send, internallength = variable, storage = extended);
+    """)
+    uploaded(bridge, "select '\\x0100ff'::geometry as g")
+    assert columns(bridge.account, user, "T")["G"].startswith("VARCHAR")
+    assert bridge.results(user, ["G"], "T") == [("\\x0100ff",)]

@@ -26,6 +26,8 @@ class Type:
     refused: tuple[str, ...] = ()
     draw: Draw | None = None
     made: tuple[str, ...] = ()
+    # Whether PostgreSQL makes JSON of all values.
+    has_json: bool = True
 
     def is_same(self, text: str | None, as_json: str, arrived: Any) -> bool:
         """Whether the value arrived; NULL as NULL."""
@@ -33,7 +35,8 @@ class Type:
 
     def array(self) -> Type:
         """Arrays of the type: without elements, with all of its values and a NULL, of two dimensions, and drawn ones."""
-        delimiter = ";" if self.name == "box" else ","
+        is_place = self.same is compare.geometry
+        delimiter = ":" if is_place else ";" if self.name == "box" else ","
 
         def array(items: Iterable[str]) -> str:
             return "{" + delimiter.join(items) + "}"
@@ -48,7 +51,7 @@ class Type:
                 "money": compare.moneys,
                 "real": compare.singles,
                 "double precision": compare.doubles,
-            }.get(self.sql, compare.array),
+            }.get(self.sql, compare.geometries if is_place else compare.array),
             ("{}", array([*some, "NULL"]), array([two, two])),
             (),
             (lambda rng: array(element(draw(rng)) for _ in range(rng.randrange(5)))) if draw else None,
@@ -171,6 +174,14 @@ def multiranges(draw: Draw) -> Draw:
 
 def paths(points: int) -> Draw:
     return lambda rng: ",".join(f"({rng.randint(-999, 999) / 8},{rng.randint(-999, 999) / 8})" for _ in range(points))
+
+
+def places(rng: random.Random) -> str:
+    def point() -> str:
+        return f"{rng.uniform(-180, 180)!r} {rng.uniform(-90, 90)!r}"
+
+    line = ", ".join(point() for _ in range(rng.randint(2, 9)))
+    return rng.choice([f"POINT({point()})", f"LINESTRING({line})", f"MULTIPOINT({line})"])
 
 
 OUT_OF_TIME = ("infinity", "-infinity", "0001-12-31 BC", "10000-01-01")
@@ -328,6 +339,46 @@ SCALARS: tuple[Type, ...] = (
     Type("composite", "fidelity_pair", compare.document, ('(1,"a,""b""")', "(,)", '(-5,"")')),
     Type("citext", "citext", compare.text, ("Ab", ""), (), texts),
     Type("hstore", "hstore", compare.document, ("", 'a=>1, "b c"=>NULL', '"\\""=>"ä"')),
+    Type(
+        "geometry",
+        "geometry",
+        compare.geometry,
+        (
+            "POINT(1 -2.5)",
+            "SRID=4326;POINT(13.4 52.5)",
+            "SRID=3857;POINT Z (1 2 3)",
+            "POINT M (1 2 3)",
+            "POINT ZM (1 2 3 4)",
+            "POINT EMPTY",
+            "SRID=4326;LINESTRING EMPTY",
+            "LINESTRING(0 0, 1e-300 1e300)",
+            "POLYGON((0 0, 9 0, 9 9, 0 0), (1 1, 2 1, 2 2, 1 1))",
+            "MULTIPOLYGON(((0 0, 1 0, 1 1, 0 0)), ((5 5, 6 5, 6 6, 5 5)))",
+            "GEOMETRYCOLLECTION EMPTY",
+            "SRID=25832;GEOMETRYCOLLECTION Z (POINT Z (1 2 3), LINESTRING Z (0 0 0, 1 1 1))",
+        ),
+        (),
+        places,
+    ),
+    Type(
+        "geography",
+        "geography",
+        compare.geometry,
+        (
+            "POINT(-180 90)",
+            "POINT ZM (1 2 3 4)",
+            "POINT EMPTY",
+            "SRID=4267;POINT(13.4 52.5)",
+            "POLYGON((0 0, 9 0, 9 9, 0 0))",
+            "GEOMETRYCOLLECTION(POINT(1 2), MULTILINESTRING((0 0, 1 1), (2 2, 3 3)))",
+        ),
+        (),
+        places,
+    ),
+    Type("geometry_point", "geometry(PointZ,4326)", compare.geometry, ("POINT Z (1 2 3)", "POINT Z EMPTY")),
+    Type("geography_point", "geography(Point,4326)", compare.geometry, ("POINT(1 2)",)),
+    Type("box2d", "box2d", compare.text, ("BOX(0 0,1 1)",)),
+    Type("box3d", "box3d", compare.text, ("BOX3D(0 0 0,1 1 1)",)),
 )
 
 # What no text makes.
@@ -342,12 +393,30 @@ WITHOUT_INPUT: tuple[Type, ...] = (
         )
     ),
 )
+# Of which there is no JSON, and no array of a type of their own.
+WITHOUT_JSON: tuple[Type, ...] = (
+    Type(
+        "geometry_curves",
+        "geometry",
+        compare.geometry,
+        (
+            "CIRCULARSTRING(0 0, 1 1, 2 0)",
+            "COMPOUNDCURVE(CIRCULARSTRING(0 0, 1 1, 2 0), (2 0, 3 0))",
+            "SRID=4326;MULTISURFACE(CURVEPOLYGON(CIRCULARSTRING(0 0, 4 0, 4 4, 0 4, 0 0)))",
+            "TRIANGLE((0 0, 1 0, 0 1, 0 0))",
+            "TIN Z (((0 0 0, 0 0 1, 0 1 0, 0 0 0)))",
+            "POLYHEDRALSURFACE Z (((0 0 0, 0 0 1, 0 1 1, 0 1 0, 0 0 0)))",
+        ),
+        has_json=False,
+    ),
+)
 # What no query returns either.
 INSIDE_INDEXES = ("gtsvector", "pg_brin_bloom_summary", "pg_brin_minmax_multi_summary")
 
 TYPES: tuple[Type, ...] = (
     *SCALARS,
     *WITHOUT_INPUT,
+    *WITHOUT_JSON,
     *(kind.array() for kind in SCALARS),
     Type("int2vector", "int2vector", compare.array, ("1 2 -3",)),
     Type("oidvector", "oidvector", compare.numbers, ("1 4294967295",)),

@@ -126,6 +126,17 @@ def moneys(_: str, as_json: str, arrived: Any) -> bool:
     return isinstance(arrived, str) and read(arrived) == read(re.sub(r'"(-?)\$([0-9,.]+)"', lambda found: found[1] + found[2].replace(",", ""), as_json))
 
 
+def geometry(text: str, _: str, arrived: Any) -> bool:
+    """The text is the hexadecimal form of the bytes."""
+    return isinstance(arrived, bytes | bytearray) and bytes(arrived).hex().upper() == text
+
+
+def geometries(text: str, _: str, arrived: Any) -> bool:
+    """In arrays it is the text that arrives; of PostgreSQL's JSON only an approximation is."""
+    as_json = re.sub(r"[0-9A-F]{2,}", r'"\g<0>"', text.replace("NULL", "null"))
+    return isinstance(arrived, str) and json.loads(arrived) == json.loads(as_json.translate({ord("{"): "[", ord("}"): "]", ord(":"): ","}))
+
+
 def floats(text: str) -> Any:
     return json.loads(text, parse_int=float)
 

@@ -28,6 +28,13 @@ DECLARED = {
     "information_schema.character_data": "text",
     "information_schema.sql_identifier": "text",
     "information_schema.yes_or_no": "text",
+    # What JSON has for them is GeoJSON.
+    "geometry": "jsonb",
+    "geography": "jsonb",
+    "geometry(PointZ,4326)": "jsonb",
+    "geography(Point,4326)": "jsonb",
+    "box2d": "text",
+    "box3d": "text",
 }
 
 
@@ -166,6 +173,8 @@ def same_as_json(column: Column, as_json: str | None, text: str | None, value: A
     if text is None or as_json is None or as_json == "null":
         return value is None
     if column.declared.endswith("[]") or column.declared in ("int2vector", "oidvector"):
+        return compare.document(text, as_json, value)
+    if column.declared == "jsonb":
         return compare.document(text, as_json, value)
     if column.declared in ("real", "double precision"):
         return column.kind.is_same(str(json.loads(as_json)), as_json, value)
