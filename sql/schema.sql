@@ -128,6 +128,7 @@ create table snowflake_bridge.uploads (
     staged_claim    integer,
     staged_for      text,
     transaction_id  text,
+    transaction_table text[],
     row_count       bigint,
     byte_count      bigint,
     out_of_range_count bigint not null default 0,
@@ -170,6 +171,7 @@ comment on column snowflake_bridge.uploads.out_of_range_count is 'Values that Sn
 comment on column snowflake_bridge.uploads.clean_up_after is
     'Files of this upload may lie in the stage: once it has ended, they are removed from then on. Null when they have been.';
 comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
+comment on column snowflake_bridge.uploads.transaction_table is 'Database, schema and table that this transaction was about, each as Snowflake calls it. The target of the next attempt may be another one.';
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.
 create unique index uploads_waiting on snowflake_bridge.uploads (watch_id, execution_id) where state = 'queued';

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use bridge_core::ErrorKind;
 use bridge_core::fairness::Closed;
+use bridge_core::snowflake::sql::TableName;
 use bridge_core::spool::Manifest;
 use pgrx::prelude::*;
 use pgrx::spi::SpiTupleTable;
@@ -49,6 +50,8 @@ pub struct Claimed {
     /// Account and user of the last attempt that read or staged.
     pub staged_for: Option<String>,
     pub transaction: Option<String>,
+    /// The table that this transaction was about.
+    pub transaction_table: Option<TableName>,
     /// Somebody wants it to stop.
     pub cancel_requested: bool,
     /// For so long that it is not waited for any more, Snowflake has asked it to come later.
@@ -344,7 +347,7 @@ static CLAIMED: LazyLock<String> = LazyLock::new(|| {
          coalesce(u.options ->> 'config', 'default'), u.crash_count, \
          exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
              and n.id > u.id and n.state not in ('queued', 'canceled')), \
-         coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}"
+         coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}, u.transaction_table"
     )
 });
 
@@ -365,7 +368,7 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
                 ),
                 config: row.get(17)?.ok_or_else(missing)?,
             },
-            account: row.get(22)?.unwrap_or_default(),
+            account: row.get(23)?.unwrap_or_default(),
             crash_count: row.get(18)?.unwrap_or(0),
             is_superseded: row.get(19)?.unwrap_or(false),
             is_alone: row.get(21)?.unwrap_or(false),
@@ -382,6 +385,10 @@ fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
             staged_for: row.get(11)?,
             claim: row.get(12)?.ok_or_else(missing)?,
             transaction: row.get(10)?,
+            transaction_table: row
+                .get::<Vec<String>>(22)?
+                .and_then(|parts| <[String; 3]>::try_from(parts).ok())
+                .map(TableName::from),
             cancel_requested: row.get(16)?.unwrap_or(false),
         });
     }

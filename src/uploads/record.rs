@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bridge_core::snowflake::sql::TableName;
 use bridge_core::spool::Manifest;
 use bridge_core::upload;
 use pgrx::datum::DatumWithOid;
@@ -78,16 +79,22 @@ pub fn record_staged(claim: Claim) -> Result<()> {
 pub fn record_copying(
     claim: Claim,
     transaction: &str,
-    target: &str,
+    target: &TableName,
     rows: u64,
     bytes: u64,
 ) -> Result<()> {
     record(
         claim,
-        "state = 'copying', transaction_id = $3, target = $4, row_count = $5, byte_count = $6",
+        "state = 'copying', transaction_id = $3, target = $4, transaction_table = $5, row_count = $6, byte_count = $7",
         [
             transaction.into(),
-            target.into(),
+            target.to_string().into(),
+            vec![
+                target.database.as_str(),
+                target.schema.as_str(),
+                target.table.as_str(),
+            ]
+            .into(),
             i64::try_from(rows).unwrap_or(i64::MAX).into(),
             i64::try_from(bytes).unwrap_or(i64::MAX).into(),
         ],

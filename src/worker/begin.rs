@@ -245,6 +245,7 @@ impl<'a> Attempt<'a> {
             manifest,
             staged_claim,
             transaction: upload.transaction.clone().filter(|_| is_same_account),
+            transaction_table: upload.transaction_table.clone(),
             replaces: plan.replaces,
             cluster_by: options.cluster_by(),
             evolve_schema: options.evolve_schema(),

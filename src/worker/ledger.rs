@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bridge_core::Result;
+use bridge_core::snowflake::sql::TableName;
 use bridge_core::upload::{Ledger, Phase};
 use tokio::sync::watch;
 
@@ -18,7 +19,7 @@ pub(super) struct WorkerLedger<'a> {
     pub is_undecided: &'a watch::Sender<bool>,
     /// The transaction of the last load.
     pub transaction: &'a Mutex<Option<String>>,
-    pub target: String,
+    pub target: TableName,
     pub bytes: u64,
 }
 

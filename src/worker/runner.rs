@@ -39,6 +39,8 @@ pub struct Job {
     /// The claim that staged all files, if one did.
     pub staged_claim: Option<i32>,
     pub transaction: Option<String>,
+    /// The table that it was about.
+    pub transaction_table: Option<TableName>,
     pub replaces: Vec<Uuid>,
     pub strategy: Strategy,
     pub cluster_by: ClusterBy,
@@ -110,7 +112,7 @@ pub enum Entry {
     Staged,
     Copying {
         transaction: String,
-        target: String,
+        target: TableName,
         rows: u64,
         bytes: u64,
     },
@@ -338,6 +340,7 @@ async fn run(
         manifest: job.manifest.clone(),
         is_staged: job.staged_claim.is_some(),
         transaction: job.transaction.clone(),
+        transaction_table: job.transaction_table.clone(),
         replaces: job.replaces.clone(),
         strategy: job.strategy.clone(),
         cluster_by: job.cluster_by.clone(),
@@ -352,7 +355,7 @@ async fn run(
         reporter,
         is_undecided,
         transaction,
-        target: upload.target.to_string(),
+        target: upload.target.clone(),
         bytes: upload.manifest.bytes,
     };
     let outcome = upload::run(&upload, &mut session, &ledger).await?;

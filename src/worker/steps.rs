@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use bridge_core::fairness::Closed;
+use bridge_core::snowflake::sql::TableName;
 use bridge_core::spool::Manifest;
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -87,7 +88,10 @@ fn record(execution_id: &str, claim: i32, what: &str) -> Result<()> {
             uploads::record_read(claim, config, "account/user", &manifest, None)
         }
         "staged" => uploads::record_staged(claim),
-        "copying" => uploads::record_copying(claim, &format!("17{}", claim.number), "\"T\"", 1, 1),
+        "copying" => {
+            let target = TableName::from(["D", "S", "T"].map(str::to_owned));
+            uploads::record_copying(claim, &format!("17{}", claim.number), &target, 1, 1)
+        }
         "completed" => uploads::record_completed(claim, "\"T\"", 1, 1, None),
         "retry" => record_error(claim, NextState::Retry(Duration::ZERO)),
         "failed" => record_error(claim, NextState::Failed),

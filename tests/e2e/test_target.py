@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -53,6 +54,27 @@ def test_a_transaction_that_somebody_aborts(bridge: Bridge, user: User) -> None:
     wait.until(lambda: bridge.execution("run-1")["snowflake_row_count"] == 10, "the new result is uploaded")
     assert rows_of(bridge, user, "run-1") == list(range(100, 110))
     assert bridge.upload("run-1")["attempt_count"] == 2
+
+
+def test_a_transaction_that_snowflake_has_forgotten(make_bridge: Callable[..., Bridge]) -> None:
+    """The rows tell what became of it: those of the table that it was about, although the configuration now says another one."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1h", "snowflake_bridge.retry_max_delay": "1h"})
+    user = bridge.ready()
+    asked = {"kind": "query", "sql": r"^\s*describe transaction"}
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, {"lose_answer": True}, times=20)
+    bridge.standin.fault(asked, {"status": 503}, times=20)
+    bridge.run("run-1", ROWS)
+    wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "the attempt has failed", 60)
+    bridge.call("update_config", name="default", schema="PUBLIC")
+    bridge.standin.clear_faults()
+    bridge.standin.fault(asked, {"error": {"code": "002003", "sqlState": "02000", "message": "does not exist or not authorized"}})
+    bridge.admin.execute("update snowflake_bridge.uploads set next_attempt_at = now()")
+    bridge.reload()
+    bridge.completed("run-1")
+    assert bridge.standin.faults_left() == 0, "it was asked what became of the transaction"
+    assert bridge.upload("run-1")["target"] == QUALIFIED
+    assert rows_of(bridge, user, "run-1") == list(range(len(ROWS)))
+    assert not bridge.account.sql("show tables in schema ANALYTICS_DB.PUBLIC")
 
 
 @interfered

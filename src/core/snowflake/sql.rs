@@ -44,6 +44,16 @@ impl TableName {
     }
 }
 
+impl From<[String; 3]> for TableName {
+    fn from([database, schema, table]: [String; 3]) -> Self {
+        Self {
+            database,
+            schema,
+            table,
+        }
+    }
+}
+
 impl fmt::Display for TableName {
     /// For messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -253,6 +253,7 @@ pub(super) fn upload(columns: &[(&str, ColumnType)]) -> Upload {
         },
         is_staged: true,
         transaction: None,
+        transaction_table: None,
         replaces: Vec::new(),
         strategy: Strategy::Append,
         cluster_by: ClusterBy::Nothing,

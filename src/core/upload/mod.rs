@@ -74,6 +74,8 @@ pub struct Upload {
     pub is_staged: bool,
     /// The transaction in which an earlier attempt may have loaded the rows.
     pub transaction: Option<String>,
+    /// The table of that transaction, which may be another one than today's target.
+    pub transaction_table: Option<TableName>,
     /// Uploads whose rows an append replaces: earlier ones of the same execution.
     pub replaces: Vec<Uuid>,
     /// How the rows meet those that are there.
@@ -101,6 +103,11 @@ impl Upload {
         of_files
             .map(|column| (column, None))
             .chain(constants.map(|(column, value)| (column, Some(value))))
+    }
+
+    /// The table into which an earlier attempt may have loaded the rows.
+    fn earlier_table(&self) -> &TableName {
+        self.transaction_table.as_ref().unwrap_or(&self.target)
     }
 
     fn uses_temporary_table(&self) -> bool {
@@ -173,7 +180,15 @@ pub async fn run(
     ledger: &dyn Ledger,
 ) -> Result<Outcome> {
     if let Some(transaction) = &upload.transaction
-        && settle(upload, warehouse, ledger, transaction).await? == Settled::Committed
+        && settle(
+            upload,
+            upload.earlier_table(),
+            warehouse,
+            ledger,
+            transaction,
+        )
+        .await?
+            == Settled::Committed
     {
         return settled_outcome(upload, warehouse).await;
     }
@@ -256,9 +271,10 @@ async fn settled_outcome(upload: &Upload, warehouse: &mut dyn Warehouse) -> Resu
 
 /// The rows of the upload that are in the table, by what this calls its columns.
 async fn count_settled(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<u64> {
-    let columns = table::describe(warehouse, &upload.target).await?;
+    let table = upload.earlier_table();
+    let columns = table::describe(warehouse, table).await?;
     let column = assignment::name_of(UPLOAD_ID, &columns.unwrap_or_default());
-    let count = sql::count_upload(&upload.target, &column, upload.upload_id);
+    let count = sql::count_upload(table, &column, upload.upload_id);
     verify::counted(&execute(warehouse, count).await?)
 }
 

@@ -49,6 +49,7 @@ pub(super) fn upload(files: usize) -> Upload {
         },
         is_staged: false,
         transaction: None,
+        transaction_table: None,
         replaces: Vec::new(),
         strategy: Strategy::Append,
         cluster_by: ClusterBy::Nothing,

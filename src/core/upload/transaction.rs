@@ -5,7 +5,8 @@ use super::{Ledger, OBJECT_MISSING, Upload, assignment, execute, verify};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::names::UPLOAD_ID;
-use crate::snowflake::{Warehouse, sql};
+use crate::snowflake::Warehouse;
+use crate::snowflake::sql::{self, TableName};
 
 /// How often a transaction that Snowflake still calls running is aborted and looked at again before the attempt gives up.
 const MAX_ABORTS: usize = 5;
@@ -43,7 +44,7 @@ pub(super) async fn commit(
         Err(error) => error,
     };
     // If this fails as well, the recorded transaction lets the next attempt ask again.
-    match settle(upload, warehouse, ledger, transaction).await? {
+    match settle(upload, &upload.target, warehouse, ledger, transaction).await? {
         Settled::Committed => Ok(()),
         Settled::RolledBack => Err(error),
     }
@@ -66,9 +67,10 @@ pub(super) enum Settled {
 
 /// What became of a transaction whose end we did not see. One that is still running belongs to a session that nobody
 /// holds any more: it is aborted, and looked at again, since its COMMIT may have been on the way. Of one that Snowflake does
-/// not know (any more), the rows tell.
+/// not know (any more), the rows tell, in the table that it was about.
 pub(super) async fn settle(
     upload: &Upload,
+    table: &TableName,
     warehouse: &mut dyn Warehouse,
     ledger: &dyn Ledger,
     transaction: &str,
@@ -93,7 +95,7 @@ pub(super) async fn settle(
             None => {
                 // What is not known can hardly be aborted, and if it can, the rows are not there after it.
                 let _ = abort(transaction, warehouse).await;
-                if has_rows(upload, warehouse).await? {
+                if has_rows(upload, table, warehouse).await? {
                     Settled::Committed
                 } else {
                     Settled::RolledBack
@@ -121,11 +123,15 @@ async fn state(warehouse: &mut dyn Warehouse, transaction: &str) -> Result<Optio
 }
 
 /// Whether the upload's rows are in the table.
-async fn has_rows(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<bool> {
-    let Some(columns) = table::describe(warehouse, &upload.target).await? else {
+async fn has_rows(
+    upload: &Upload,
+    table: &TableName,
+    warehouse: &mut dyn Warehouse,
+) -> Result<bool> {
+    let Some(columns) = table::describe(warehouse, table).await? else {
         return Ok(false);
     };
     let column = assignment::name_of(UPLOAD_ID, &columns);
-    let count = sql::count_upload(&upload.target, &column, upload.upload_id);
+    let count = sql::count_upload(table, &column, upload.upload_id);
     Ok(verify::counted(&execute(warehouse, count).await?)? > 0)
 }

@@ -41,6 +41,35 @@ async fn of_a_transaction_that_nobody_knows_the_rows_tell() {
 }
 
 #[tokio::test]
+async fn rows_are_looked_for_in_the_table_that_the_transaction_was_about() {
+    let keys = Strategy::Upsert(Match::Keys(vec!["N".to_owned()]));
+    for (state, strategy) in [(None, Strategy::Append), (Some("committed"), keys)] {
+        let mut warehouse = FakeWarehouse::default();
+        run(&upload(1), &mut warehouse, &FakeLedger::default())
+            .await
+            .unwrap();
+        warehouse.states = state
+            .map(|state| ("1".to_owned(), state))
+            .into_iter()
+            .collect();
+        warehouse.log.clear();
+        let mut again = upload(1);
+        again.transaction = Some("1".to_owned());
+        again.strategy = strategy;
+        again.transaction_table = Some(again.target.clone());
+        again.target.table = "ANOTHER".to_owned();
+        let outcome = run(&again, &mut warehouse, &FakeLedger::default())
+            .await
+            .unwrap();
+        assert!(outcome.is_settled);
+        let counts = |line: &&String| line.starts_with("SELECT COUNT");
+        let counted = warehouse.log.iter().find(counts).unwrap();
+        assert!(counted.contains(&upload(1).target.quoted()), "{counted}");
+        assert!(!warehouse.log.iter().any(|line| line.contains("ANOTHER")));
+    }
+}
+
+#[tokio::test]
 async fn a_state_that_is_not_understood_is_no_rollback() {
     let mut warehouse = FakeWarehouse::default();
     warehouse.states.insert("1".to_owned(), "preparing");
