@@ -89,8 +89,10 @@ test-chaos: package-failpoints ## tier: uploads while everything fails that can,
 chaos: package-failpoints ## uploads while everything fails that can, ROUNDS=100 SEED=… JOBS=100 for each round
 	ROUNDS=$${ROUNDS:-100} $(RUN) -m chaos target/package-failpoints
 
-chaos-mutants: package-mutant_no_delete package-mutant_no_verify ## builds with a fault each, which the checker must find
-	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_delete doubled
+chaos-mutants: package-failpoints package-mutant_no_delete package-mutant_no_replace package-mutant_no_verify ## builds with a fault each, which the checker must find, and nothing in one without
+	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-failpoints
+	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_delete lost doubled
+	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_replace doubled
 	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_verify lost unverified
 
 memory: ## memory of large results and files: ROWS=20000000 JSONB_MB=200 WIDE_ROWS=20000; SIZE_MB=2048 RATE_MB=200

@@ -2,7 +2,8 @@
 
 PACKAGE is what `cargo pgrx package` made of a build with fail points; a build with a fault, of which FINDINGs (`doubled`,
 say) are expected, must be found out. SEED chooses what is done, JOBS how many jobs a round
-has, TROUBLE how much goes wrong (1 as usual, 0 nothing but COPYs that lose rows), KEEP_LOG where the server's log is kept. Ends with one line, `chaos: seed=… jobs=…
+has, TROUBLE how much goes wrong (1 as usual, 0 nothing but what the builds with a fault are found out by: COPYs that lose rows, and
+commits of which Snowflake says that they were rolled back), KEEP_LOG where the server's log is kept. Ends with one line, `chaos: seed=… jobs=…
 rows=… kills=… faults=… lost=… doubled=… unverified=… stuck=…`, and fails unless the last four are 0 and as much went wrong as
 was meant to.
 """
@@ -118,12 +119,17 @@ def play(world: World, rng: random.Random, trouble: Trouble, round: Round, jobs:
         if amount == 0:
             if rng.random() < 0.1:
                 trouble.short_copy(round)
+            if number == jobs // 2:
+                trouble.deny_commits()
         elif rng.random() < 0.25 * amount:
             trouble.make(round)
         application.job(round)
         trouble.time_passes()
         trouble.weather()
         hold_back(world, trouble, round)
+    if amount == 0:
+        # Nothing is mended before everybody has met it.
+        drain(world, trouble, round)
 
 
 def hold_back(world: World, trouble: Trouble, round: Round) -> None:

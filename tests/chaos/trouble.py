@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -22,6 +23,9 @@ ORDERS = {"kill": 35, "error": 30, "panic": 15, "sleep": 20}
 # Snowflake ends a transaction that has been idle for five minutes and keeps others waiting. Here, sooner.
 PATIENCE_SECONDS = 2.0
 WORKER_SECONDS = 20.0
+# A request is sent four times before an attempt gives up, and the uploads of several users commit at the same time.
+LOST_COMMITS = 40
+DENIALS = 1_000
 STATEMENTS = ("copy into", "commit", "begin", "delete", "merge", "insert", "create", "describe", "select", "alter", "put")
 
 
@@ -182,6 +186,17 @@ class Trouble:
     def short_copy(self, _: Round) -> None:
         self.rng.choice(self.world.accounts).shorten_copies(1)
         self.counts["short copy"] += 1
+
+    def deny_commits(self) -> None:
+        """The answers to some COMMITs are lost, and whoever asks is told that the transaction was rolled back: only the DELETE of a repeated
+        load is left between the rows that are there and the same rows again."""
+        self.world.standin.fault({"kind": "query", "sql": r"^\s*commit"}, {"lose_answer": True}, times=LOST_COMMITS)
+        column = {"name": "state", "type": "text", "nullable": True, "length": None, "precision": None, "scale": None}
+        data = {"queryId": "01", "queryResultFormat": "json", "rowtype": [column], "rowset": [["rolled back"]], "total": 1}
+        answer = json.dumps({"success": True, "code": None, "message": None, "data": data})
+        # Each attempt asks.
+        self.world.standin.fault({"kind": "query", "sql": r"^\s*describe transaction"}, {"status": 200, "body": answer}, times=DENIALS)
+        self._posted += LOST_COMMITS + DENIALS
 
     def restart(self, _: Round) -> None:
         how = self.rng.choice([signal.SIGINT, signal.SIGQUIT])

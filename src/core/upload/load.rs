@@ -55,7 +55,10 @@ pub(super) async fn load(
     match &upload.strategy {
         Strategy::Append | Strategy::Upsert(Match::Window(_)) => {
             let mut remove = upload.replaces.clone();
-            if is_repeated {
+            if cfg!(feature = "mutant_no_replace") {
+                remove.clear();
+            }
+            if is_repeated && !cfg!(feature = "mutant_no_delete") {
                 remove.push(upload.upload_id);
             }
             if !has_files && remove.is_empty() {
@@ -69,7 +72,7 @@ pub(super) async fn load(
                 _ => Vec::new(),
             };
             let mut clear = Vec::new();
-            if !remove.is_empty() && !cfg!(feature = "mutant_no_delete") {
+            if !remove.is_empty() {
                 let column = target.name_of(UPLOAD_ID);
                 clear.push(sql::delete_uploads(
                     &upload.target,
