@@ -32,7 +32,7 @@ use sealed::{Purpose, Sealed};
 
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-use crate::{keys, net};
+use crate::{keys, net, tx};
 
 /// The configuration that is meant where none is named.
 pub const DEFAULT_NAME: &str = "default";
@@ -144,6 +144,24 @@ pub fn list(owner: &Owner, name: Option<&str>) -> Result<Vec<StoredConfig>> {
             .map(|row| StoredConfig::from_row(&row))
             .collect()
     })
+}
+
+/// Whether others than this owner may have uploads: somebody else has a configuration, or a watch sends for others.
+///
+/// # Errors
+/// If the query fails.
+pub fn others_may_upload(owner: &Owner) -> Result<bool> {
+    tx::read(
+        "select exists (select from snowflake_bridge.snowflake_configurations c \
+                 where (c.owner_kind, c.user_id, c.owner_oid) <> ($1, $2, $3)) \
+             or exists (select from snowflake_bridge.watches w where w.act_for_users and w.is_active)",
+        &[
+            owner.kind().into(),
+            owner.user_id().into(),
+            owner.oid_argument(),
+        ],
+    )
+    .map(|found| found.unwrap_or(true))
 }
 
 impl StoredConfig {

@@ -1,5 +1,6 @@
 //! Whose result is read when by a process of its own, and what becomes of it.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use bridge_core::upload;
@@ -9,10 +10,10 @@ use super::in_flight::{InFlight, Stage};
 use super::reading::{self, Read};
 use super::service::Service;
 use super::{reader, registry, witness};
-use crate::error::{Result, log_message};
+use crate::error::{Result, log_error, log_message};
 use crate::owner::Owner;
 use crate::uploads::{Claim, Claimed};
-use crate::{guc, timer, tx};
+use crate::{configs, guc, timer, tx};
 
 /// Between two looks for a process that could be a reader.
 const PROCESS_DELAY: Duration = Duration::from_secs(1);
@@ -39,9 +40,6 @@ impl Service {
                 self.has_read(claim, read);
                 continue;
             }
-            if !reader::is_one_free() {
-                break;
-            }
             match reader::start(&in_flight.upload, &self.spool_root) {
                 Ok(true) => {
                     in_flight.stage = Stage::Reader {
@@ -67,20 +65,31 @@ impl Service {
     }
 
     /// Of the uploads that wait for a reader, whose turn it is: first those of owners for whom nobody reads yet, then whoever
-    /// came first.
+    /// came first. Where others may come, an owner has all readers but one.
     fn next_to_read(&self) -> Option<Claim> {
-        let being_read: Vec<&Owner> = self
+        if guc::max_reader_processes() > 0 && !reader::is_one_free() {
+            return None;
+        }
+        let mut readers: HashMap<&Owner, usize> = HashMap::new();
+        for in_flight in self.in_flight.values() {
+            if matches!(in_flight.stage, Stage::Reader { .. }) {
+                *readers.entry(&in_flight.upload.lane.owner).or_default() += 1;
+            }
+        }
+        let of = |upload: &Claimed| readers.get(&upload.lane.owner).copied().unwrap_or_default();
+        let shared = guc::max_reader_processes().saturating_sub(1);
+        let mut waiting: Vec<&Claimed> = self
             .in_flight
-            .values()
-            .filter(|in_flight| matches!(in_flight.stage, Stage::Reader { .. }))
-            .map(|in_flight| &in_flight.upload.lane.owner)
-            .collect();
-        self.in_flight
             .values()
             .filter(|in_flight| matches!(in_flight.stage, Stage::WaitsForReader))
             .map(|in_flight| &in_flight.upload)
-            .min_by_key(|upload| (being_read.contains(&&upload.lane.owner), upload.id))
-            .map(Claimed::as_claim)
+            .collect();
+        waiting.sort_unstable_by_key(|upload| (of(upload) > 0, upload.id));
+        let next = waiting.into_iter().find(|upload| {
+            let readers = of(upload);
+            readers == 0 || readers < shared || !others_may_come(&upload.lane.owner)
+        });
+        next.map(Claimed::as_claim)
     }
 
     pub(super) fn handle_readers(&mut self) {
@@ -124,6 +133,14 @@ impl Service {
             }
         }
     }
+}
+
+/// Whether another owner than this one may want a reader. Where that cannot be found out, it is so.
+fn others_may_come(owner: &Owner) -> bool {
+    tx::transaction(|| configs::others_may_upload(owner)).unwrap_or_else(|error| {
+        log_error("snowflake_bridge: cannot look for other owners", &error);
+        true
+    })
 }
 
 fn is_overdue(in_flight: &InFlight) -> bool {

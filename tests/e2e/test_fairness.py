@@ -174,6 +174,45 @@ def test_slow_reports_of_many_owners_keep_nobody_from_loading(make_bridge: Calla
     assert all(bridge.upload(name)["state"] == "claimed" for name in names)
 
 
+def test_slow_reports_of_one_owner_leave_a_reader_to_others(bridge: Bridge) -> None:
+    user = bridge.account.add_user()
+    bridge.admin.execute(f"create table {TABLE} (execution_id text unique, user_id text, status text)")
+    bridge.admin.execute(
+        "create function rows_of(id text) returns table (n int) language sql volatile set search_path from current as "
+        "$$ select 1 from pg_catalog.pg_sleep(case when id like 'slow%' then 600 else 0 end) $$"
+    )
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)")
+    bridge.configure(user, connection=bridge.admin)
+
+    def run(name: str, owner: str) -> None:
+        bridge.admin.execute(
+            f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled) values (%s, %s, 'completed', true)",
+            [name, owner],
+        )
+
+    def reading() -> int:
+        return len(bridge.cluster.backends("snowflake_bridge reader"))
+
+    for number in range(3):
+        run(f"slow-{number}", "slow")
+    wait.until(lambda: reading() == 2, "where there is nobody else, an owner has both")
+    bridge.admin.execute("select snowflake_bridge.cancel_upload(id) from snowflake_bridge.uploads")
+    wait.until(lambda: reading() == 0, "nothing is read")
+    # From now on there are others.
+    for name in ("slow", "quick"):
+        tenant(bridge, name, user, bridge.account.host)
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)", act_for_users=True)
+    slow = [f"slow-again-{number}" for number in range(3)]
+    for name in slow:
+        run(name, "slow")
+    wait.until(lambda: all(bridge.upload(name)["state"] == "claimed" for name in slow), "all are read, or wait for it")
+    wait.until(lambda: reading() == 1, "one is read")
+    run("quick", "quick")
+    bridge.completed("quick", seconds=60)
+    assert reading() == 1
+    assert all(bridge.upload(name)["state"] == "claimed" for name in slow)
+
+
 def test_an_account_that_asks_to_slow_down(bridge: Bridge, user: User) -> None:
     mark = bridge.standin.audit_mark()
     bridge.standin.fault({"kind": "login"}, {"status": 429, "headers": {"Retry-After": str(RETRY_AFTER)}}, times=2)
