@@ -34,6 +34,7 @@ UNSAFE_ALLOWED = (
     "src/owner.rs",
     "src/sandbox.rs",
     "src/secrets.rs",
+    "src/statement_end.rs",
     "src/timer.rs",
     "src/tx.rs",
     "src/source",

@@ -32,8 +32,8 @@ pub fn end_statement() {
     flush();
 }
 
-/// Has an execution entered in the queue when its statement ends; at once where nothing would tell of that end, as in a
-/// statement on a single partition.
+/// Has an execution entered in the queue when its statement ends; at once where nothing would tell of that end: a statement on a
+/// single partition fires no triggers for statements, and where the library is not preloaded, `statement_end` does not tell either.
 pub fn gather(new: NewUpload) {
     register_callbacks();
     let level = level();

@@ -23,6 +23,7 @@ mod sandbox;
 mod secrets;
 mod source;
 mod statement;
+mod statement_end;
 mod tables;
 mod timer;
 mod tx;
@@ -59,4 +60,5 @@ pub extern "C-unwind" fn _PG_init() {
     guc::register();
     secrets::watch_log();
     worker::register();
+    statement_end::install_hooks();
 }

@@ -172,6 +172,33 @@ def test_a_statement_takes_one_subtransaction(app: Bridge) -> None:
     assert app.admin.execute(sql).fetchone() == {"uploads": 500, "transactions": 1}
 
 
+def test_a_statement_on_one_partition_takes_one_subtransaction(app: Bridge) -> None:
+    partitioned(app)
+    app.app.execute("create table log (id text)")
+    app.app.execute(
+        "create function log() returns trigger language plpgsql as $$ begin insert into log values (new.execution_id); return null; end $$; "
+        "create trigger a_log after insert or update on runs for each row execute function log()"
+    )
+    insert = "insert into runs_a (execution_id, status, snowflake_enabled) select {} || n, {}, true from generate_series(1, 500) n"
+    app.app.execute(insert.format("'a'", "'running'"))
+    app.app.execute("update runs_a set status = 'completed'")
+    app.app.execute(insert.format("'a-inserted-'", "'completed'"))
+    with app.app.cursor().copy("copy runs_b (execution_id, status, snowflake_enabled) from stdin") as lines:
+        for number in range(500):
+            lines.write_row((f"b{number}", "completed", True))
+    sql = "select count(*) as uploads, count(distinct u.xmin::text) as transactions from snowflake_bridge.uploads u"
+    assert app.admin.execute(sql).fetchone() == {"uploads": 1_500, "transactions": 3}
+    # One that fails leaves nothing, and the next one is not taken for a part of it.
+    with pytest.raises(psycopg.errors.UniqueViolation), app.app.transaction():
+        app.app.execute("savepoint before")
+        app.app.execute("update runs_a set result_rows = '[]'")
+        app.app.execute("rollback to before")
+        app.app.execute("insert into runs_b (execution_id, status, snowflake_enabled) values ('b-lost', 'completed', true)")
+        app.app.execute("insert into runs_b (execution_id) values ('b0')")
+    app.app.execute("insert into runs_b (execution_id, status, snowflake_enabled) values ('b-last', 'completed', true)")
+    assert app.admin.execute(sql).fetchone() == {"uploads": 1_501, "transactions": 4}
+
+
 def test_more_rows_than_are_gathered(app: Bridge) -> None:
     """They are entered on the way, and the statement may yet fail."""
     insert = (
