@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import re
 import signal
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 from chaos.checker import Verdict, check
 from chaos.jobs import Application, Round
+from chaos.reasons import is_injected
 from chaos.trouble import PLACES, Trouble
 from chaos.world import World
 from harness.installation import with_package
@@ -36,12 +36,6 @@ LOG_LINES = 200
 MIN_KILLS, MIN_FAULTS = 0.5, 6.0
 # A run of so many jobs kills processes at so many places of the product.
 LONG_RUN, MIN_KILLED_PLACES = 1_000, 10
-# Why an upload may have failed while trouble was made. Anything else is a finding.
-INJECTED = re.compile(
-    r"fail point|crashed|panicked|connect|connection|answer|timed out|HTTP (429|5\d\d)|session|token|expired|COPY loaded|"
-    r"ended before it was done|body|storage|transaction|locked",
-    re.IGNORECASE,
-)
 
 
 def main() -> int:
@@ -147,7 +141,7 @@ def settle(world: World, trouble: Trouble, round: Round) -> Verdict:
     early = check(world, round) if failures else Verdict()
     for upload in failures:
         message = str(upload["error_message"])
-        early.say("lost", int(not INJECTED.search(message)), f"upload {upload['id']} failed by itself: {message}")
+        early.say("lost", int(not is_injected(message)), f"upload {upload['id']} failed by itself: {message}")
         round.retried.add(upload["id"])
         world.ask("select snowflake_bridge.retry_upload(%s)", [upload["id"]])
     drain(world, trouble, round)

@@ -182,6 +182,7 @@ def test_slow_reports_of_one_owner_leave_a_reader_to_others(bridge: Bridge) -> N
         "$$ select 1 from pg_catalog.pg_sleep(case when id like 'slow%' then 600 else 0 end) $$"
     )
     bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)")
+    bridge.admin.execute(f"grant all on {TABLE} to app")
     bridge.configure(user, connection=bridge.admin)
 
     def run(name: str, owner: str) -> None:
