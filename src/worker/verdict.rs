@@ -105,10 +105,11 @@ pub(super) fn record_failure(
     Ok(next)
 }
 
-/// Classes 40 (conflict), 53 (resources), 55 (locks), 57 (operator), 58 (system): not the row's fault.
+/// Classes 08 (connection, to a foreign server), 40 (conflict), 53 (resources), 55 (locks), 57 (operator), 58 (system): not the
+/// row's fault.
 fn is_passing(sqlstate: PgSqlErrorCode) -> bool {
     matches!(
         unpack_sqlstate(sqlstate).get(..2),
-        Some("40" | "53" | "55" | "57" | "58")
+        Some("08" | "40" | "53" | "55" | "57" | "58")
     )
 }
