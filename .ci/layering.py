@@ -30,6 +30,7 @@ UNSAFE_ALLOWED = (
     "src/client.rs",
     "src/finished.rs",
     "src/guc.rs",
+    "src/guc/",
     "src/net.rs",
     "src/owner.rs",
     "src/sandbox.rs",

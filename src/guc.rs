@@ -1,6 +1,8 @@
 //! Settings: one private static, one definition and one typed getter each. A comment says why the default is what it is.
 #![allow(unsafe_code)] // MarkGUCPrefixReserved has no safe wrapper.
 
+mod files;
+
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use bridge_core::memory::MemoryLimit;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
+
+pub use files::{spool_options, target_file_size};
 
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KEY_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -26,8 +30,6 @@ static MIRROR_TIMEOUT_MS: GucSetting<i32> = GucSetting::<i32>::new(1_000);
 /// Twice what reading takes at full speed, and parts of several files on their way besides.
 static MAX_MEMORY_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
 static SPOOL_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
-/// Snowflake recommends load files of 100 to 250 MB compressed.
-static TARGET_FILE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(128);
 /// With the delays below, five attempts span about a quarter of an hour at most.
 static MAX_ATTEMPTS: GucSetting<i32> = GucSetting::<i32>::new(5);
 /// Every crash of the worker restarts all sessions of the server: one may be chance, two are a pattern.
@@ -94,7 +96,7 @@ pub fn register() {
         GucRegistry::define_string_guc(name, short, long, setting, context, flags);
     }
 
-    let ints: [(_, _, _, _, _, _, _); 16] = [
+    let ints: [(_, _, _, _, _, _, _); 15] = [
         (
             c"snowflake_bridge.poll_interval",
             c"Longest time between two looks at the queue.",
@@ -146,15 +148,6 @@ pub fn register() {
             &MAX_MEMORY_MB,
             64,
             65_536,
-            reload(),
-            GucFlags::UNIT_MB,
-        ),
-        (
-            c"snowflake_bridge.target_file_size",
-            c"Size at which a Parquet file is closed and the next begun.",
-            &TARGET_FILE_SIZE_MB,
-            1,
-            1_024,
             reload(),
             GucFlags::UNIT_MB,
         ),
@@ -244,6 +237,7 @@ pub fn register() {
         GucRegistry::define_int_guc(name, short, c"", setting, min, max, context, flags);
     }
 
+    files::register();
     GucRegistry::define_bool_guc(
         c"snowflake_bridge.allow_private_endpoints",
         c"Allow hosts that resolve to private network addresses.",
@@ -335,11 +329,6 @@ pub fn spool_directory() -> Option<PathBuf> {
 
 pub fn max_memory() -> MemoryLimit {
     MemoryLimit::new(u64::from(count(&MAX_MEMORY_MB)) << 20)
-}
-
-/// Bytes.
-pub fn target_file_size() -> u64 {
-    u64::from(count(&TARGET_FILE_SIZE_MB)) << 20
 }
 
 pub fn max_attempts() -> i32 {

@@ -174,7 +174,7 @@ fn queue(
                 plan: options.plan(),
                 files: SpoolOptions {
                     aside: net::ASIDE,
-                    ..SpoolOptions::new(guc::target_file_size(), guc::max_memory())
+                    ..guc::spool_options()
                 },
                 progress: &|_| {},
             },

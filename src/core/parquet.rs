@@ -10,7 +10,6 @@ use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use ::parquet::arrow::ArrowSchemaConverter;
@@ -43,7 +42,7 @@ const FOOTER_ENTRY: usize = 1 << 10;
 /// How pages are compressed. Snowflake finds out from the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Zstandard at that level, 1 to 22.
+    /// Zstandard at that level, 1 to 9.
     Zstd(i32),
     /// Not at all.
     None,
@@ -56,28 +55,25 @@ impl Default for Compression {
     }
 }
 
-impl FromStr for Compression {
-    type Err = Error;
-
-    /// Reads `zstd`, `zstd:LEVEL` or `none`.
-    fn from_str(text: &str) -> Result<Self> {
-        let level = match text.split_once(':') {
-            None if text == "none" => return Ok(Self::None),
-            None if text == "zstd" => return Ok(Self::default()),
-            Some(("zstd", level)) => level
-                .parse()
-                .ok()
-                .filter(|level| ZstdLevel::try_new(*level).is_ok()),
-            _ => None,
-        };
-        level.map(Self::Zstd).ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, "unknown compression")
-                .with_hint("Set it to zstd, to zstd:LEVEL with a level of 1 to 22, or to none.")
-        })
-    }
-}
+/// Above these levels compression takes memory that nobody counts: 12 MB for each thread at the highest of them, and hundreds
+/// at Zstandard's own.
+const LEVELS: std::ops::RangeInclusive<i32> = 1..=9;
 
 impl Compression {
+    /// Reads `zstd`, `zstd:LEVEL` with a level of 1 to 9, or `none`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.split_once(':') {
+            None if text == "none" => Some(Self::None),
+            None if text == "zstd" => Some(Self::default()),
+            Some(("zstd", level)) => {
+                let level = level.parse().ok().filter(|level| LEVELS.contains(level));
+                level.map(Self::Zstd)
+            }
+            _ => None,
+        }
+    }
+
     fn codec(self) -> Result<Codec> {
         match self {
             Self::None => Ok(Codec::UNCOMPRESSED),

@@ -140,7 +140,7 @@ fn read(
                 plan: options.plan(),
                 files: SpoolOptions {
                     aside: net::ASIDE,
-                    ..SpoolOptions::new(guc::target_file_size(), guc::max_memory())
+                    ..guc::spool_options()
                 },
                 progress,
             },

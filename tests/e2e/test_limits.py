@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 
 import psycopg
+import pyarrow.parquet as pq
 import pytest
 from psycopg.types.json import Jsonb
 
+from harness import lifecycle
 from harness.bridge import RESULTS, Bridge
 from harness.reader import columns
 from harness.standin import User
@@ -87,6 +89,36 @@ def test_a_new_table_says_where_it_comes_from(bridge: Bridge, user: User) -> Non
     created = {name: text for text in bridge.account.statements("CREATE TABLE") for name in (RESULTS, "OF_A_QUERY") if name in text}
     assert "COMMENT = 'Loaded by snowflake_bridge from public.workflow_executions'" in created[RESULTS]
     assert "COMMENT = 'Loaded by snowflake_bridge from a query'" in created["OF_A_QUERY"]
+
+
+@pytest.mark.parametrize(("setting", "codec"), [("zstd", "ZSTD"), ("zstd:9", "ZSTD"), ("none", "UNCOMPRESSED")])
+def test_files_are_compressed_as_the_setting_says(make_bridge: Callable[..., Bridge], setting: str, codec: str) -> None:
+    bridge = make_bridge({"snowflake_bridge.compression": setting})
+    user = bridge.ready()
+    with bridge.app.transaction():
+        # The worker sees the upload once this commits; until then its file is here to be read.
+        number = bridge.call("upload_query", query="select repeat('a', n) as a from generate_series(1, 100) n", table_name="t")
+        [file] = bridge.spooled_files(number)
+        group = pq.read_metadata(file).row_group(0)
+        assert {group.column(index).compression for index in range(group.num_columns)} == {codec}
+    assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
+    mark = lifecycle.hold(bridge)
+    bridge.run("run-1", lifecycle.ROWS)
+    bridge.uploading(lifecycle.COPY, mark)
+    [row] = bridge.app.execute("select id from snowflake_bridge.uploads where execution_id = 'run-1'").fetchall()
+    [file] = bridge.spooled_files(row["id"])
+    assert pq.read_metadata(file).row_group(0).column(0).compression == codec
+    bridge.standin.clear_faults()
+    bridge.completed("run-1")
+    assert bridge.row_count(user) == len(lifecycle.ROWS)
+    assert [len(a) for (a,) in bridge.results(user, ["A"], "T", "order by length(a)")] == [*range(1, 101)]
+
+
+def test_a_compression_that_there_is_not_is_refused(bridge: Bridge) -> None:
+    for setting in ("gzip", "zstd:0", "zstd:10", "zstd:x", ""):
+        with pytest.raises(psycopg.errors.InvalidParameterValue) as caught:
+            bridge.admin.execute(f"alter system set snowflake_bridge.compression = '{setting}'")
+        assert "1 to 9" in str(caught.value.diag.message_hint)
 
 
 def uploaded(bridge: Bridge, query: str) -> None:

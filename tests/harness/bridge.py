@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -184,6 +185,16 @@ class Bridge:
             return None
 
         return wait.until(look, f"a request is held at {dict(match)}", seconds)
+
+    def spooled_files(self, upload: int) -> list[Path]:
+        """The Parquet files of an upload that lie in the spool, in the order of their rows."""
+        sql = (
+            "select d.oid::text as database, u.upload_id::text as upload from snowflake_bridge.uploads u, pg_database d "
+            "where u.id = %s and d.datname = current_database()"
+        )
+        [row] = self.app.execute(sql, [upload]).fetchall()
+        folder = self.cluster.data / "snowflake_bridge_spool" / row["database"] / row["upload"]
+        return sorted(folder.rglob("*.parquet"))
 
     def worker(self) -> int:
         """The process id of this database's worker."""

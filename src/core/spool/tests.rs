@@ -323,16 +323,16 @@ fn an_unfinished_upload_leaves_nothing() {
 fn compression_is_read_from_its_setting() {
     for (text, expected) in [
         ("zstd", Some(Compression::Zstd(1))),
-        ("zstd:19", Some(Compression::Zstd(19))),
+        ("zstd:9", Some(Compression::Zstd(9))),
         ("none", Some(Compression::None)),
         ("zstd:0", None),
-        ("zstd:23", None),
+        ("zstd:10", None),
         ("zstd:", None),
         ("none:1", None),
         ("gzip", None),
         ("", None),
     ] {
-        assert_eq!(text.parse::<Compression>().ok(), expected, "{text}");
+        assert_eq!(Compression::parse(text), expected, "{text}");
     }
 }
 
