@@ -51,17 +51,15 @@ pub struct Binding<'a> {
     pub audience: &'a [&'a str],
 }
 
-impl Binding<'_> {
-    /// The cipher for this configuration and field only: a key of its own keeps the number of nonces per key small.
-    fn cipher(&self, key: &Key) -> Result<Aes256Gcm> {
-        let mut subkey = Zeroizing::new([0u8; 32]);
-        let info = format!("snowflake_bridge/v{VERSION}/{}", self.field);
-        Hkdf::<Sha256>::new(Some(self.config_id.as_bytes()), key.secret())
-            .expand(info.as_bytes(), subkey.as_mut_slice())
-            .map_err(|_| Error::new(ErrorKind::Internal, "could not derive a key"))?;
-        Aes256Gcm::new_from_slice(subkey.as_slice())
-            .map_err(|_| Error::new(ErrorKind::Internal, "could not use a key"))
-    }
+/// The cipher for this configuration and field only: a key of its own keeps the number of nonces per key small.
+fn cipher(binding: &Binding<'_>, key: &Key) -> Result<Aes256Gcm> {
+    let mut subkey = Zeroizing::new([0u8; 32]);
+    let info = format!("snowflake_bridge/v{VERSION}/{}", binding.field);
+    Hkdf::<Sha256>::new(Some(binding.config_id.as_bytes()), key.secret())
+        .expand(info.as_bytes(), subkey.as_mut_slice())
+        .map_err(|_| Error::new(ErrorKind::Internal, "could not derive a key"))?;
+    Aes256Gcm::new_from_slice(subkey.as_slice())
+        .map_err(|_| Error::new(ErrorKind::Internal, "could not use a key"))
 }
 
 /// The header and all parts, each behind its length, so that no two bindings are written alike.
@@ -85,8 +83,18 @@ fn associated_data(binding: &Binding<'_>, header: &[u8]) -> Vec<u8> {
     data
 }
 
-/// How a binding is written down to be authenticated; a test takes another one, to show what this one keeps out.
-type AssociatedData = fn(&Binding<'_>, &[u8]) -> Vec<u8>;
+/// What ties a secret to its binding; a test takes other ties, to show what these keep out.
+#[derive(Clone, Copy)]
+struct Ties {
+    cipher: fn(&Binding<'_>, &Key) -> Result<Aes256Gcm>,
+    /// What is authenticated beside the secret.
+    data: fn(&Binding<'_>, &[u8]) -> Vec<u8>,
+}
+
+const TIES: Ties = Ties {
+    cipher,
+    data: associated_data,
+};
 
 /// Seals `secret` with the active key of the keyring.
 ///
@@ -98,13 +106,13 @@ pub fn seal(keyring: &Keyring, binding: &Binding<'_>, secret: &[u8]) -> Result<V
     OsRng.try_fill_bytes(&mut nonce).map_err(|error| {
         Error::new(ErrorKind::Internal, "the system has no random numbers").with_source(error)
     })?;
-    seal_with(keyring.active()?, binding, associated_data, secret, nonce)
+    seal_with(keyring.active()?, binding, TIES, secret, nonce)
 }
 
 fn seal_with(
     key: &Key,
     binding: &Binding<'_>,
-    written: AssociatedData,
+    ties: Ties,
     secret: &[u8],
     nonce: [u8; NONCE_BYTES],
 ) -> Result<Vec<u8>> {
@@ -127,11 +135,10 @@ fn seal_with(
     buffer.extend(length.to_be_bytes());
     buffer.extend(secret);
     buffer.resize(padded, 0);
-    let tag = binding
-        .cipher(key)?
+    let tag = (ties.cipher)(binding, key)?
         .encrypt_in_place_detached(
             Nonce::from_slice(&nonce),
-            &written(binding, &header),
+            &(ties.data)(binding, &header),
             &mut buffer,
         )
         .map_err(|_| Error::new(ErrorKind::Internal, "could not encrypt a secret"))?;
@@ -149,13 +156,13 @@ fn seal_with(
 /// `Configuration` when the secret was sealed in a way that this version does not know; `Credentials` when the keyring
 /// lacks its key or holds another one under that id, when the secret was damaged or moved, or what it is bound to changed.
 pub fn open(keyring: &Keyring, binding: &Binding<'_>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-    open_with(keyring, binding, associated_data, sealed)
+    open_with(keyring, binding, TIES, sealed)
 }
 
 fn open_with(
     keyring: &Keyring,
     binding: &Binding<'_>,
-    written: AssociatedData,
+    ties: Ties,
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>> {
     let (header, rest) = sealed.split_at_checked(HEADER_BYTES).ok_or_else(damaged)?;
@@ -168,11 +175,10 @@ fn open_with(
         return Err(damaged());
     }
     let mut buffer = Zeroizing::new(ciphertext.to_vec());
-    binding
-        .cipher(key)?
+    (ties.cipher)(binding, key)?
         .decrypt_in_place_detached(
             Nonce::from_slice(nonce),
-            &written(binding, header),
+            &(ties.data)(binding, header),
             &mut buffer,
             Tag::from_slice(tag),
         )

@@ -55,7 +55,7 @@ fn the_layout_is_the_documented_one() {
     let sealed = seal_with(
         keyring.active().unwrap(),
         &BINDING,
-        associated_data,
+        TIES,
         "pässword 1".as_bytes(),
         nonce,
     )
