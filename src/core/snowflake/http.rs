@@ -42,9 +42,14 @@ impl Http {
     /// # Errors
     /// `Configuration` if the file of trusted certificates cannot be used.
     pub(crate) fn new(network: &Network) -> Result<Self> {
+        Self::with_resolver(network, FilteringResolver::new(network))
+    }
+
+    /// As [`Http::new`].
+    pub(super) fn with_resolver(network: &Network, resolver: FilteringResolver) -> Result<Self> {
         let mut builder = reqwest::Client::builder()
             .user_agent(format!("{APPLICATION}/{VERSION}"))
-            .dns_resolver(Arc::new(FilteringResolver::new(network)))
+            .dns_resolver(Arc::new(resolver))
             // A redirect carries secrets along: only `route` follows some, after a look at where they lead.
             .redirect(redirect::Policy::none())
             // The server process's environment is not a setting of this program.

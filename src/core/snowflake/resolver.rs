@@ -2,18 +2,24 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::config::{AllowedHosts, Network, is_loopback};
 use crate::{Error, ErrorKind, Result};
 
+/// Who is asked for the addresses of a name.
+type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+
 /// The resolver of every connection this crate makes. A connection goes to an address that came from here, so what was
 /// checked is what is used.
-#[derive(Debug)]
+#[derive(Clone)]
 pub(crate) struct FilteringResolver {
     allowed_hosts: AllowedHosts,
     allow_private_endpoints: bool,
+    lookup: Lookup,
 }
 
 impl FilteringResolver {
@@ -21,6 +27,7 @@ impl FilteringResolver {
         Self {
             allowed_hosts: network.allowed_hosts.clone(),
             allow_private_endpoints: network.allow_private_endpoints,
+            lookup: Arc::new(|host| Box::pin(async move { lookup(&host).await })),
         }
     }
 
@@ -58,12 +65,9 @@ impl FilteringResolver {
 impl Resolve for FilteringResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let host = name.as_str().to_owned();
-        let resolver = Self {
-            allowed_hosts: self.allowed_hosts.clone(),
-            allow_private_endpoints: self.allow_private_endpoints,
-        };
+        let resolver = self.clone();
         Box::pin(async move {
-            let found = lookup(&host)
+            let found = (resolver.lookup)(host.clone())
                 .await
                 .map_err(|cause| no_such_host(&host, cause))?;
             let accepted = resolver.filter(&host, found)?;
@@ -156,6 +160,9 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 }
 
 #[cfg(test)]
+mod attacks;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -187,9 +194,12 @@ mod tests {
 
     #[test]
     fn private_addresses_need_leave() {
-        let resolver = |hosts, private| FilteringResolver {
-            allowed_hosts: AllowedHosts::parse(hosts).unwrap(),
-            allow_private_endpoints: private,
+        let resolver = |hosts, private| {
+            FilteringResolver::new(&Network {
+                allowed_hosts: AllowedHosts::parse(hosts).unwrap(),
+                allow_private_endpoints: private,
+                ..Network::default()
+            })
         };
         let private: IpAddr = "10.1.2.3".parse().unwrap();
         let metadata: IpAddr = "169.254.169.254".parse().unwrap();
