@@ -169,7 +169,7 @@ pub fn lock_to_write_now(relation: pg_sys::Oid) -> Result<()> {
     }
     Err(Error::user(
         PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
-        "somebody has locked the watched relation",
+        "could not obtain lock on the watched relation",
     ))
 }
 

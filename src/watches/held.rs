@@ -12,6 +12,7 @@ use super::{Key, Watch};
 use crate::bound::Bound;
 use crate::error::{Error, Result};
 use crate::owner::role_name;
+use crate::statement::kept;
 use crate::{guards, sandbox, tx};
 
 /// What is to be done with a relation.
@@ -171,11 +172,12 @@ pub fn others_with_trigger(
 
 /// The two texts of a query's first row, if it gives one.
 fn first(
-    query: &str,
+    query: &'static str,
     relation: pg_sys::Oid,
     owner: pg_sys::Oid,
 ) -> Result<Option<(String, String)>> {
     Spi::connect(|client| {
+        let query = kept(client, query, &[PgBuiltInOids::OIDOID; 2])?;
         let rows = client.select(query, Some(1), &[relation.into(), owner.into()])?;
         let Some(row) = rows.into_iter().next() else {
             return Ok(None);
