@@ -199,11 +199,13 @@ impl BatchBuilder {
                     format!("the value is outside of what {expected} holds"),
                 )
                 .with_hint("Snowflake holds the years 1 to 9999 and times of day before 24:00."),
-            Misfit::Length { bytes, limit } => self.fault(
-                column,
-                ErrorKind::Data,
-                format!("the value takes {bytes} bytes, and Snowflake holds at most {limit}"),
-            ),
+            Misfit::Length { bytes, limit } => self
+                .fault(
+                    column,
+                    ErrorKind::Data,
+                    format!("the value takes {bytes} bytes, and Snowflake holds at most {limit}"),
+                )
+                .with_hint("Leave the value out, or set on_out_of_range to null."),
         }
     }
 }

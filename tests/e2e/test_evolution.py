@@ -180,6 +180,22 @@ def test_a_null_for_a_column_that_takes_none(bridge: Bridge, user: User) -> None
         assert sorted_rows(bridge, user, "A", "B") == sorted([*kept, (2, "z"), (None, "y")], key=str)
 
 
+def test_nulls_of_a_query_and_of_a_relation_that_readers_read(bridge: Bridge, user: User) -> None:
+    bridge.account.sql(f"create table {QUALIFIED} (A number(38,0) not null, B varchar not null, USER_ID varchar not null)")
+    number = bridge.call("upload_query", query="select null::int as a, 'x' as b", table_name=RESULTS)
+    assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
+    assert nullable(bridge) == {"A": True, "B": False}
+    bridge.app.execute("create table report (execution_id text, a int, b text)")
+    bridge.app.execute("insert into report values ('run-1', 1, null), ('run-1', 2, 'y')")
+    bridge.watch(result_relation="report")
+    bridge.start_execution("run-1")
+    bridge.app.execute("update workflow_executions set status = 'completed' where execution_id = 'run-1'")
+    bridge.completed("run-1")
+    assert nullable(bridge) == {"A": True, "B": True}
+    # The execution belongs to no user.
+    assert sorted_rows(bridge, user, "A", "B", "USER_ID") == sorted([(None, "x", "app"), (1, None, None), (2, "y", None)], key=str)
+
+
 def test_a_column_that_takes_no_null_and_is_not_in_the_result(bridge: Bridge, user: User) -> None:
     bridge.account.sql(f"create table {QUALIFIED} (A number(38,0) not null, REGION varchar not null)")
     bridge.account.sql(f"insert into {QUALIFIED} (A, REGION) values (0, 'north')")

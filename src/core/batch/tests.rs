@@ -132,6 +132,7 @@ fn values_longer_than_snowflakes_limits_are_refused() {
             error.message().contains("Snowflake holds at most"),
             "{error}"
         );
+        assert!(error.hint().unwrap().contains("on_out_of_range"));
     }
     assert!(take(ColumnType::Text, Value::Text(&text[..MAX_TEXT_BYTES])).is_ok());
 }
