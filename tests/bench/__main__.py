@@ -3,7 +3,8 @@
 `python -m bench trigger [N]` what the triggers cost, with statements of N rows, 10000 unless told otherwise;
 `python -m bench speed [ROWS] [ROUNDS] [PEER…]` a whole table beside what others take for it, 5000000 rows and 5 rounds unless
 told otherwise, and results in `target/bench/results.json`;
-`python -m bench shutdown [N…]` a fast shutdown with N uploads in flight, 0, 10 and 100 unless told otherwise.
+`python -m bench shutdown [N…]` a fast shutdown with N uploads in flight, 0, 10 and 100 unless told otherwise,
+each ROUNDS times, 10 unless told otherwise.
 """
 
 from __future__ import annotations

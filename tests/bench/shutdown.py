@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 from harness import lifecycle, wait
 from harness.bridge import DATABASE, TABLE, Bridge
+from harness.latency import percentile
 
 # One database sends at most 64 uploads at once, half of them for one connection; more of them take more databases.
 SETTINGS = {"snowflake_bridge.max_concurrent_uploads": "64"}
 EACH = 25
 COUNTS = [0, 10, 100]
-ROUNDS = 3
+ROUNDS = int(os.environ.get("ROUNDS") or 10)
 SECONDS = 300.0
 
 
@@ -28,10 +29,10 @@ class Shutdown:
 
     def report(self) -> str:
         """One line for people."""
-        each = " ".join(f"{seconds:.2f}" for seconds in self.seconds)
         return (
-            f"fast shutdown with {self.count:3d} uploads in flight, {self.databases} databases: {each} s   "
-            f"load average {os.getloadavg()[0]:.1f}"
+            f"fast shutdown with {self.count:3d} uploads in flight, {self.databases} databases: "
+            f"p50 {percentile(self.seconds, 50):.2f} s   p99 {percentile(self.seconds, 99):.2f} s   max {max(self.seconds):.2f} s   "
+            f"n = {len(self.seconds)}   load average {os.getloadavg()[0]:.1f}"
         )
 
 
