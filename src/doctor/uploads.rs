@@ -14,7 +14,7 @@ const SLOW_QUEUE: &str = "10 minutes";
 pub(super) fn watches(show_names: bool) -> Result<Finding> {
     const BROKEN: &str = "
         with watched as (
-            select w.*, c.oid as found, c.relowner, c.oid::pg_catalog.regclass::text as name
+            select w.*, c.oid as found, c.relowner, c.relacl, c.oid::pg_catalog.regclass::text as name
               from snowflake_bridge.watches w join pg_catalog.pg_class c on c.oid = w.relation::pg_catalog.oid
              where w.is_active)
         select pg_catalog.count(*),
@@ -35,6 +35,10 @@ pub(super) fn watches(show_names: bool) -> Result<Finding> {
                                     and not exists (select from pg_catalog.pg_attribute a
                                                      where a.attrelid = w.found and a.attname = n.name and not a.attisdropped))
                     then 'lacks a column'
+                    when exists (select from pg_catalog.aclexplode(w.relacl) a
+                                  where a.privilege_type = 'TRIGGER'
+                                    and (a.grantee = 0 or not pg_catalog.pg_has_role(a.grantee, w.relowner, 'usage')))
+                    then 'has TRIGGER granted to others than its owner'
                 end as trouble
                   from watched w) b";
     let triggers: Vec<String> = trigger_names().map(str::to_owned).into();
@@ -54,7 +58,7 @@ pub(super) fn watches(show_names: bool) -> Result<Finding> {
             _ if broken > 0 => format!("{broken} of {count} watched relations were changed"),
             _ => format!("{count} watched, with their columns and triggers"),
         },
-        "Let the relation's owner call snowflake_bridge.watch again, which makes what is missing, or unwatch. A superuser \
+        "Let the relation's owner call snowflake_bridge.watch again, which makes what is missing or says what is wrong, or unwatch. A superuser \
          sees in check() which relation it is.",
     ))
 }

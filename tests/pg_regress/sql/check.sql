@@ -30,6 +30,11 @@ select ok, detail, hint from snowflake_bridge.check() where item = 'watches';
 reset role;
 select ok, detail from snowflake_bridge.check() where item = 'watches';
 drop table check_more;
+alter table check_runs enable trigger snowflake_bridge_upload;
+grant trigger on check_runs to public;
+select ok, detail from snowflake_bridge.check() where item = 'watches';
+revoke trigger on check_runs from public;
+select ok, detail from snowflake_bridge.check() where item = 'watches';
 alter table check_runs owner to current_user;
 select ok, detail from snowflake_bridge.check() where item = 'watches';
 
