@@ -111,10 +111,14 @@ def play(world: World, rng: random.Random, trouble: Trouble, round: Round, jobs:
         if amount > 0 and number == jobs // 2:
             trouble.kill_worker(round)
         if amount == 0:
-            if rng.random() < 0.1:
-                trouble.short_copy(round)
-            if number == jobs // 2:
+            # One after the other: a load that is repeated would make good what a short COPY has lost.
+            if number == 0:
                 trouble.deny_commits()
+            elif number == jobs // 2:
+                drain(world, trouble, round)
+                trouble.stop()
+            elif number > jobs // 2 and rng.random() < 0.2:
+                trouble.short_copy(round)
         elif rng.random() < 0.25 * amount:
             trouble.make(round)
         application.job(round)
@@ -122,7 +126,6 @@ def play(world: World, rng: random.Random, trouble: Trouble, round: Round, jobs:
         trouble.weather()
         hold_back(world, trouble, round)
     if amount == 0:
-        # Nothing is mended before everybody has met it.
         drain(world, trouble, round)
 
 
