@@ -104,7 +104,7 @@ memory: ## memory of large results and files: ROWS=20000000 JSONB_MB=200 WIDE_RO
 fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SECONDS=60 for each)
 	@.ci/fuzz.sh "$(SECONDS)" $(TARGET)
 
-bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000; WHAT=trigger: what triggers cost; WHAT=shutdown, ROUNDS=10; WHAT=speed: 5000000 rows beside COPY and others, SCALE=1
+bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000; WHAT=trigger: what triggers cost; WHAT=shutdown, ROUNDS=10; WHAT=speed: 5000000 rows beside COPY and others, SCALE=1; WHAT=small: 10000 small results, with one COPY for several and without
 	@$(MAKE) --no-print-directory install
 	@[ "$(WHAT)" != speed ] || .ci/deps.sh bench
 	$(RUN) -m bench $(WHAT) $(N)

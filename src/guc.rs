@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // MarkGUCPrefixReserved has no safe wrapper.
 
 mod files;
+mod network;
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
 pub use files::{spool_options, target_file_size};
+pub use network::allow_private_endpoints;
 
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static KEY_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -23,6 +25,7 @@ static POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(30);
 static MAX_CONCURRENT_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(8);
 /// Out of the eight background workers that a server has by default, launcher and worker take two.
 static MAX_READER_PROCESSES: GucSetting<i32> = GucSetting::<i32>::new(2);
+static MAX_SHARED_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(100);
 /// While a snapshot is held, VACUUM removes nothing that was deleted since, in the whole database.
 static SNAPSHOT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600);
 /// An UPDATE by key takes a few milliseconds; everybody else's uploads wait while somebody's trigger runs.
@@ -45,7 +48,6 @@ static STATEMENT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(3_600);
 /// A month of history answers most questions, and a million uploads of it are about a gigabyte.
 static UPLOADS_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(2_592_000);
 static ALLOWED_HOSTS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
-static ALLOW_PRIVATE_ENDPOINTS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 /// The login role of PostgREST, which alone may speak for the user that a JWT names.
 static CLAIMS_TRUSTED_ROLES: GucSetting<Option<CString>> =
@@ -96,7 +98,7 @@ pub fn register() {
         GucRegistry::define_string_guc(name, short, long, setting, context, flags);
     }
 
-    let ints: [(_, _, _, _, _, _, _); 15] = [
+    let ints: [(_, _, _, _, _, _, _); 16] = [
         (
             c"snowflake_bridge.poll_interval",
             c"Longest time between two looks at the queue.",
@@ -112,6 +114,15 @@ pub fn register() {
             &MAX_CONCURRENT_UPLOADS,
             1,
             64,
+            reload(),
+            none,
+        ),
+        (
+            c"snowflake_bridge.max_shared_uploads",
+            c"Uploads of the same columns to the same table that share one COPY. 1: each has its own.",
+            &MAX_SHARED_UPLOADS,
+            1,
+            1_000,
             reload(),
             none,
         ),
@@ -238,14 +249,7 @@ pub fn register() {
     }
 
     files::register();
-    GucRegistry::define_bool_guc(
-        c"snowflake_bridge.allow_private_endpoints",
-        c"Allow hosts that resolve to private network addresses.",
-        c"Needed for PrivateLink. Off, so that nobody can make the server contact its own network.",
-        &ALLOW_PRIVATE_ENDPOINTS,
-        reload(),
-        none,
-    );
+    network::register();
 
     // SAFETY: called once in _PG_init on the main thread with a static C string.
     #[cfg(not(feature = "pg14"))]
@@ -310,6 +314,10 @@ pub fn max_concurrent_uploads() -> usize {
     count(&MAX_CONCURRENT_UPLOADS) as usize
 }
 
+pub fn max_shared_uploads() -> usize {
+    count(&MAX_SHARED_UPLOADS) as usize
+}
+
 pub fn max_reader_processes() -> usize {
     count(&MAX_READER_PROCESSES) as usize
 }
@@ -370,10 +378,6 @@ pub fn uploads_retention() -> Option<Duration> {
 
 pub fn allowed_hosts() -> String {
     text(&ALLOWED_HOSTS).unwrap_or_default()
-}
-
-pub fn allow_private_endpoints() -> bool {
-    ALLOW_PRIVATE_ENDPOINTS.get()
 }
 
 pub fn ca_file() -> Option<PathBuf> {

@@ -3,6 +3,7 @@
 
 mod cancel;
 mod claim;
+mod claimed;
 mod clock;
 mod copied;
 mod enqueue;
@@ -26,7 +27,8 @@ use crate::error::{Error, Result};
 use crate::statement::kept_for_queue;
 use crate::tx;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
-pub use claim::{Claim, Claimed, Lane, Turn, claim, of_claim};
+pub use claim::{Lane, Turn, claim, claim_beside, of_claim};
+pub use claimed::{Claim, Claimed};
 pub use clock::bring_back;
 pub use copied::{cancel_copied, count_unfinished};
 pub use enqueue::{NewUpload, enqueue, enqueue_all, note_missed};

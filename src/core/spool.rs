@@ -101,6 +101,18 @@ pub struct Manifest {
     pub window: Option<TimeWindow>,
 }
 
+impl Manifest {
+    /// Whether its columns have the names and types of another one's, in the same order.
+    #[must_use]
+    pub fn has_columns_of(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Column, &Column)| {
+            one.name == other.name && one.column_type == other.column_type
+        };
+        self.columns.len() == other.columns.len()
+            && self.columns.iter().zip(&other.columns).all(is_same)
+    }
+}
+
 /// The time that an execution is about, as its parameters have it: `time_window_start` and `time_window_end`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimeWindow {

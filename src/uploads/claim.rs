@@ -1,91 +1,17 @@
-//! Taking uploads out of the queue: which are due, whose turn it is, and what a worker is told of each.
+//! Taking uploads out of the queue: which are due, and whose turn it is.
 
 use std::sync::LazyLock;
 
 use bridge_core::ErrorKind;
 use bridge_core::fairness::Closed;
-use bridge_core::snowflake::sql::TableName;
-use bridge_core::spool::Manifest;
 use pgrx::prelude::*;
-use pgrx::spi::SpiTupleTable;
-use pgrx::{JsonB, pg_sys};
-use uuid::Uuid;
 
-use super::from_pg_uuid;
+use super::claimed::{CLAIMED, Claim, Claimed, claimed};
 use super::record::{NextState, record_error};
-use super::turns::{ALONE, TURNS};
+use super::turns::{ALONE, TURNS, UNENDED};
 use crate::error::{Error, Result};
-use crate::guc;
 use crate::owner::Owner;
 use crate::statement::kept_for_queue;
-
-/// One taking of an upload by a worker. Whoever takes it again gets another number, and nobody else's counts any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Claim {
-    pub upload: i64,
-    pub number: i32,
-}
-
-/// An upload that this worker has taken.
-#[derive(Debug, Clone)]
-pub struct Claimed {
-    pub id: i64,
-    pub upload_id: Uuid,
-    /// None for rows that their caller has read into the spool.
-    pub watch_id: Option<i64>,
-    pub lane: Lane,
-    /// The account identifier of its connection; empty where there is none.
-    pub account: String,
-    /// During how many earlier attempts a worker crashed.
-    pub crash_count: i32,
-    pub execution_id: String,
-    pub row_user_id: Option<String>,
-    pub options: serde_json::Value,
-    pub attempt: i32,
-    pub manifest: Option<Manifest>,
-    /// The number of this claim.
-    pub claim: i32,
-    /// The claim that staged all files, if one did.
-    pub staged_claim: Option<i32>,
-    /// Account and user of the last attempt that read or staged.
-    pub staged_for: Option<String>,
-    pub transaction: Option<String>,
-    /// The table that this transaction was about.
-    pub transaction_table: Option<TableName>,
-    /// Somebody wants it to stop.
-    pub cancel_requested: bool,
-    /// For so long that it is not waited for any more, Snowflake has asked it to come later.
-    pub throttled_too_long: bool,
-    /// No other upload is taken for its table until this attempt has ended.
-    pub is_alone: bool,
-    /// A newer upload of its execution has begun, and does not wait for this one.
-    is_superseded: bool,
-}
-
-impl Claimed {
-    /// Under which the worker records what comes of it.
-    pub fn as_claim(&self) -> Claim {
-        Claim {
-            upload: self.id,
-            number: self.claim,
-        }
-    }
-
-    /// Whether it may be to blame for a crash of the worker.
-    pub fn is_suspect(&self) -> bool {
-        self.crash_count > 0
-    }
-
-    /// Whether it may not begin another load.
-    pub fn has_crashed_too_often(&self) -> bool {
-        self.crash_count >= guc::max_crashes()
-    }
-
-    /// Whether it is open what became of the rows, see [`super::UNDECIDED`].
-    pub fn is_undecided(&self) -> bool {
-        self.transaction.is_some()
-    }
-}
 
 /// What uploads queue in: an owner and the name of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -112,8 +38,36 @@ pub struct Turn {
 /// # Errors
 /// If a statement fails.
 pub fn claim(turn: &Turn) -> Result<Option<Claimed>> {
+    take_current(|| take(turn))
+}
+
+/// Takes another upload that waits for the same table as one that was taken, has the same connection, only adds rows, and was never
+/// begun before. None where somebody wants a table alone, whichever.
+///
+/// # Errors
+/// If a statement fails.
+pub fn claim_beside(first: &Claimed) -> Result<Option<Claimed>> {
+    take_current(|| {
+        Spi::connect_mut(|client| {
+            let take = kept_for_queue(
+                client,
+                TAKE_BESIDE.as_str(),
+                &[PgBuiltInOids::INT8OID, PgBuiltInOids::TEXTOID],
+            )?;
+            let rows = client.update(
+                take,
+                None,
+                &[first.id.into(), first.account.as_str().into()],
+            )?;
+            Ok(claimed(rows)?.pop())
+        })
+    })
+}
+
+/// Takes until there is one that was not overtaken by a newer upload of its execution.
+fn take_current(take: impl Fn() -> Result<Option<Claimed>>) -> Result<Option<Claimed>> {
     loop {
-        match take(turn)? {
+        match take()? {
             Some(upload) if upload.is_superseded && upload.transaction.is_none() => {
                 record_error(upload.as_claim(), NextState::Canceled, &superseded(), false)?;
             }
@@ -278,10 +232,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
                    where other.is_active and ({owner}, other.name) not in ({busy}) \
                      and (other.owner_kind, other.user_id, other.owner_oid) in (({owner}), ('role', w.user_id, w.owner_oid)))) \
              limit 1) \
-         update snowflake_bridge.uploads u set \
-             state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
-             error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
-             needs_mirror = true, mirror_after = clock_timestamp() \
+         update snowflake_bridge.uploads u set {TAKEN} \
          from due where u.id = due.id returning {claimed}, lower(coalesce(due.account, ''))",
         claimed = CLAIMED.as_str(),
         first_later = next_lane(GIVEN, ""),
@@ -300,6 +251,31 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
         next_head = next_head(&format!("and {STREAM} > h.stream")),
         any_due = due("s.last is null", "u.next_attempt_at, u.id"),
         due_in_turn = due("u.id <= s.last", "u.id"),
+    )
+});
+
+const TAKEN: &str = "state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
+    error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
+    needs_mirror = true, mirror_after = clock_timestamp()";
+
+/// Of the stream of the upload `$1`, by the index `uploads_lanes`.
+static TAKE_BESIDE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "with due as materialized ( \
+             select d.id from (select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream \
+                 from snowflake_bridge.uploads u where u.id = $1) l \
+             cross join lateral ( \
+                 select u.id from snowflake_bridge.uploads u \
+                 where u.state = 'queued' and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) = ({l}) and {STREAM} = l.stream \
+                   and u.next_attempt_at <= clock_timestamp() and u.attempt_count = 0 and u.crash_count = 0 and {ALONE} is not true \
+                   and not exists (select from snowflake_bridge.uploads e \
+                       where e.watch_id = u.watch_id and e.execution_id = u.execution_id and e.id < u.id \
+                         and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
+                 order by u.next_attempt_at, u.id limit 1 for update skip locked) d \
+             where not exists (select from snowflake_bridge.uploads u where {ALONE} and {UNENDED})) \
+         update snowflake_bridge.uploads u set {TAKEN} from due where u.id = due.id returning {claimed}, $2",
+        l = lane("l"),
+        claimed = CLAIMED.as_str(),
     )
 });
 
@@ -336,61 +312,4 @@ pub(super) fn lane(alias: &str) -> String {
     ["owner_kind", "user_id", "owner_oid", "config"]
         .map(|column| format!("{alias}.{column}"))
         .join(", ")
-}
-
-/// The columns that [`claimed`] reads, of `uploads u`; the account comes after them.
-static CLAIMED: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "u.id, u.upload_id, u.watch_id, u.execution_id, u.row_user_id, u.options, u.attempt_count, u.manifest, \
-         u.staged_claim, u.transaction_id, u.staged_for, u.claim_count, u.owner_kind, u.user_id, u.owner_oid, \
-         exists (select from snowflake_bridge.cancellations c where c.upload = u.id), \
-         coalesce(u.options ->> 'config', 'default'), u.crash_count, \
-         exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
-             and n.id > u.id and n.state not in ('queued', 'canceled')), \
-         coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}, u.transaction_table"
-    )
-});
-
-fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
-    let mut claimed = Vec::new();
-    for row in rows {
-        let missing = || Error::missing("a row of snowflake_bridge.uploads is incomplete");
-        let manifest: Option<JsonB> = row.get(8)?;
-        claimed.push(Claimed {
-            id: row.get(1)?.ok_or_else(missing)?,
-            upload_id: from_pg_uuid(row.get(2)?.ok_or_else(missing)?),
-            watch_id: row.get(3)?,
-            lane: Lane {
-                owner: Owner::from_columns(
-                    &row.get::<String>(13)?.ok_or_else(missing)?,
-                    row.get(14)?.ok_or_else(missing)?,
-                    row.get(15)?.unwrap_or(pg_sys::InvalidOid),
-                ),
-                config: row.get(17)?.ok_or_else(missing)?,
-            },
-            account: row.get(23)?.unwrap_or_default(),
-            crash_count: row.get(18)?.unwrap_or(0),
-            is_superseded: row.get(19)?.unwrap_or(false),
-            is_alone: row.get(21)?.unwrap_or(false),
-            throttled_too_long: row.get(20)?.unwrap_or(false),
-            execution_id: row.get(4)?.ok_or_else(missing)?,
-            row_user_id: row.get(5)?,
-            options: row
-                .get::<JsonB>(6)?
-                .map_or(serde_json::Value::Null, |options| options.0),
-            attempt: row.get(7)?.ok_or_else(missing)?,
-            // A manifest that a newer version wrote is read anew.
-            manifest: manifest.and_then(|manifest| serde_json::from_value(manifest.0).ok()),
-            staged_claim: row.get(9)?,
-            staged_for: row.get(11)?,
-            claim: row.get(12)?.ok_or_else(missing)?,
-            transaction: row.get(10)?,
-            transaction_table: row
-                .get::<Vec<String>>(22)?
-                .and_then(|parts| <[String; 3]>::try_from(parts).ok())
-                .map(TableName::from),
-            cancel_requested: row.get(16)?.unwrap_or(false),
-        });
-    }
-    Ok(claimed)
 }

@@ -65,4 +65,4 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
 /// Of `uploads u`; the index `uploads_alone` has the same expression.
 pub(super) const ALONE: &str =
     "(u.needs_table or u.options ->> 'strategy' in ('upsert', 'replace'))";
-const UNENDED: &str = "u.state in ('queued', 'retry', 'claimed', 'staged', 'copying')";
+pub(super) const UNENDED: &str = "u.state in ('queued', 'retry', 'claimed', 'staged', 'copying')";

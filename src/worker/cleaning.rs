@@ -11,7 +11,7 @@ use bridge_core::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::runner::{Event, Reporter};
+use super::report::{Event, Reporter};
 use crate::net;
 use crate::uploads::Claim;
 

@@ -2,7 +2,7 @@
 
 use bridge_core::ErrorKind;
 
-use super::runner::{Entry, Event};
+use super::report::{Entry, Event};
 use super::service::Service;
 use crate::error::log_error;
 use crate::{configs, failpoint, tx, uploads};
@@ -73,8 +73,9 @@ impl Service {
                     };
                     let upload = &in_flight.upload;
                     let others = self
-                        .running()
-                        .filter(|other| other.account == upload.account)
+                        .in_flight
+                        .values()
+                        .filter(|other| !other.follows && other.upload.account == upload.account)
                         .count();
                     self.turns.ended(upload, &result, others + 1);
                     let is_recorded = match result {

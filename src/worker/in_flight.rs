@@ -30,6 +30,8 @@ pub(super) struct InFlight {
     pub stage: Stage,
     /// Somebody wants it to stop.
     pub is_canceled: bool,
+    /// It shares the slot and the COPY of another one.
+    pub follows: bool,
 }
 
 /// Who is at an upload in flight.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::cleaning::{self, Cleaning};
 use super::clock::Clock;
-use super::runner::Reporter;
+use super::report::Reporter;
 use crate::error::{Error, Result, log_error, log_message};
 use crate::source::spooled;
 use crate::uploads::{self, Claim, Leftovers};

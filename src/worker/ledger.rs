@@ -1,5 +1,6 @@
 //! The ledger of an upload on the network thread: what must become durable is recorded by the main thread.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -8,17 +9,58 @@ use bridge_core::snowflake::sql::TableName;
 use bridge_core::upload::{Ledger, Phase};
 use tokio::sync::watch;
 
-use super::runner::{Entry, Event, Reporter};
+use super::report::{Entry, Event, Reporter};
 use crate::uploads::Claim;
+
+/// What is known of an attempt, whatever became of it.
+pub(super) struct State {
+    /// Whether it is open what becomes of the rows: nobody can stop the upload then.
+    is_undecided: watch::Sender<bool>,
+    /// The transaction of the last load.
+    transaction: Mutex<Option<String>>,
+    is_staged: AtomicBool,
+}
+
+impl State {
+    pub(super) fn new(is_undecided: bool) -> Self {
+        Self {
+            is_undecided: watch::Sender::new(is_undecided),
+            transaction: Mutex::new(None),
+            is_staged: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_undecided(&self) -> bool {
+        *self.is_undecided.borrow()
+    }
+
+    /// Waits until nothing is open.
+    pub(super) async fn decided(&self) {
+        // The sender is ours, so there is always an answer.
+        let _ = self
+            .is_undecided
+            .subscribe()
+            .wait_for(|undecided| !undecided)
+            .await;
+    }
+
+    /// Whether this attempt has recorded that all files are in the stage.
+    pub(super) fn is_staged(&self) -> bool {
+        self.is_staged.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn into_transaction(self) -> Option<String> {
+        self.transaction
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What an upload on the network thread records through the main thread.
 pub(super) struct WorkerLedger<'a> {
     pub claim: Claim,
     pub reporter: &'a Reporter,
-    /// Whether it is open what becomes of the rows: nobody can stop the upload then.
-    pub is_undecided: &'a watch::Sender<bool>,
-    /// The transaction of the last load.
-    pub transaction: &'a Mutex<Option<String>>,
+    pub state: &'a State,
     pub target: TableName,
     pub bytes: u64,
 }
@@ -26,12 +68,15 @@ pub(super) struct WorkerLedger<'a> {
 #[async_trait]
 impl Ledger for WorkerLedger<'_> {
     async fn staged(&self) -> Result<()> {
-        self.reporter.record(self.claim, Entry::Staged).await
+        self.reporter.record(self.claim, Entry::Staged).await?;
+        self.state.is_staged.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn copying(&self, transaction: &str, rows: u64) -> Result<()> {
         let transaction = transaction.to_owned();
         *self
+            .state
             .transaction
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(transaction.clone());
@@ -45,11 +90,13 @@ impl Ledger for WorkerLedger<'_> {
     }
 
     fn rolled_back(&self) {
-        self.is_undecided.send_replace(false);
+        self.state.is_undecided.send_replace(false);
     }
 
     fn progress(&self, phase: Phase, staged: u64) {
-        self.is_undecided.send_replace(phase == Phase::Committing);
+        self.state
+            .is_undecided
+            .send_replace(phase == Phase::Committing);
         // Lost only when the worker is shutting down, and then nobody is left to look.
         let _ = self.reporter.send(Event::Progress {
             claim: self.claim,

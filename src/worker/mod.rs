@@ -18,13 +18,16 @@ mod readers;
 mod reading;
 mod recovery;
 pub mod registry;
+mod report;
 mod runner;
 mod service;
+mod sharing;
 mod signals;
 mod slots;
 #[cfg(feature = "failpoints")]
 mod steps;
 mod stubborn;
+mod together;
 mod turns;
 mod vacancy;
 mod verdict;

@@ -127,7 +127,7 @@ impl Service {
         };
         let job = tx::guarded(|| begin::go_on(upload, &self.spool_root, Instant::now(), read?));
         match job {
-            Ok(job) => self.send(in_flight, job),
+            Ok(job) => self.send(vec![(in_flight, job)]),
             Err(error) => {
                 in_flight.not_begun(&error);
             }

@@ -2,23 +2,24 @@
 //! thread, and waits for the answer.
 
 use std::path::PathBuf;
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bridge_core::config::ConnectionSettings;
 use bridge_core::snowflake::sql::TableName;
 use bridge_core::snowflake::{Pool, PoolKey, PooledSession, SessionInfo};
 use bridge_core::spool::Manifest;
-use bridge_core::upload::{self, ClusterBy, Outcome, Phase, Strategy, Upload, leftovers};
+use bridge_core::upload::{self, ClusterBy, Outcome, Strategy, Upload, leftovers};
 use bridge_core::{Error, ErrorKind, Result};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::cleaning;
-use super::ledger::WorkerLedger;
+use super::ledger::{State, WorkerLedger};
+use super::report::{Event, Reporter};
 use super::slots::Slots;
-use crate::net::{self, EventFd};
+use super::together::carry_all;
+use crate::net;
 use crate::uploads::Claim;
 
 /// Everything the network thread needs for one upload, in plain values.
@@ -66,107 +67,30 @@ impl Job {
             self.staged_claim.unwrap_or(self.claim.number)
         )
     }
-}
 
-/// What the network thread tells the main thread about an upload.
-pub enum Event {
-    /// Shown to whoever asks; may be lost.
-    Progress {
-        claim: Claim,
-        phase: Phase,
-        staged: u64,
-    },
-    /// Snowflake has let the upload in.
-    Connected { claim: Claim },
-    /// Must be durable before the answer is sent; the upload waits for it.
-    Record {
-        claim: Claim,
-        entry: Entry,
-        answer: oneshot::Sender<Result<()>>,
-    },
-    /// The last word on this attempt. Sent back is that it was recorded: then what the attempt left is this worker's to
-    /// tidy up.
-    Finished {
-        claim: Claim,
-        target: Option<String>,
-        result: Result<Outcome>,
-        /// If it failed: whether it is still open what becomes of the rows.
-        is_undecided: bool,
-        recorded: oneshot::Sender<()>,
-    },
-    /// The files that an upload has left up to this claim are gone from the stage.
-    Cleaned { claim: Claim },
-    /// No more files are removed for now.
-    CleaningEnded { config: PoolKey, result: Result<()> },
-    /// Nobody has looked through the stage after all.
-    NotSwept { config: Uuid },
-    /// Directories of uploads that lie in a stage, and whether they are old; the answer is of which the files may go, and up to
-    /// which claim.
-    FoundInStage {
-        found: Vec<(Uuid, bool)>,
-        answer: oneshot::Sender<Vec<(Uuid, i32)>>,
-    },
-}
-
-pub enum Entry {
-    Staged,
-    Copying {
-        transaction: String,
-        target: TableName,
-        rows: u64,
-        bytes: u64,
-    },
-}
-
-/// Sends events to the main thread and wakes it.
-#[derive(Clone)]
-pub struct Reporter {
-    pub events: Sender<Event>,
-    pub wake: Arc<EventFd>,
-}
-
-impl Reporter {
-    /// Tells the main thread.
+    /// The upload in the words of the core, for a session of its configuration.
     ///
     /// # Errors
-    /// `Canceled` if it is ending.
-    pub(super) fn send(&self, event: Event) -> Result<()> {
-        self.events
-            .send(event)
-            .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?;
-        self.wake.signal();
-        Ok(())
-    }
-
-    pub(super) async fn record(&self, claim: Claim, entry: Entry) -> Result<()> {
-        let (answer, answered) = oneshot::channel();
-        self.send(Event::Record {
-            claim,
-            entry,
-            answer,
-        })?;
-        answered
-            .await
-            .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?
-    }
-
-    /// Returns whether it was recorded: not if another claim has taken the upload over, whose files are in the stage.
-    async fn finish(
-        &self,
-        claim: Claim,
-        target: Option<String>,
-        result: Result<Outcome>,
-        is_undecided: bool,
-    ) -> bool {
-        let (recorded, is_recorded) = oneshot::channel();
-        let event = Event::Finished {
-            claim,
-            target,
-            result,
-            is_undecided,
-            recorded,
-        };
-        self.send(event).is_ok() && is_recorded.await.is_ok()
+    /// `Configuration` if nobody says which database or schema.
+    pub(super) fn upload(&self, session: &SessionInfo) -> Result<Upload> {
+        Ok(Upload {
+            upload_id: self.upload_id,
+            target: table_name(self, session)?,
+            spool: self.spool.clone(),
+            stage_directory: self.stage_directory(),
+            manifest: self.manifest.clone(),
+            is_staged: self.staged_claim.is_some(),
+            transaction: self.transaction.clone(),
+            transaction_table: self.transaction_table.clone(),
+            replaces: self.replaces.clone(),
+            strategy: self.strategy.clone(),
+            cluster_by: self.cluster_by.clone(),
+            evolve_schema: self.evolve_schema,
+            comment: self.comment.clone(),
+            is_canceled: self.is_canceled,
+            only_settles: self.only_settles,
+            is_alone: self.is_alone,
+        })
     }
 }
 
@@ -174,6 +98,11 @@ impl Reporter {
 pub struct Canceler(oneshot::Sender<()>);
 
 impl Canceler {
+    pub(super) fn new() -> (Self, oneshot::Receiver<()>) {
+        let (canceler, canceled) = oneshot::channel();
+        (Self(canceler), canceled)
+    }
+
     /// Ends the upload, which aborts its statement in Snowflake, unless its rows are being committed; where an earlier
     /// attempt may have committed them, as soon as it is known that it has not. It then reports how it ended, as always.
     pub fn cancel(self) {
@@ -182,22 +111,29 @@ impl Canceler {
     }
 }
 
-/// Starts the upload on the network thread. It reports [`Event::Finished`], whatever happens, and then tidies up.
+/// Starts an upload on the network thread, or several that share a COPY. Each reports [`Event::Finished`], whatever
+/// happens, and then tidies up.
 ///
 /// # Errors
 /// If the network thread cannot be started.
 pub fn start(
-    job: Job,
+    mut jobs: Vec<Job>,
     pool: Arc<Pool>,
     slots: Slots,
     reporter: Reporter,
-) -> crate::error::Result<Canceler> {
-    let (canceler, canceled) = oneshot::channel();
-    net::spawn(carry(job, pool, slots, reporter, canceled))?;
-    Ok(Canceler(canceler))
+) -> crate::error::Result<Vec<Canceler>> {
+    let (cancelers, mut canceled): (Vec<_>, Vec<_>) = jobs.iter().map(|_| Canceler::new()).unzip();
+    if jobs.len() == 1
+        && let (Some(job), Some(canceled)) = (jobs.pop(), canceled.pop())
+    {
+        net::spawn(carry(job, pool, slots, reporter, canceled))?;
+    } else {
+        net::spawn(carry_all(jobs, pool, slots, reporter, canceled))?;
+    }
+    Ok(cancelers)
 }
 
-async fn carry(
+pub(super) async fn carry(
     job: Job,
     pool: Arc<Pool>,
     slots: Slots,
@@ -206,15 +142,14 @@ async fn carry(
 ) {
     let claim = job.claim;
     let mut target = None;
-    let (undecided, is_undecided) = watch::channel(job.transaction.is_some());
-    let transaction = Mutex::new(None);
+    let state = State::new(job.transaction.is_some());
     let mut has_swept = false;
     let result = tokio::select! {
         biased;
-        result = net::guarded(run(&job, &pool, &slots, &reporter, &undecided, &transaction, &mut target)) => result,
-        () = stop(canceled, is_undecided) => Err(upload::canceled()),
+        result = net::guarded(run(&job, &pool, &slots, &reporter, &state, &mut target)) => result,
+        () = stop(canceled, &state) => Err(upload::canceled()),
     };
-    let is_undecided = *undecided.borrow();
+    let is_undecided = state.is_undecided();
     match result {
         Ok(mut loaded) => {
             if reporter
@@ -244,10 +179,7 @@ async fn carry(
             {
                 return;
             }
-            let transaction = transaction
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner);
-            if let Some(transaction) = transaction {
+            if let Some(transaction) = state.into_transaction() {
                 // What it does not reach, the next attempt does.
                 let _ = net::guarded(abort(&job, &pool, &transaction)).await;
             }
@@ -258,18 +190,24 @@ async fn carry(
         }
     }
     if job.is_sweeping && !has_swept {
-        let config = job.pool_key.config;
-        // As above.
-        let _ = reporter.send(Event::NotSwept { config });
+        not_swept(&job, &reporter);
     }
+}
+
+/// The stage is looked through by somebody else.
+pub(super) fn not_swept(job: &Job, reporter: &Reporter) {
+    let config = job.pool_key.config;
+    // Nobody is left to hear it when the worker is shutting down.
+    let _ = reporter.send(Event::NotSwept { config });
 }
 
 /// Ends when somebody asks to stop in time. Polled by the same thread as the upload, and after it: between the look at the
 /// flag and the end of the upload nothing can begin.
-async fn stop(canceled: oneshot::Receiver<()>, mut is_undecided: watch::Receiver<bool>) {
-    if canceled.await.is_err() || is_undecided.wait_for(|undecided| !undecided).await.is_err() {
+async fn stop(canceled: oneshot::Receiver<()>, state: &State) {
+    if canceled.await.is_err() {
         std::future::pending::<()>().await;
     }
+    state.decided().await;
 }
 
 async fn tidy_up(
@@ -288,7 +226,7 @@ async fn tidy_up(
 
 /// Ends the transaction of a load that failed: if its ROLLBACK was lost, it still has the locks that others wait for, maybe in
 /// all slots, so that no next attempt would begin.
-async fn abort(job: &Job, pool: &Pool, transaction: &str) -> Result<()> {
+pub(super) async fn abort(job: &Job, pool: &Pool, transaction: &str) -> Result<()> {
     let mut session = pool
         .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
         .await?;
@@ -318,8 +256,7 @@ async fn run(
     pool: &Pool,
     slots: &Slots,
     reporter: &Reporter,
-    is_undecided: &watch::Sender<bool>,
-    transaction: &Mutex<Option<String>>,
+    state: &State,
     target: &mut Option<String>,
 ) -> Result<Loaded> {
     let mut session = pool
@@ -330,31 +267,12 @@ async fn run(
     }
     // Only now, since whoever is not let in should keep nobody else from going on.
     let _slot = slots.acquire(job.is_first_of_owner).await;
-    let table = table_name(job, session.info())?;
-    *target = Some(table.to_string());
-    let upload = Upload {
-        upload_id: job.upload_id,
-        target: table,
-        spool: job.spool.clone(),
-        stage_directory: job.stage_directory(),
-        manifest: job.manifest.clone(),
-        is_staged: job.staged_claim.is_some(),
-        transaction: job.transaction.clone(),
-        transaction_table: job.transaction_table.clone(),
-        replaces: job.replaces.clone(),
-        strategy: job.strategy.clone(),
-        cluster_by: job.cluster_by.clone(),
-        evolve_schema: job.evolve_schema,
-        comment: job.comment.clone(),
-        is_canceled: job.is_canceled,
-        only_settles: job.only_settles,
-        is_alone: job.is_alone,
-    };
+    let upload = job.upload(session.info())?;
+    *target = Some(upload.target.to_string());
     let ledger = WorkerLedger {
         claim: job.claim,
         reporter,
-        is_undecided,
-        transaction,
+        state,
         target: upload.target.clone(),
         bytes: upload.manifest.bytes,
     };

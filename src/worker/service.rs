@@ -14,7 +14,8 @@ use super::entry::{end_unless_alone, end_unless_same, has_recovered};
 use super::in_flight::{InFlight, Stage, quoted};
 use super::janitor::Janitor;
 use super::registry;
-use super::runner::{self, Event, Job, Reporter};
+use super::report::{Event, Reporter};
+use super::runner::{self, Job};
 use super::turns::Turns;
 use super::{activity, mirror, reader, recovery, signals, witness};
 use crate::error::{Result, log_error, log_message};
@@ -197,7 +198,10 @@ impl Service {
                 break;
             };
             self.turns.took(&upload);
-            self.begin(upload);
+            if let Some(begun) = self.begin(upload) {
+                let all = self.gather(begun);
+                self.send(all);
+            }
         }
         if mirror::run(|| self.handle_events())? {
             return Ok(Some(Duration::ZERO));
@@ -231,11 +235,8 @@ impl Service {
             .min())
     }
 
-    pub(super) fn running(&self) -> impl Iterator<Item = &Claimed> + Clone {
-        self.in_flight.values().map(|in_flight| &in_flight.upload)
-    }
-
-    fn begin(&mut self, upload: Claimed) {
+    /// Begins an attempt. Returns what the network thread is to go on with, unless it has ended or waits for a reader.
+    pub(super) fn begin(&mut self, upload: Claimed) -> Option<(InFlight, Job)> {
         let (id, claim) = (upload.id, upload.as_claim());
         activity::running(&format!("snowflake_bridge: upload {id}"));
         log_message(&format!(
@@ -256,12 +257,13 @@ impl Service {
             rows: 0,
             stage: Stage::WaitsForReader,
             is_canceled: false,
+            follows: false,
         };
         witness::reads(Some(id));
         let begun = tx::guarded(|| begin::begin(&in_flight.upload, &self.spool_root, begun));
         witness::reads(None);
         match begun {
-            Ok(Begun::Job(job)) => self.send(in_flight, *job),
+            Ok(Begun::Job(job)) => return Some((in_flight, *job)),
             Ok(Begun::ForReader) => {
                 in_flight.show(Phase::Reading, 0);
                 self.in_flight.insert(claim, in_flight);
@@ -271,27 +273,38 @@ impl Service {
                 in_flight.not_begun(&error);
             }
         }
+        None
     }
 
-    /// Hands an upload to the network thread.
-    pub(super) fn send(&mut self, mut in_flight: InFlight, mut job: Job) {
-        job.is_sweeping = self.janitor.begin_sweep(job.pool_key.config);
-        job.is_first_of_owner = !self.in_flight.values().any(|other| {
-            other.account().is_some() && other.upload.lane.owner == in_flight.upload.lane.owner
-        });
-        in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
-        in_flight.total_bytes = job.manifest.bytes;
-        in_flight.rows = job.manifest.rows;
-        let slots = self.turns.slots();
-        match runner::start(job, Arc::clone(&self.pool), slots, self.reporter.clone()) {
-            Ok(canceler) => {
-                in_flight.stage = Stage::Network(Some(canceler));
-                in_flight.show(Phase::Staging, 0);
-                self.in_flight
-                    .insert(in_flight.upload.as_claim(), in_flight);
+    /// Hands uploads to the network thread, several if they share one COPY.
+    pub(super) fn send(&mut self, begun: Vec<(InFlight, Job)>) {
+        let (mut all, mut jobs): (Vec<InFlight>, Vec<Job>) = begun.into_iter().unzip();
+        if let (Some(job), Some(in_flight)) = (jobs.first_mut(), all.first()) {
+            job.is_sweeping = self.janitor.begin_sweep(job.pool_key.config);
+            job.is_first_of_owner = !self.in_flight.values().any(|other| {
+                other.account().is_some() && other.upload.lane.owner == in_flight.upload.lane.owner
+            });
+        }
+        for (number, (in_flight, job)) in all.iter_mut().zip(&jobs).enumerate() {
+            in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
+            in_flight.total_bytes = job.manifest.bytes;
+            in_flight.rows = job.manifest.rows;
+            in_flight.follows = number > 0;
+        }
+        let (pool, slots) = (Arc::clone(&self.pool), self.turns.slots());
+        match runner::start(jobs, pool, slots, self.reporter.clone()) {
+            Ok(cancelers) => {
+                for (mut in_flight, canceler) in all.into_iter().zip(cancelers) {
+                    in_flight.stage = Stage::Network(Some(canceler));
+                    in_flight.show(Phase::Staging, 0);
+                    self.in_flight
+                        .insert(in_flight.upload.as_claim(), in_flight);
+                }
             }
             Err(error) => {
-                in_flight.not_begun(&error);
+                for in_flight in all {
+                    in_flight.not_begun(&error);
+                }
             }
         }
     }

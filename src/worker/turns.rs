@@ -41,6 +41,7 @@ impl Turns {
         let slots = guc::max_concurrent_uploads();
         let uploads: Vec<_> = running
             .clone()
+            .filter(|in_flight| !in_flight.follows)
             .map(|in_flight| Running {
                 owner: &in_flight.upload.lane.owner,
                 connection: &in_flight.upload.lane.config,

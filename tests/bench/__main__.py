@@ -3,6 +3,8 @@
 `python -m bench trigger [N]` what the triggers cost, with statements of N rows, 10000 unless told otherwise;
 `python -m bench speed [ROWS] [ROUNDS] [PEER…]` a whole table beside what others take for it, 5000000 rows and 5 rounds unless
 told otherwise, and results in `target/bench/results.json`;
+`python -m bench small [N] [ROUNDS]` N executions of 100 rows for 50 users and 200 tables, 10000 and one round unless told otherwise, with a
+COPY that those share that wait together, and each with its own; results in `target/bench/results.json` too;
 `python -m bench shutdown [N…]` a fast shutdown with N uploads in flight, 0, 10 and 100 unless told otherwise,
 each ROUNDS times, 10 unless told otherwise.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from bench import leak, shutdown, speed, trigger
+from bench import leak, results, shutdown, small, speed, trigger
 from harness import latency
 from harness.bridge import Bridge
 from harness.standin import Standin
@@ -28,6 +30,8 @@ def main() -> int:
     """Measures and prints."""
     if sys.argv[1:2] == ["speed"]:
         return speed.main(sys.argv[2:])
+    if sys.argv[1:2] == ["small"]:
+        return compare_small(*map(int, sys.argv[2:4]))
     what = sys.argv[1] if sys.argv[1:] and sys.argv[1] in SETTINGS else "latency"
     count = [int(argument) for argument in sys.argv[1 + (what in SETTINGS) :]]
     with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, SETTINGS.get(what))) as bridge:
@@ -44,6 +48,20 @@ def main() -> int:
             print(f"idle: {leak.idle_queries(bridge, IDLE_SECONDS):.1f} statements a minute")
         else:
             print(latency.measure(bridge, *(count or [COUNT])).report())
+    return 0
+
+
+def compare_small(executions: int = small.EXECUTIONS, rounds: int = small.ROUNDS) -> int:
+    """Measures small results, prints, and notes the results."""
+    shared, alone = small.measure(executions, rounds)
+    for way in (shared, alone):
+        print(way.report())
+    print(f"sharing: {alone.copies / shared.copies:.1f} x fewer COPY statements, {shared.per_second / alone.per_second:.2f} x as fast")
+    results.add(
+        small_jobs_per_s=round(shared.per_second, 1),
+        small_copies_per_job=round(shared.copies_per_execution, 4),
+        small_alone_jobs_per_s=round(alone.per_second, 1),
+    )
     return 0
 
 

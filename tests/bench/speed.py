@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 
-from bench import inline, processes
+from bench import inline, processes, results
 from bench.series import REFUSED, SECONDS, Series, refused
 from bench.sink import ROOT, Sink
 from harness import wait
@@ -164,10 +164,8 @@ def main(arguments: list[str]) -> int:
     print(f"{rows // 10} objects in one value")
     for series in inline_measured:
         print(series.report(of=inline_measured[0].median))
-    results = {"rows": rows, **{series.name: round(series.median, 3) for series in measured + inline_measured}}
-    results["inline_rows"] = rows // 10
-    results["bridge_query_peak_mb"] = round(measured[1].detail("peak_mb"), 1)
-    path = ROOT / "target/bench/results.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=1) + "\n")
+    found = {"rows": rows, **{series.name: round(series.median, 3) for series in measured + inline_measured}}
+    found["inline_rows"] = rows // 10
+    found["bridge_query_peak_mb"] = round(measured[1].detail("peak_mb"), 1)
+    results.add(**found)
     return 0

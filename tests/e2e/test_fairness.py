@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from psycopg.types.json import Jsonb
 
 from harness import hostile, wait
@@ -20,6 +21,12 @@ ROUNDS = 10
 LIMIT = 2.5
 # Longer than what the client waits for by itself.
 RETRY_AFTER = 17
+
+
+@pytest.fixture
+def bridge(make_bridge: Callable[..., Bridge]) -> Bridge:
+    """Each upload has a slot of its own: those that share one count as one."""
+    return make_bridge({"snowflake_bridge.max_shared_uploads": "1"})
 
 
 def tenant(bridge: Bridge, name: str, user: User, host: str, **arguments: object) -> None:
@@ -52,7 +59,7 @@ def test_dead_endpoints_and_a_long_queue(make_bridge: Callable[..., Bridge], cap
         bridge = make_bridge({"snowflake_bridge.stall_timeout": "5s"}, hosts=[one.origin for one in dead.values()])
         user = bridge.account.add_user()
         bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
-        bridge.admin.execute(f"grant select, insert, update on {TABLE} to app")
+        bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
         tenant(bridge, "healthy", user, bridge.account.host)
         alone = delays(bridge, "healthy", "alone")
         for phase, server in dead.items():
@@ -82,7 +89,7 @@ def test_a_long_queue_of_somebody_else(bridge: Bridge) -> None:
     bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
     for name, user in zip(("busy", "calm"), users, strict=True):
         tenant(bridge, name, user, bridge.account.host)
-    bridge.admin.execute(f"grant select, insert, update on {TABLE} to app")
+    bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
     queue(bridge, "busy", JOBS, "busy-")
     queue(bridge, "calm", 1, "calm-")
     bridge.completed("calm-1", seconds=60)
@@ -99,7 +106,7 @@ def test_two_owners_whose_copies_hang_leave_a_slot_to_a_third(bridge: Bridge, ca
         tenant(bridge, name, bridge.account.add_user(name.upper()), bridge.account.host)
     again = bridge.account.add_user("AGAIN")
     bridge.configure(again, connection=bridge.admin, user_id="two", name="second")
-    bridge.admin.execute(f"grant select, insert, update on {TABLE} to app")
+    bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
     alone = delays(bridge, "third", "alone")
     bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into[^(]*hangs"}, {"black_hole": True}, times=100)
     mark = bridge.standin.audit_mark()
@@ -182,7 +189,7 @@ def test_slow_reports_of_one_owner_leave_a_reader_to_others(bridge: Bridge) -> N
         "$$ select 1 from pg_catalog.pg_sleep(case when id like 'slow%' then 600 else 0 end) $$"
     )
     bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)")
-    bridge.admin.execute(f"grant select, insert, update on {TABLE} to app")
+    bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
     bridge.configure(user, connection=bridge.admin)
 
     def run(name: str, owner: str) -> None:
@@ -239,7 +246,7 @@ def test_whoever_only_names_somebodys_table_keeps_nobody_waiting(bridge: Bridge)
         "$$ select 1 from pg_catalog.pg_sleep(case when id = 'stranger' then 600 else 0 end) $$"
     )
     bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)", act_for_users=True)
-    bridge.admin.execute(f"grant select, insert, update on {TABLE} to app")
+    bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
     run = (
         f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled, snowflake_options)"
         " values (%(name)s, %(name)s, 'completed', true, %(options)s)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 import psycopg
 
@@ -99,8 +100,10 @@ def test_somebody_elses_crash_is_held_against_no_upload(bridge: Bridge, user: Us
     assert (upload["crash_count"], upload["attempt_count"]) == (0, 1)
 
 
-def test_the_upload_among_many_that_kills_the_worker(bridge: Bridge, user: User) -> None:
+def test_the_upload_among_many_that_kills_the_worker(make_bridge: Callable[..., Bridge]) -> None:
     """On the network nobody can tell which it was: all are suspects, and are then tried one at a time."""
+    bridge = make_bridge({"snowflake_bridge.max_shared_uploads": "1"})
+    user = bridge.ready()
     tables = {f"run-{number}": f"t{number}" for number in range(3)}
     # The poison stands still on its way, and so do the others until the first crash.
     bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 120_000}, times=len(tables) + 1)

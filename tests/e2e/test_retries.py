@@ -89,7 +89,7 @@ def test_one_user_in_trouble_delays_nobody_else(bridge: Bridge) -> None:
     good = bridge.account.add_user()
     bad = bridge.account.add_user("STUCK", database="STUCK_DB")
     bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
-    bridge.admin.execute(f"grant all on {TABLE} to app")
+    bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
     bridge.configure(good, connection=bridge.admin, user_id="good")
     bridge.configure(bad, connection=bridge.admin, user_id="bad")
     mark = bridge.standin.audit_mark()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import speed
+from bench import small, speed
 
 
 def test_every_way_is_measured() -> None:
@@ -13,3 +13,10 @@ def test_every_way_is_measured() -> None:
     query, result = table[1], inline[1]
     # The table is about 0.2 MB, and ours arrive encrypted and whole.
     assert 0.02 < query.detail("mb") < 1 and result.detail("mb") > 0.001, (query, result)
+
+
+def test_small_results_are_measured_with_and_without_sharing() -> None:
+    shared, alone = small.measure(executions=40)
+    assert (shared.name, alone.name) == ("shared", "alone")
+    # 40 executions are for 40 tables: nothing can be shared, and each has its COPY.
+    assert shared.copies == alone.copies == 40

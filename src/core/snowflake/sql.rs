@@ -11,7 +11,8 @@ use std::fmt;
 
 pub use load::{
     CopyColumn, abort_transaction, begin, commit, copy_into, count_upload, current_transaction,
-    delete_uploads, describe_transaction, list, put, remove, rollback, set_autocommit, show_tables,
+    delete_uploads, describe_transaction, list, put, remove, remove_uploads, rollback,
+    set_autocommit, show_tables,
 };
 pub use retention::delete_uploaded_before;
 pub use strategies::{

@@ -102,21 +102,32 @@ impl FakeWarehouse {
         }
     }
 
-    fn keys_of_files(&self, text: &str) -> Vec<u64> {
-        let files = self
-            .staged
-            .iter()
-            .filter(|name| text.contains(name.as_str()));
-        let rows = files.count() as u64 * FILE_ROWS;
-        (0..rows)
-            .map(|row| {
-                if self.distinct_keys == 0 {
-                    row
-                } else {
-                    row % self.distinct_keys
-                }
-            })
+    /// The files of a COPY that are in the stage.
+    fn files_of(&self, text: &str) -> Vec<String> {
+        let between = |from: &str, to: char| {
+            let (_, rest) = text.split_once(from).expect("a COPY of ours");
+            rest.split(to).next().unwrap_or_default()
+        };
+        let directory = between("FROM '@", '\'');
+        between("FILES = (", ')')
+            .split(", ")
+            .map(|name| format!("{directory}{}", name.trim_matches('\'')))
+            .filter(|path| self.staged.contains(path))
             .collect()
+    }
+
+    /// The rows of files, each with the upload in whose directory it lies.
+    fn rows_of_files(&self, files: &[String]) -> Vec<Row> {
+        let rows = files.iter().enumerate().flat_map(|(number, path)| {
+            let upload = path.rsplit('/').nth(2).and_then(|id| id.parse().ok());
+            let upload = upload.unwrap_or_else(upload_id).to_string();
+            (0..FILE_ROWS).map(move |row| (number as u64 * FILE_ROWS + row, upload.clone()))
+        });
+        rows.map(|(key, upload)| match self.distinct_keys {
+            0 => (key, upload),
+            keys => (key % keys, upload),
+        })
+        .collect()
     }
 
     /// The rows of the open transaction. Nothing but DDL may stand outside of one, unless somebody else has aborted it: the
@@ -271,22 +282,25 @@ impl FakeWarehouse {
     }
 
     fn copy(&mut self, text: &str, is_temporary: bool) -> QueryResult {
-        let keys = self.keys_of_files(text);
-        let files = keys.len() as u64 / FILE_ROWS;
+        let files = self.files_of(text);
+        let rows = self.rows_of_files(&files);
         if is_temporary {
             self.temporary
                 .as_mut()
                 .expect("the temporary table is there")
-                .extend(keys);
+                .extend(rows.into_iter().map(|(key, _)| key));
         } else {
-            let rows = keys.into_iter().map(|key| (key, upload_id().to_string()));
             self.writable().extend(rows);
         }
         let reported = self.rows_reported.unwrap_or(FILE_ROWS).to_string();
-        let rows = (0..files)
-            .map(|_| vec!["LOADED".to_owned(), reported.clone()])
+        let rows = files
+            .iter()
+            .map(|path| {
+                let path = path.trim_start_matches("~/").to_owned();
+                vec![path, "LOADED".to_owned(), reported.clone()]
+            })
             .collect();
-        Self::answer(&["status", "rows_loaded"], rows)
+        Self::answer(&["file", "status", "rows_loaded"], rows)
     }
 
     fn take_over(&mut self, text: &str) -> QueryResult {
@@ -321,10 +335,9 @@ impl FakeWarehouse {
 
     fn count(&self, text: &str, is_temporary: bool) -> QueryResult {
         let rows = self.open.as_ref().map_or(&self.rows, |open| &open.rows);
-        let upload = upload_id().to_string();
         let of_upload = || {
             rows.iter()
-                .filter(|row| !text.contains("WHERE") || row.1 == upload)
+                .filter(|row| !text.contains("WHERE") || text.contains(&row.1))
         };
         let count = if text.contains("LIMIT 1") {
             return Self::answer(&["COUNT"], vec![vec![rows.len().min(1).to_string()]]);

@@ -40,7 +40,7 @@ impl Warehouse for FakeWarehouse {
         &mut self,
         _: &Path,
         _: Option<&str>,
-        _: &str,
+        directory: &str,
         name: &str,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
@@ -53,8 +53,9 @@ impl Warehouse for FakeWarehouse {
         if fault == Some(Cut::Before) {
             return Err(cut());
         }
-        if !self.staged.iter().any(|staged| staged == name) {
-            self.staged.push(name.to_owned());
+        let path = format!("{directory}{name}");
+        if !self.staged.contains(&path) {
+            self.staged.push(path);
         }
         progress(5);
         if fault == Some(Cut::After) {

@@ -20,6 +20,13 @@ fn root(installation: Uuid) -> String {
     format!("~/snowflake_bridge/{installation}/")
 }
 
+/// `~/snowflake_bridge/<installation>/` and `<upload>/<claim>/`, of the directory of an attempt.
+pub(super) fn split(directory: &str) -> Option<(&str, &str)> {
+    let (upload, _) = directory.strip_suffix('/')?.rsplit_once('/')?;
+    let (root, _) = upload.rsplit_once('/')?;
+    directory.split_at_checked(root.len() + 1)
+}
+
 /// The uploads of this installation that have files in the stage, and whether the newest was put there more than `age`
 /// ago.
 ///

@@ -351,11 +351,7 @@ impl<'a> Loader<'a> {
             let directory = &self.upload.stage_directory;
             let statement = sql::copy_into(table, columns, directory, &names, force);
             let copied = execute(self.warehouse, statement).await?;
-            verify_copy(
-                &copied,
-                files.len(),
-                files.iter().map(|file| file.rows).sum(),
-            )?;
+            verify_copy(&copied, files)?;
             query_id = Some(copied.query_id);
         }
         Ok(query_id)

@@ -16,6 +16,7 @@ mod size;
 mod step;
 mod strategy;
 mod table;
+mod together;
 mod transaction;
 mod verify;
 
@@ -35,11 +36,12 @@ use crate::types::Column;
 
 pub use retention::delete_uploaded_before;
 pub use strategy::{DateColumn, Match, Strategy, StrategyName};
+pub use together::{Member, clean_up_together, run_together};
 pub use transaction::abort;
 use transaction::{Settled, settle};
 
 /// COPY accepts no more than this many names in FILES.
-const MAX_FILES_PER_COPY: usize = 1_000;
+pub const MAX_FILES_PER_COPY: usize = 1_000;
 
 /// How often a load is begun anew because a column was not there any more that the table had just shown, or the table itself:
 /// somebody was rebuilding it, or has dropped it.
@@ -202,11 +204,7 @@ pub async fn run(
         ));
     }
     if !upload.is_staged {
-        size::check(upload)?;
-        stage(upload, warehouse, ledger).await?;
-        failpoint::reach("put-done")?;
-        ledger.staged().await?;
-        failpoint::reach("staged")?;
+        stage_files(upload, warehouse, ledger).await?;
     }
     ledger.progress(Phase::Preparing, upload.manifest.bytes);
     let mut is_repeated = upload.transaction.is_some();
@@ -303,7 +301,13 @@ pub async fn clean_up(upload: &Upload, warehouse: &mut dyn Warehouse) -> Result<
     }
 }
 
-async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledger) -> Result<()> {
+/// Puts the files into the stage, and records it.
+async fn stage_files(
+    upload: &Upload,
+    warehouse: &mut dyn Warehouse,
+    ledger: &dyn Ledger,
+) -> Result<()> {
+    size::check(upload)?;
     let mut done = 0;
     ledger.progress(Phase::Staging, done);
     for file in &upload.manifest.files {
@@ -320,7 +324,9 @@ async fn stage(upload: &Upload, warehouse: &mut dyn Warehouse, ledger: &dyn Ledg
         failpoint::during("put", put).await?;
         done += file.bytes;
     }
-    Ok(())
+    failpoint::reach("put-done")?;
+    ledger.staged().await?;
+    failpoint::reach("staged")
 }
 
 fn outcome(upload: &Upload, query_id: Option<String>) -> Outcome {

@@ -2,6 +2,7 @@
 
 mod settling;
 mod strategies;
+mod together;
 
 use std::collections::BTreeMap;
 
@@ -88,7 +89,7 @@ async fn run_to_the_end(warehouse: &mut FakeWarehouse, first: &Upload) -> Outcom
 #[tokio::test]
 async fn nothing_is_put_again_once_staged() {
     let mut warehouse = FakeWarehouse {
-        staged: vec!["part-00000.parquet".to_owned()],
+        staged: vec!["~/snowflake_bridge/a/b/1/part-00000.parquet".to_owned()],
         ..FakeWarehouse::default()
     };
     let mut staged = upload(1);

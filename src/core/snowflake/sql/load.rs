@@ -165,6 +165,17 @@ pub fn remove(directory: &str) -> String {
     format!("REMOVE {}", stage_path(directory))
 }
 
+/// Removes everything in the directories of these uploads, below one of the user's stage.
+#[must_use]
+pub fn remove_uploads(directory: &str, uploads: &[Uuid]) -> String {
+    let uploads: Vec<String> = uploads.iter().map(Uuid::to_string).collect();
+    format!(
+        "REMOVE {} PATTERN = {}",
+        stage_path(directory),
+        quote_literal(&format!(".*/({})/.*", uploads.join("|")))
+    )
+}
+
 /// Lists everything in a directory of the user's stage; needs no warehouse.
 #[must_use]
 pub fn list(directory: &str) -> String {

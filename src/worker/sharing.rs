@@ -1,0 +1,91 @@
+//! Which uploads share a COPY: what waits for the same table, with the same connection, when one of them begins. Nothing is
+//! waited for; the more there is in the queue, the more of it goes at once.
+
+use std::time::{Duration, Instant};
+
+use bridge_core::upload::{MAX_FILES_PER_COPY, Strategy};
+
+use super::in_flight::InFlight;
+use super::runner::Job;
+use super::service::Service;
+use crate::error::log_error;
+use crate::uploads::{self, Claimed};
+use crate::{failpoint, guc, tx};
+
+/// The first of them goes on its way after this, whatever else there is: their reading takes the main thread.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Results that are larger than this, together, gain little: what a COPY costs by itself is small beside them.
+const ENOUGH_BYTES: u64 = 16 << 20;
+
+impl Service {
+    /// Takes what may share the COPY of an upload that begins, and begins that as well.
+    pub(super) fn gather(&mut self, first: (InFlight, Job)) -> Vec<(InFlight, Job)> {
+        let until = Instant::now() + PATIENCE;
+        let mut all = vec![first];
+        while let Some(upload) = next_beside(&all, until) {
+            match self.begin(upload) {
+                Some(other) if fits(&all, &other) => all.push(other),
+                // What comes after it may be like it, and then leads others.
+                other => {
+                    if let Some(alone) = other {
+                        self.send(vec![alone]);
+                    }
+                    break;
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Takes another upload for those that have begun.
+fn next_beside(all: &[(InFlight, Job)], until: Instant) -> Option<Claimed> {
+    let (first, job) = all.first()?;
+    let bytes: u64 = all.iter().map(|(_, job)| job.manifest.bytes).sum();
+    if !may_share(&first.upload, job)
+        || all.len() >= guc::max_shared_uploads()
+        || bytes >= ENOUGH_BYTES
+        || Instant::now() >= until
+    {
+        return None;
+    }
+    let taken = tx::transaction(|| {
+        failpoint::reach("claiming");
+        uploads::claim_beside(&first.upload)
+    });
+    taken.unwrap_or_else(|error| {
+        // The next look at the queue meets it again, if it stays.
+        log_error("snowflake_bridge: worker", &error);
+        None
+    })
+}
+
+/// Whether an upload adds rows for the first time, and others can go with it. One that has failed before goes by itself.
+fn may_share(upload: &Claimed, job: &Job) -> bool {
+    upload.attempt == 1
+        && upload.watch_id.is_some()
+        && !upload.is_suspect()
+        && job.strategy == Strategy::Append
+        && job.replaces.is_empty()
+        && job.staged_claim.is_none()
+        && job.transaction.is_none()
+        && !job.manifest.files.is_empty()
+        && !(job.is_canceled || job.only_settles || job.is_alone)
+}
+
+/// Whether one more goes to the same table over the same session, with the same columns.
+fn fits(all: &[(InFlight, Job)], (other, job): &(InFlight, Job)) -> bool {
+    let Some((_, first)) = all.first() else {
+        return false;
+    };
+    let files: usize = all.iter().map(|(_, job)| job.manifest.files.len()).sum();
+    may_share(&other.upload, job)
+        && files + job.manifest.files.len() <= MAX_FILES_PER_COPY
+        && job.pool_key == first.pool_key
+        && (&job.table, &job.schema, &job.database)
+            == (&first.table, &first.schema, &first.database)
+        && job.evolve_schema == first.evolve_schema
+        && job.cluster_by == first.cluster_by
+        && job.manifest.has_columns_of(&first.manifest)
+}
