@@ -44,7 +44,7 @@ fn upload_query(
         config,
         options,
     };
-    Ok(queue(query, target, execution_id, user_id)?)
+    Ok(queue(query, None, target, execution_id, user_id)?)
 }
 
 // In its own words, since pgrx knows no regclass.
@@ -67,7 +67,8 @@ fn upload_table(
 ) -> Result<i64, ErrorReport> {
     tx::require_primary("upload_table")?;
     let relation = relation.ok_or_else(|| Error::invalid("relation must not be null"))?;
-    let (query, name) = whole_relation(relation)?;
+    let (qualified, name) = names(relation)?;
+    let query = format!("select * from {qualified}");
     let target = Target {
         table_name: table_name.or(Some(&name)),
         schema_name,
@@ -75,11 +76,17 @@ fn upload_table(
         config,
         options,
     };
-    Ok(queue(query.as_bytes(), target, execution_id, user_id)?)
+    Ok(queue(
+        query.as_bytes(),
+        Some(qualified),
+        target,
+        execution_id,
+        user_id,
+    )?)
 }
 
-/// The query that reads a relation, and the relation's own name.
-fn whole_relation(relation: pg_sys::Oid) -> Result<(String, String)> {
+/// A relation's name as a statement has it, and its own.
+fn names(relation: pg_sys::Oid) -> Result<(String, String)> {
     let missing = || {
         Error::user(
             PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE,
@@ -91,10 +98,7 @@ fn whole_relation(relation: pg_sys::Oid) -> Result<(String, String)> {
         "select c.relname::pg_catalog.text from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
         &[relation.into()],
     )?;
-    Ok((
-        format!("select * from {qualified}"),
-        name.ok_or_else(missing)?,
-    ))
+    Ok((qualified, name.ok_or_else(missing)?))
 }
 
 /// Where the rows go, as the arguments say it.
@@ -140,8 +144,10 @@ impl Target<'_> {
     }
 }
 
+/// Reads the query's rows, which are all of `relation` if that is given, and queues them.
 fn queue(
     query: &[u8],
+    relation: Option<String>,
     target: Target<'_>,
     execution_id: Option<&str>,
     user_id: Option<&str>,
@@ -159,7 +165,7 @@ fn queue(
     let upload_id = Uuid::new_v4();
     let execution_id = execution_id.map_or_else(|| upload_id.to_string(), str::to_owned);
     let directory = spooled::begin(upload_id)?;
-    let read = client::watched(|| {
+    let mut read = client::watched(|| {
         source::read_query(
             query,
             None,
@@ -180,6 +186,7 @@ fn queue(
             },
         )
     })?;
+    read.manifest.relation = relation;
     // Keys that the result lacks are told to whoever can mend the query, and not to the worker.
     options.strategy(&read.manifest)?;
     for (column, count) in &read.affected {

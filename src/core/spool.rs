@@ -99,6 +99,9 @@ pub struct Manifest {
     /// The time window that the execution's parameters name, if they do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<TimeWindow>,
+    /// The relation that was read, if its caller named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relation: Option<String>,
 }
 
 impl Manifest {
@@ -200,6 +203,7 @@ impl SpoolWriter {
             rows: self.rows,
             bytes: files.iter().map(|file| file.bytes).sum(),
             window: None,
+            relation: None,
             files,
         })
     }

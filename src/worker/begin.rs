@@ -287,7 +287,10 @@ pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
     let (relation, default_table) = match &watch {
         Some(watch) => (watch.existing_name()?, default_table(watch)?),
         // The table is always named.
-        None => ("a query".to_owned(), String::new()),
+        None => {
+            let named = upload.manifest.as_ref().and_then(|of| of.relation.clone());
+            (named.unwrap_or_else(|| "a query".to_owned()), String::new())
+        }
     };
     Ok(Plan {
         installation_id: uploads::installation_id()?,

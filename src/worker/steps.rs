@@ -83,6 +83,7 @@ fn record(execution_id: &str, claim: i32, what: &str) -> Result<()> {
                 rows: 1,
                 bytes: 0,
                 window: None,
+                relation: None,
             };
             let config = configuration()?;
             uploads::record_read(claim, config, "account/user", &manifest, None)

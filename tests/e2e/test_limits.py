@@ -86,7 +86,12 @@ def test_a_new_table_says_where_it_comes_from(bridge: Bridge, user: User) -> Non
     bridge.completed("run-1")
     number = bridge.call("upload_query", query="select 1 as a", table_name="of_a_query")
     assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
-    created = {name: text for text in bridge.account.statements("CREATE TABLE") for name in (RESULTS, "OF_A_QUERY") if name in text}
+    bridge.app.execute("create table public.customers as select 1 as a")
+    number = bridge.call("upload_table", relation="customers")
+    assert bridge.call("wait_for_upload", id=number, timeout="60s") == "completed"
+    names = (RESULTS, "OF_A_QUERY", "CUSTOMERS")
+    created = {name: text for text in bridge.account.statements("CREATE TABLE") for name in names if name in text}
+    assert "COMMENT = 'Loaded by snowflake_bridge from public.customers'" in created["CUSTOMERS"]
     assert "COMMENT = 'Loaded by snowflake_bridge from public.workflow_executions'" in created[RESULTS]
     assert "COMMENT = 'Loaded by snowflake_bridge from a query'" in created["OF_A_QUERY"]
 

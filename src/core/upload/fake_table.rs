@@ -250,6 +250,7 @@ pub(super) fn upload(columns: &[(&str, ColumnType)]) -> Upload {
             rows: 1,
             bytes: 0,
             window: None,
+            relation: None,
         },
         is_staged: true,
         transaction: None,

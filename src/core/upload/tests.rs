@@ -47,6 +47,7 @@ pub(super) fn upload(files: usize) -> Upload {
             bytes: 5 * files.len() as u64,
             files,
             window: None,
+            relation: None,
         },
         is_staged: false,
         transaction: None,

@@ -19,6 +19,7 @@ fn manifest(columns: &[(&str, ColumnType)]) -> Manifest {
         rows: 1,
         bytes: 0,
         window: None,
+        relation: None,
     }
 }
 

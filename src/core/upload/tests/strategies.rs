@@ -176,10 +176,15 @@ async fn only_the_recorded_transaction_is_committed() {
 
 #[tokio::test]
 async fn the_first_load_needs_no_temporary_table() {
-    for strategy in [Strategy::Replace, by_keys(), by_dates()] {
+    let strategies = [Strategy::Replace, by_keys(), by_dates()];
+    let tables = [FakeWarehouse::default, || FakeWarehouse::with_rows([])];
+    for (strategy, table) in strategies
+        .into_iter()
+        .flat_map(|strategy| tables.map(|table| (strategy.clone(), table)))
+    {
         let mut first = upload(2);
         first.strategy = strategy;
-        let mut warehouse = FakeWarehouse::default();
+        let mut warehouse = table();
         run(&first, &mut warehouse, &FakeLedger::default())
             .await
             .unwrap();
