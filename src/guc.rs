@@ -25,7 +25,7 @@ static POLL_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(30);
 static MAX_CONCURRENT_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(8);
 /// Out of the eight background workers that a server has by default, launcher and worker take two.
 static MAX_READER_PROCESSES: GucSetting<i32> = GucSetting::<i32>::new(2);
-static MAX_SHARED_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(100);
+static MAX_SHARED_UPLOADS: GucSetting<i32> = GucSetting::<i32>::new(25);
 /// While a snapshot is held, VACUUM removes nothing that was deleted since, in the whole database.
 static SNAPSHOT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(600);
 /// An UPDATE by key takes a few milliseconds; everybody else's uploads wait while somebody's trigger runs.

@@ -206,7 +206,9 @@ impl Fairness {
         self.0.entry(name.to_owned()).or_default()
     }
 
-    fn answering(&self, name: &str) -> bool {
+    /// Whether the last upload that could tell has reached the account.
+    #[must_use]
+    pub fn answering(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|account| account.answers)
     }
 }

@@ -42,7 +42,7 @@ pub fn claim(turn: &Turn) -> Result<Option<Claimed>> {
 }
 
 /// Takes another upload that waits for the same table as one that was taken, has the same connection, only adds rows, and was never
-/// begun before. None where somebody wants a table alone, whichever.
+/// begun before. None where somebody wants a table of this name alone, or one whose name is not known here.
 ///
 /// # Errors
 /// If a statement fails.
@@ -262,7 +262,8 @@ const TAKEN: &str = "state = 'claimed', claim_count = u.claim_count + 1, attempt
 static TAKE_BESIDE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "with due as materialized ( \
-             select d.id from (select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream \
+             select d.id from (select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream, \
+                     u.options ->> 'table_name' as table_name \
                  from snowflake_bridge.uploads u where u.id = $1) l \
              cross join lateral ( \
                  select u.id from snowflake_bridge.uploads u \
@@ -272,7 +273,8 @@ static TAKE_BESIDE: LazyLock<String> = LazyLock::new(|| {
                        where e.watch_id = u.watch_id and e.execution_id = u.execution_id and e.id < u.id \
                          and e.state in ('queued', 'retry', 'claimed', 'staged', 'copying')) \
                  order by u.next_attempt_at, u.id limit 1 for update skip locked) d \
-             where not exists (select from snowflake_bridge.uploads u where {ALONE} and {UNENDED})) \
+             where not exists (select from snowflake_bridge.uploads u where {ALONE} and {UNENDED} \
+                 and coalesce(lower(u.options ->> 'table_name') = lower(l.table_name), true))) \
          update snowflake_bridge.uploads u set {TAKEN} from due where u.id = due.id returning {claimed}, $2",
         l = lane("l"),
         claimed = CLAIMED.as_str(),

@@ -147,6 +147,8 @@ pub enum NextState {
     Later(Duration),
     /// Tried again at once, as the only one at its table. The attempt is not counted.
     Alone,
+    /// Tried again at once, sharing nothing with others. The attempt is not counted.
+    ByItself,
     Failed,
     Canceled,
     NeedsCredentials,
@@ -165,7 +167,7 @@ pub fn record_error(
 ) -> Result<()> {
     let (state, delay) = match next {
         NextState::Retry(delay) | NextState::Later(delay) => ("retry", delay),
-        NextState::Alone => ("retry", Duration::ZERO),
+        NextState::Alone | NextState::ByItself => ("retry", Duration::ZERO),
         NextState::Failed => ("failed", Duration::ZERO),
         NextState::Canceled => ("canceled", Duration::ZERO),
         NextState::NeedsCredentials => ("needs_credentials", Duration::ZERO),
@@ -189,7 +191,7 @@ pub fn record_error(
         claim,
         "state = $3, \
              next_attempt_at = clock_timestamp() + make_interval(secs => $4), \
-             attempt_count = attempt_count - ($14 or $15 or $3 = 'retry' and $8 in ('55P03', '40P01'))::integer, \
+             attempt_count = attempt_count - ($14 or $15 or $16 or $3 = 'retry' and $8 in ('55P03', '40P01'))::integer, \
              needs_table = needs_table or $15, \
              throttled_since = case when $14 then coalesce(throttled_since, clock_timestamp()) else throttled_since end, \
              error_message = $5, error_hint = $6, error_code = $7, error_sqlstate = $8, query_id = $9, \
@@ -216,6 +218,7 @@ pub fn record_error(
             is_undecided.into(),
             matches!(next, NextState::Later(_)).into(),
             (next == NextState::Alone).into(),
+            (next == NextState::ByItself).into(),
         ],
     )
 }

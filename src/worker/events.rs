@@ -4,7 +4,7 @@ use bridge_core::ErrorKind;
 
 use super::report::{Entry, Event};
 use super::service::Service;
-use crate::error::log_error;
+use crate::error::{log_error, log_message};
 use crate::{configs, failpoint, tx, uploads};
 
 impl Service {
@@ -72,12 +72,11 @@ impl Service {
                         continue;
                     };
                     let upload = &in_flight.upload;
-                    let others = self
-                        .in_flight
-                        .values()
-                        .filter(|other| !other.follows && other.upload.account == upload.account)
-                        .count();
-                    self.turns.ended(upload, &result, others + 1);
+                    let others = self.others_at(&upload.account);
+                    // Those that share a COPY count as one.
+                    if !in_flight.follows {
+                        self.turns.ended(upload, &result, others + 1);
+                    }
                     let is_recorded = match result {
                         Ok(outcome) => {
                             in_flight.completed(target.as_deref().unwrap_or_default(), &outcome)
@@ -85,6 +84,31 @@ impl Service {
                         Err(error) => in_flight.failed(&error.into(), is_undecided),
                     };
                     if is_recorded {
+                        // Nobody listens where nothing is left to tidy up.
+                        let _ = recorded.send(());
+                    }
+                }
+                Event::Parted {
+                    claim,
+                    error,
+                    is_undecided,
+                    recorded,
+                } => {
+                    let Some(in_flight) = self.in_flight.remove(&claim) else {
+                        continue;
+                    };
+                    if !in_flight.follows {
+                        let others = self.others_at(&in_flight.upload.account);
+                        self.turns.ended::<()>(
+                            &in_flight.upload,
+                            &Err(error.duplicate()),
+                            others + 1,
+                        );
+                        log_message(&format!(
+                            "snowflake_bridge: uploads that shared one COPY are loaded one by one: {error}"
+                        ));
+                    }
+                    if in_flight.parted(is_undecided) {
                         // Nobody listens where nothing is left to tidy up.
                         let _ = recorded.send(());
                     }
@@ -107,5 +131,12 @@ impl Service {
                 }
             }
         }
+    }
+    /// How many hold a slot at an account.
+    fn others_at(&self, account: &str) -> usize {
+        self.in_flight
+            .values()
+            .filter(|other| !other.follows && other.upload.account == account)
+            .count()
     }
 }

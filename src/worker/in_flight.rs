@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use bridge_core::ErrorKind;
 use bridge_core::upload::{Outcome, Phase};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -97,6 +98,20 @@ impl InFlight {
     pub(super) fn not_begun(self, error: &Error) -> bool {
         let is_undecided = self.upload.is_undecided() && !self.upload.cancel_requested;
         self.failed(error, is_undecided)
+    }
+
+    /// What it shared with others has failed. Returns whether it was recorded that it goes on by itself.
+    pub(super) fn parted(self, is_undecided: bool) -> bool {
+        let error = bridge_core::Error::new(
+            ErrorKind::Transient,
+            "what it shared with others was not loaded; it is loaded by itself now",
+        )
+        .into();
+        let claim = self.upload.as_claim();
+        let recorded = tx::transaction(|| {
+            uploads::record_error(claim, NextState::ByItself, &error, is_undecided)
+        });
+        self.end(recorded, false)
     }
 
     /// This attempt has ended without. Returns whether that was recorded.

@@ -1,6 +1,5 @@
 //! The ledger of an upload on the network thread: what must become durable is recorded by the main thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -18,7 +17,6 @@ pub(super) struct State {
     is_undecided: watch::Sender<bool>,
     /// The transaction of the last load.
     transaction: Mutex<Option<String>>,
-    is_staged: AtomicBool,
 }
 
 impl State {
@@ -26,7 +24,6 @@ impl State {
         Self {
             is_undecided: watch::Sender::new(is_undecided),
             transaction: Mutex::new(None),
-            is_staged: AtomicBool::new(false),
         }
     }
 
@@ -42,11 +39,6 @@ impl State {
             .subscribe()
             .wait_for(|undecided| !undecided)
             .await;
-    }
-
-    /// Whether this attempt has recorded that all files are in the stage.
-    pub(super) fn is_staged(&self) -> bool {
-        self.is_staged.load(Ordering::Relaxed)
     }
 
     pub(super) fn into_transaction(self) -> Option<String> {
@@ -68,9 +60,7 @@ pub(super) struct WorkerLedger<'a> {
 #[async_trait]
 impl Ledger for WorkerLedger<'_> {
     async fn staged(&self) -> Result<()> {
-        self.reporter.record(self.claim, Entry::Staged).await?;
-        self.state.is_staged.store(true, Ordering::Relaxed);
-        Ok(())
+        self.reporter.record(self.claim, Entry::Staged).await
     }
 
     async fn copying(&self, transaction: &str, rows: u64) -> Result<()> {

@@ -39,6 +39,13 @@ pub enum Event {
         is_undecided: bool,
         recorded: oneshot::Sender<()>,
     },
+    /// What the upload has shared with others has failed, for whatever reason: it is to be loaded by itself. Sent back as above.
+    Parted {
+        claim: Claim,
+        error: Arc<Error>,
+        is_undecided: bool,
+        recorded: oneshot::Sender<()>,
+    },
     /// The files that an upload has left up to this claim are gone from the stage.
     Cleaned { claim: Claim },
     /// No more files are removed for now.
@@ -93,6 +100,21 @@ impl Reporter {
         answered
             .await
             .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?
+    }
+
+    /// The upload goes on by itself.
+    pub(super) async fn part(&self, claim: Claim, error: Arc<Error>, is_undecided: bool) {
+        let (recorded, is_recorded) = oneshot::channel();
+        let event = Event::Parted {
+            claim,
+            error,
+            is_undecided,
+            recorded,
+        };
+        if self.send(event).is_ok() {
+            // Whoever has taken it over meanwhile knows how it goes on.
+            let _ = is_recorded.await;
+        }
     }
 
     /// Returns whether it was recorded: not if another claim has taken the upload over, whose files are in the stage.

@@ -89,6 +89,7 @@ impl Job {
             comment: self.comment.clone(),
             is_canceled: self.is_canceled,
             only_settles: self.only_settles,
+            is_several: false,
             is_alone: self.is_alone,
         })
     }
@@ -133,7 +134,7 @@ pub fn start(
     Ok(cancelers)
 }
 
-pub(super) async fn carry(
+async fn carry(
     job: Job,
     pool: Arc<Pool>,
     slots: Slots,
@@ -235,7 +236,7 @@ pub(super) async fn abort(job: &Job, pool: &Pool, transaction: &str) -> Result<(
     Ok(())
 }
 
-async fn remove_staged(job: &Job, pool: &Pool, reporter: &Reporter) -> Result<()> {
+pub(super) async fn remove_staged(job: &Job, pool: &Pool, reporter: &Reporter) -> Result<()> {
     let mut session = pool
         .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
         .await?;

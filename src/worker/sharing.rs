@@ -1,5 +1,5 @@
-//! Which uploads share a COPY: what waits for the same table, with the same connection, when one of them begins. Nothing is
-//! waited for; the more there is in the queue, the more of it goes at once.
+//! Which uploads share a COPY: what waits for the same table, with the same connection, when one of them begins. What has not
+//! come yet is not waited for; the more there is in the queue, the more of it goes at once.
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,11 @@ impl Service {
     pub(super) fn gather(&mut self, first: (InFlight, Job)) -> Vec<(InFlight, Job)> {
         let until = Instant::now() + PATIENCE;
         let mut all = vec![first];
+        let answers =
+            |(in_flight, _): &(InFlight, Job)| self.turns.is_answering(&in_flight.upload.account);
+        if !all.iter().all(answers) {
+            return all;
+        }
         while let Some(upload) = next_beside(&all, until) {
             match self.begin(upload) {
                 Some(other) if fits(&all, &other) => all.push(other),
@@ -61,9 +66,9 @@ fn next_beside(all: &[(InFlight, Job)], until: Instant) -> Option<Claimed> {
     })
 }
 
-/// Whether an upload adds rows for the first time, and others can go with it. One that has failed before goes by itself.
+/// Whether an upload adds rows for the first time, and others can go with it. One that was taken before goes by itself.
 fn may_share(upload: &Claimed, job: &Job) -> bool {
-    upload.attempt == 1
+    upload.claim == 1
         && upload.watch_id.is_some()
         && !upload.is_suspect()
         && job.strategy == Strategy::Append

@@ -1,5 +1,5 @@
-//! The part of uploads that share one COPY which runs on the network thread. What goes wrong with all of them at once, each
-//! does over by itself.
+//! The part of uploads that share one COPY which runs on the network thread. If it fails, each of them is queued to be loaded by
+//! itself.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::cleaning;
 use super::ledger::{State, WorkerLedger};
 use super::report::{Event, Reporter};
-use super::runner::{Job, abort, carry, not_swept};
+use super::runner::{Job, abort, not_swept, remove_staged};
 use super::slots::Slots;
 use crate::net;
 
@@ -48,21 +48,7 @@ pub(super) async fn carry_all(
     };
     match result {
         Ok(loaded) => end(parts, loaded, target, &reporter).await,
-        Err(error) if error.kind().is_retryable() => {
-            give_up(parts, &error, target, &pool, &reporter).await;
-        }
-        Err(_) => {
-            let mut rest: Vec<_> = parts.into_iter().zip(cancels).collect();
-            // Somebody waits for the end of those that are to stop.
-            rest.sort_by_key(|(_, canceled)| canceled.is_some());
-            for (part, canceled) in rest {
-                let (pool, slots, reporter) = (pool.clone(), slots.clone(), reporter.clone());
-                // Where nobody can ask any more, somebody has.
-                let job = part.into_single(canceled.is_none());
-                let canceled = canceled.unwrap_or_else(|| oneshot::channel().1);
-                carry(job, pool, slots, reporter, canceled).await;
-            }
-        }
+        Err(error) => part_ways(parts, &cancels, error, target, &pool, &reporter).await,
     }
 }
 
@@ -72,7 +58,7 @@ async fn stop(cancels: &mut [Option<oneshot::Receiver<()>>], parts: &[Part]) {
         let mut is_canceled = false;
         for slot in cancels.iter_mut() {
             if let Some(canceled) = slot
-                && Pin::new(canceled).poll(context).is_ready()
+                && let Poll::Ready(Ok(())) = Pin::new(canceled).poll(context)
             {
                 *slot = None;
                 is_canceled = true;
@@ -88,19 +74,6 @@ async fn stop(cancels: &mut [Option<oneshot::Receiver<()>>], parts: &[Part]) {
     // They are committed together: what is open of one is open of all.
     if let Some(part) = parts.first() {
         part.state.decided().await;
-    }
-}
-
-impl Part {
-    /// What is left to do for it alone.
-    fn into_single(self, is_canceled: bool) -> Job {
-        let staged_here = self.state.is_staged().then_some(self.job.claim.number);
-        Job {
-            staged_claim: staged_here,
-            transaction: self.state.into_transaction(),
-            is_canceled,
-            ..self.job
-        }
     }
 }
 
@@ -207,24 +180,32 @@ async fn end(parts: Vec<Part>, loaded: Loaded, target: Option<String>, reporter:
     }
 }
 
-/// Snowflake could not be used, or not for now: nor could it by each of them.
-async fn give_up(
+/// Nothing of them was loaded, or it is open whether. Those that were to stop have ended; each of the others goes back into the
+/// queue and is loaded by itself, and what was wrong with one is only its own.
+async fn part_ways(
     parts: Vec<Part>,
-    error: &Error,
+    cancels: &[Option<oneshot::Receiver<()>>],
+    error: Error,
     target: Option<String>,
     pool: &Pool,
     reporter: &Reporter,
 ) {
-    let mut transaction = None;
-    for part in &parts {
+    let error = Arc::new(error);
+    let mut canceled = Vec::new();
+    for (part, cancel) in parts.iter().zip(cancels) {
         let (claim, is_undecided) = (part.job.claim, part.state.is_undecided());
-        // Where another claim has taken it over, nothing is left to do.
-        let _ = reporter
-            .finish(claim, target.clone(), Err(error.duplicate()), is_undecided)
-            .await;
+        if cancel.is_some() {
+            reporter.part(claim, Arc::clone(&error), is_undecided).await;
+        } else if reporter
+            .finish(claim, target.clone(), Err(upload::canceled()), is_undecided)
+            .await
+        {
+            canceled.push(claim);
+        }
     }
+    let mut transaction = None;
     let mut jobs = Vec::new();
-    for Part { job, state, .. } in parts {
+    for Part { job, state } in parts {
         transaction = transaction.or(state.into_transaction());
         jobs.push(job);
     }
@@ -232,7 +213,13 @@ async fn give_up(
         // What it does not reach, the next attempt does.
         let _ = net::guarded(abort(job, pool, &transaction)).await;
     }
-    for job in jobs.iter().filter(|job| job.is_sweeping) {
-        not_swept(job, reporter);
+    for job in &jobs {
+        if canceled.contains(&job.claim) {
+            // What stays in the stage costs storage, not correctness.
+            let _ = net::guarded(remove_staged(job, pool, reporter)).await;
+        }
+        if job.is_sweeping {
+            not_swept(job, reporter);
+        }
     }
 }

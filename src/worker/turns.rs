@@ -63,6 +63,11 @@ impl Turns {
         self.last = Some(upload.lane.clone());
     }
 
+    /// Whether an account has answered the last time.
+    pub(super) fn is_answering(&self, account: &str) -> bool {
+        self.fairness.answering(account)
+    }
+
     /// The account of the upload has let it in.
     pub(super) fn answers(&mut self, upload: &Claimed) {
         self.fairness.answers(&upload.account);

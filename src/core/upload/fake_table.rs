@@ -262,6 +262,7 @@ pub(super) fn upload(columns: &[(&str, ColumnType)]) -> Upload {
         comment: String::new(),
         is_canceled: false,
         only_settles: false,
+        is_several: false,
         is_alone: true,
     }
 }

@@ -92,6 +92,8 @@ pub struct Upload {
     pub is_canceled: bool,
     /// What an earlier attempt may have loaded is found out, and nothing else.
     pub only_settles: bool,
+    /// It stands for several, of which nobody knows by the rows of one whether they are all there.
+    pub is_several: bool,
     /// Nobody else of this installation loads into the table meanwhile. Only then is a column made anew: what a COPY that had
     /// begun before brings later would be lost with the old column.
     pub is_alone: bool,

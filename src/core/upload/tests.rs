@@ -59,6 +59,7 @@ pub(super) fn upload(files: usize) -> Upload {
         comment: "test".to_owned(),
         is_canceled: false,
         only_settles: false,
+        is_several: false,
         is_alone: true,
     }
 }

@@ -93,6 +93,7 @@ fn whole(members: &[Member<'_>]) -> Result<Upload> {
     let (root, _) = directories(first).ok_or_else(internal)?;
     let mut whole = Upload {
         is_staged: true,
+        is_several: true,
         stage_directory: root.to_owned(),
         manifest: Manifest {
             files: Vec::new(),

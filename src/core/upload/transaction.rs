@@ -92,6 +92,7 @@ pub(super) async fn settle(
                     ),
                 ));
             }
+            None if upload.is_several => break,
             None => {
                 // What is not known can hardly be aborted, and if it can, the rows are not there after it.
                 let _ = abort(transaction, warehouse).await;

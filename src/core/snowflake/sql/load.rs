@@ -172,7 +172,7 @@ pub fn remove_uploads(directory: &str, uploads: &[Uuid]) -> String {
     format!(
         "REMOVE {} PATTERN = {}",
         stage_path(directory),
-        quote_literal(&format!(".*/({})/.*", uploads.join("|")))
+        quote_literal(&format!("(.*/)?({})/.*", uploads.join("|")))
     )
 }
 
