@@ -205,6 +205,11 @@ def report(trouble: Trouble) -> None:
     print("  " + ", ".join(f"{place} {times}" for place, times in sorted(places.items())))
     network = sum((proxy.faults for proxy in trouble.world.proxies), Counter[str]())
     print("network: " + ", ".join(f"{what} {times}" for what, times in sorted(network.items())))
+    [row] = trouble.world.ask(
+        "select count(*) as shared from snowflake_bridge.uploads u where transaction_id is not null and exists ("
+        "select from snowflake_bridge.uploads o where o.transaction_id = u.transaction_id and o.id <> u.id)"
+    )
+    print(f"one COPY for several: {row['shared']} uploads were loaded so in the end")
     print("others: " + ", ".join(f"{what} {times}" for what, times in sorted(trouble.counts.items())))
 
 

@@ -45,13 +45,27 @@ class Application:
     def job(self, round: Round) -> None:
         """One more upload is queued, or one that waits has more to do."""
         [draw] = self.rng.choices(
-            [self.inline, self.again, self.function, self.query, self.upsert, self.replace, self.drift],
-            [45, 18, 10, 12, 7, 4, 4],
+            [self.inline, self.batch, self.again, self.function, self.query, self.upsert, self.replace, self.drift],
+            [37, 8, 18, 10, 12, 7, 4, 4],
         )
         draw(round)
 
     def inline(self, round: Round) -> None:
         self._execution(round, "append", self._rows(round))
+
+    def batch(self, round: Round) -> None:
+        """Executions of one user that are committed at once, and may share a COPY."""
+        tenant = self.rng.choice(self.world.tenants)
+        executions = []
+        for _ in range(self.rng.randrange(2, 7)):
+            rows = self._rows(round)
+            executions.append({"id": self._name(round, "append"), "rows": rows})
+        self.world.attempt(
+            f"insert into {TABLE} (execution_id, user_id, status, result_rows, snowflake_enabled, snowflake_table_name) "
+            "select e.id, %(user)s, 'completed', e.rows, true, %(table)s "
+            "from jsonb_to_recordset(%(executions)s) as e (id text, rows jsonb)",
+            {"user": tenant.user_id, "table": round.table("append"), "executions": Jsonb(executions)},
+        )
 
     def upsert(self, round: Round) -> None:
         keys = self.rng.sample(range(KEYS), self.rng.randrange(1, 8))
