@@ -1,7 +1,8 @@
 """`python -m fidelity`: each type's values from a table to Snowflake, read back there and from the Parquet file.
 
 SEED chooses the values that are drawn, VALUES how many there are for each type. Ends with one line,
-`fidelity: types=… values=… exact=… refused=… wrong=…`, and fails unless wrong=0.
+`fidelity: seed=… types=… values=… exact=… refused=… wrong=… documented=…`, and fails unless wrong=0; the last counts the columns
+that are those of docs/types.md.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from fidelity import spooled
+from fidelity.arrivals import Miscount, by_number
 from fidelity.catalogue import INSIDE_INDEXES, TYPES, WITHOUT_INPUT, Type
 from fidelity.documented import Documentation
+from fidelity.inferred import check as check_inferred
 from fidelity.wide import Column
 from fidelity.wide import check as check_wide
 from harness import reader
@@ -31,6 +35,15 @@ SETUP = """
     create domain fidelity_positive as integer check (value > 0);
     create type fidelity_pair as (number int, words text);
     create type fidelity_arrays as (numbers int[]);
+    create domain fidelity_amount as numeric(12,2);
+    create domain fidelity_price as fidelity_amount check (value > 0);
+    create domain fidelity_day as date;
+    create domain fidelity_numbers as integer[];
+    create domain fidelity_clean_pair as fidelity_pair check ((value).words <> 'never');
+    create type fidelity_nested as (
+        pair fidelity_pair, document jsonb, day date, amount fidelity_amount, positive fidelity_positive
+    );
+    create type fidelity_span as range (subtype = double precision);
 """
 # What has a default, and statistics of every kind.
 MADE = """
@@ -50,7 +63,7 @@ BUILT_IN = """
 
 
 # Types of which on_out_of_range => 'text' makes text; no NUMBER has the digits of the last.
-TEXT_IF_ASKED = ("date", "time", "timestamp", "timestamptz", "numeric", "numeric(50,45)", "numeric(38,38)")
+TEXT_IF_ASKED = ("date", "time", "timestamp", "timestamptz", "numeric", "numeric(50,45)", "numeric(38,38)", "fidelity_day")
 
 
 def main() -> int:
@@ -83,14 +96,14 @@ def main() -> int:
                 counts[outcome] += 1
                 if outcome == "wrong":
                     print(f"wrong: seed={seed} {kind.sql}: {what}", flush=True)
-        for outcome, what in check_wide(bridge, user, wide):
+        for outcome, what in chain(check_wide(bridge, user, wide), check_inferred(bridge, user, wide)):
             counts[outcome] += 1
             if outcome == "wrong":
                 print(f"wrong: seed={seed} {what}", flush=True)
-    total = counts.total()
+    values = counts["exact"] + counts["refused"] + counts["wrong"]
     print(
-        f"fidelity: seed={seed} types={len(TYPES)} values={total} exact={counts['exact']} "
-        f"refused={counts['refused']} wrong={counts['wrong']}"
+        f"fidelity: seed={seed} types={len(TYPES)} values={values} exact={counts['exact']} "
+        f"refused={counts['refused']} wrong={counts['wrong']} documented={counts['documented']}"
     )
     return 1 if counts["wrong"] or not counts["exact"] else 0
 
@@ -118,12 +131,14 @@ def check(
         yield from travel(bridge, user, kind, values)
         described = reader.columns(bridge.account, user, f"T_{kind.name}".upper())["V"]
         if documentation.is_right(kind, described):
-            yield "exact", ""
+            yield "documented", ""
         else:
             yield "wrong", f"its column is {described}, and {documentation.column(kind)} is documented"
     except psycopg.Error as error:
         bridge.app.rollback()
         yield "wrong", f"the upload failed: {error}"
+    except Miscount as error:
+        yield "wrong", str(error)
     for value in kind.refused:
         create(bridge, kind, "refused", [value])
         try:
@@ -160,9 +175,17 @@ def excused(bridge: Bridge, user: User, kind: Type, options: dict[str, str], is_
     if state != "completed":
         yield "wrong", f"the upload with {options} ended as {state}"
         return
-    in_snowflake = dict(reader.query(bridge.account, user, f'select n, v from "{user.database}"."{user.schema}"."{target}"'))
+    [row] = bridge.app.execute("select out_of_range_count as count from snowflake_bridge.uploads where id = %s", [upload]).fetchall()
+    if row["count"] != (len(kind.refused) if "on_out_of_range" in options else 0):
+        yield "wrong", f"out_of_range_count is {row['count']} with {options}"
+    rows = reader.query(bridge.account, user, f'select n, v from "{user.database}"."{user.schema}"."{target}"')
+    try:
+        in_snowflake = by_number(rows, [-1, *range(len(kind.values) + len(kind.refused))], "Snowflake")
+    except Miscount as error:
+        yield "wrong", f"{error}, with {options}"
+        return
     for row in bridge.app.execute("select n, v::text as text, to_json(v)::text as json from excused").fetchall():
-        value = in_snowflake[row["n"]]
+        [value] = in_snowflake[row["n"]]
         if is_text:
             same = value == row["text"]
         elif row["n"] >= len(kind.values):
@@ -188,19 +211,22 @@ def travel(bridge: Bridge, user: User, kind: Type, values: list[str]) -> Iterato
     with bridge.app.transaction():
         # The worker sees the upload once this commits; until then its files are here to be read.
         upload = bridge.call("upload_table", relation="source", table_name=target)
-        in_file = spooled.values(bridge, upload, ["V"])
+        spooled_rows = spooled.rows(bridge, upload, ["N", "V"])
     state = bridge.call("wait_for_upload", id=upload, timeout="60 s")
     if state != "completed":
         yield "wrong", f"the upload ended as {state}"
         return
-    in_snowflake = dict(reader.query(bridge.account, user, f'select n, v from "{user.database}"."{user.schema}"."{target}"'))
     as_json = "to_json(v)::text" if kind.has_json else "null"
     rows = bridge.app.execute(f"select n, v::text as text, {as_json} as json from source").fetchall()
+    sent = [row["n"] for row in rows]
+    table = f'"{user.database}"."{user.schema}"."{target}"'
+    in_snowflake = by_number(reader.query(bridge.account, user, f"select n, v from {table}"), sent, "Snowflake")
+    in_file = by_number(spooled_rows, sent, "the file")
     for row in rows:
         wrong = [
-            f"{row['text']!r} is {arrived[row['n']]!r} in {where}"
-            for where, arrived in (("Snowflake", in_snowflake), ("the file", {n: value for n, [value] in in_file.items()}))
-            if not kind.is_same(row["text"], row["json"], arrived[row["n"]])
+            f"{row['text']!r} is {value!r} in {where}"
+            for where, [value] in (("Snowflake", in_snowflake[row["n"]]), ("the file", in_file[row["n"]]))
+            if not kind.is_same(row["text"], row["json"], value)
         ]
         yield ("wrong", "; ".join(wrong)) if wrong else ("exact", "")
 

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-import json
-import random
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from fidelity import compare
 from fidelity.compare import Comparison
-
-Draw = Callable[[random.Random], str]
+from fidelity.drawn import (
+    Draw,
+    addresses,
+    bits,
+    blobs,
+    dates,
+    decimals,
+    documents,
+    doubles,
+    floats,
+    instants,
+    integers,
+    intervals,
+    multiranges,
+    paths,
+    places,
+    ranges,
+    texts,
+    times,
+    timestamps,
+    uuids,
+    words,
+    zoned_times,
+)
 
 
 @dataclass(frozen=True)
 class Type:
-    """One type of PostgreSQL. `values` and `refused` are its own input texts; `made` are expressions, for what no text makes."""
+    """One type of PostgreSQL. `values` and `refused` are its own input texts, and so is `never`, those of the refused that no
+    array may have either: of the others it has strings. `made` are expressions, for what no text makes."""
 
     name: str
     sql: str
@@ -28,20 +49,22 @@ class Type:
     made: tuple[str, ...] = ()
     # Whether PostgreSQL makes JSON of all values.
     has_json: bool = True
+    never: tuple[str, ...] = ()
 
     def is_same(self, text: str | None, as_json: str, arrived: Any) -> bool:
         """Whether the value arrived; NULL as NULL."""
         return arrived is None if text is None else self.same(text, as_json, arrived)
 
     def array(self) -> Type:
-        """Arrays of the type: without elements, with all of its values and a NULL, of two dimensions, and drawn ones."""
+        """Arrays of the type: without elements, with all that they may have and a NULL, of two dimensions, and drawn ones."""
         is_place = self.same is compare.geometry
         delimiter = ":" if is_place else ";" if self.name == "box" else ","
 
         def array(items: Iterable[str]) -> str:
             return "{" + delimiter.join(items) + "}"
 
-        some = [element(text) for text in self.values if len(text) < 1000]
+        inside = (*self.values, *(text for text in self.refused if text not in self.never))
+        some = [element(text) for text in inside if len(text) < 1000]
         two, draw = array(some[:2]), self.draw
         return Type(
             f"{self.name}_array",
@@ -53,7 +76,7 @@ class Type:
                 "double precision": compare.doubles,
             }.get(self.sql, compare.geometries if is_place else compare.array),
             ("{}", array([*some, "NULL"]), array([two, two])),
-            (),
+            tuple(array(["NULL", element(text)]) for text in self.never),
             (lambda rng: array(element(draw(rng)) for _ in range(rng.randrange(5)))) if draw else None,
         )
 
@@ -63,127 +86,14 @@ def element(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def integers(bits: int) -> Draw:
-    return lambda rng: str(rng.randint(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) >> rng.randrange(bits))
+def row(*values: str) -> str:
+    """The text of a row; no text is NULL."""
+    return "(" + ",".join('"' + text.replace("\\", "\\\\").replace('"', '""') + '"' if text else "" for text in values) + ")"
 
 
-def decimals(precision: int, scale: int) -> Draw:
-    def draw(rng: random.Random) -> str:
-        digits = rng.randint(1, precision)
-        unscaled = rng.randint(0, 10**digits - 1)
-        sign = "-" if unscaled and rng.random() < 0.5 else ""
-        text = str(unscaled).zfill(scale + 1)
-        return sign + (f"{text[:-scale]}.{text[-scale:]}" if scale else text)
-
-    return draw
-
-
-def doubles(rng: random.Random) -> str:
-    return repr(rng.uniform(-1, 1) * 10.0 ** rng.randint(-300, 300))
-
-
-def floats(rng: random.Random) -> str:
-    return repr(rng.uniform(-1, 1) * 10.0 ** rng.randint(-30, 30))
-
-
-def texts(rng: random.Random) -> str:
-    alphabet = "aZ 0'\"\\\n\t,;{}[]ä€𝄞\u200b\u0301N"
-    return "".join(rng.choice(alphabet) for _ in range(rng.randint(0, 40)))
-
-
-def words(rng: random.Random) -> str:
-    return "".join(rng.choice("abcxyz0189äß") for _ in range(rng.randint(1, 20)))
-
-
-def blobs(rng: random.Random) -> str:
-    return "\\x" + rng.randbytes(rng.randint(0, 50)).hex()
-
-
-def dates(rng: random.Random) -> str:
-    return f"{rng.randint(1, 9999):04}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
-
-
-def times(rng: random.Random) -> str:
-    return f"{rng.randrange(24):02}:{rng.randrange(60):02}:{rng.randrange(60):02}.{rng.randrange(10**6):06}"
-
-
-def timestamps(rng: random.Random) -> str:
-    return f"{dates(rng)} {times(rng)}"
-
-
-def instants(rng: random.Random) -> str:
-    return f"{rng.randint(2, 9998):04}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02} {times(rng)}+{rng.randrange(14):02}:30"
-
-
-def documents(rng: random.Random, depth: int = 0) -> str:
-    def value(depth: int) -> object:
-        kind = rng.randrange(7 if depth < 3 else 5)
-        if kind == 0:
-            return None
-        if kind == 1:
-            return rng.random() < 0.5
-        if kind == 2:
-            return rng.randint(-(2**63), 2**63)
-        if kind == 3:
-            return rng.randint(-(10**6), 10**6) / 64
-        if kind == 4:
-            return texts(rng)
-        if kind == 5:
-            return [value(depth + 1) for _ in range(rng.randrange(4))]
-        return {words(rng): value(depth + 1) for _ in range(rng.randrange(4))}
-
-    return json.dumps(value(depth))
-
-
-def bits(count: int | None) -> Draw:
-    return lambda rng: "".join(rng.choice("01") for _ in range(rng.randint(1, 60) if count is None else count))
-
-
-def addresses(rng: random.Random) -> str:
-    if rng.random() < 0.5:
-        return ":".join(f"{rng.randrange(2**16):x}" for _ in range(8))
-    return ".".join(str(rng.randrange(256)) for _ in range(4))
-
-
-def uuids(rng: random.Random) -> str:
-    return str(uuid.UUID(int=rng.getrandbits(128)))
-
-
-def zoned_times(rng: random.Random) -> str:
-    return f"{times(rng)}{rng.choice('+-')}{rng.randrange(16):02}:{rng.randrange(60):02}"
-
-
-def intervals(rng: random.Random) -> str:
-    signed = [rng.randint(-(10**rng.randrange(6)), 10**rng.randrange(6)) for _ in range(4)]
-    return "{} years {} mons {} days {}.{:06} seconds".format(*signed, rng.randrange(10**6))
-
-
-def ranges(draw: Draw) -> Draw:
-    """Ranges between two of those, which PostgreSQL puts in order for us: a bound may be open or missing."""
-
-    def drawn(rng: random.Random) -> str:
-        bound = draw(rng)
-        return rng.choice(["empty", f"[{bound},{bound}]", f"({bound},)", f"[,{bound})", "(,)"])
-
-    return drawn
-
-
-def multiranges(draw: Draw) -> Draw:
-    return lambda rng: "{" + ", ".join(ranges(draw)(rng) for _ in range(rng.randrange(3))) + "}"
-
-
-def paths(points: int) -> Draw:
-    return lambda rng: ",".join(f"({rng.randint(-999, 999) / 8},{rng.randint(-999, 999) / 8})" for _ in range(points))
-
-
-def places(rng: random.Random) -> str:
-    def point() -> str:
-        return f"{rng.uniform(-180, 180)!r} {rng.uniform(-90, 90)!r}"
-
-    line = ", ".join(point() for _ in range(rng.randint(2, 9)))
-    return rng.choice([f"POINT({point()})", f"LINESTRING({line})", f"MULTIPOINT({line})"])
-
-
+# One digit more than Snowflake's numbers have, and no double; and a key that an object has twice.
+DIGITS = "1" * 39
+TWICE = '{"a": 1, "a": 2}'
 OUT_OF_TIME = ("infinity", "-infinity", "0001-12-31 BC", "10000-01-01")
 
 SCALARS: tuple[Type, ...] = (
@@ -208,7 +118,7 @@ SCALARS: tuple[Type, ...] = (
         "numeric_38_0", "numeric(38,0)", compare.number, ("9" * 38, "-" + "9" * 38, "0"), ("NaN",), decimals(38, 0)
     ),
     Type("numeric_38_37", "numeric(38,37)", compare.number, ("9." + "9" * 37, "-0." + "0" * 36 + "1"), ()),
-    Type("numeric_38_38", "numeric(38,38)", compare.digits, ("0.5", "-0.25"), ("0." + "9" * 38,)),
+    Type("numeric_38_38", "numeric(38,38)", compare.digits, ("0.5", "-0.25"), ("0." + "9" * 38,), never=("0." + "9" * 38,)),
     Type("numeric_5_minus_2", "numeric(5,-2)", compare.number, ("0", "9999900", "-12300")),
     Type("numeric_3_5", "numeric(3,5)", compare.number, ("0.00999", "-0.00001")),
     Type(
@@ -216,8 +126,9 @@ SCALARS: tuple[Type, ...] = (
         "numeric",
         compare.digits,
         ("0", "-1.5", "0.0000000001", "1234567890123456789012345678.0123456789"),
-        ("NaN", "Infinity", "1e40", "1e-38"),
+        ("NaN", "Infinity", "1e40", "1e-38", DIGITS, f"0.{DIGITS}"),
         decimals(38, 10),
+        never=(DIGITS, f"0.{DIGITS}"),
     ),
     # More digits are declared than a NUMBER has; the zeros that the value is filled up with are none of it.
     Type(
@@ -282,10 +193,11 @@ SCALARS: tuple[Type, ...] = (
         "jsonb",
         compare.document,
         ("null", "0", '""', "[]", "{}", '"\\\\N"', '{"a": {"b": [1, null, {"c": "ä€𝄞"}]}}', "1" * 38, '{"A": 1, "a": 2}', "[1e300, -2.5e-40, 1e-37]", "1e300", "5e-324"),
-        ("1" * 39, "1e400"),
+        (DIGITS, "1e400", '{"a": 1e-400}'),
         documents,
+        never=(DIGITS, "1e400", '{"a": 1e-400}'),
     ),
-    Type("json", "json", compare.document, ('{"a": 1.50}', " [1 , 2] ", "null"), ('{"a": 1, "a": 2}',), documents),
+    Type("json", "json", compare.document, ('{"a": 1.50}', " [1 , 2] ", "null"), (TWICE,), documents, never=(TWICE,)),
     Type("xml", "xml", compare.text, ("<a/>", "<a>ä</a>")),
     Type("tsvector", "tsvector", compare.text, ("'a':1 'b':2A",)),
     Type("tsquery", "tsquery", compare.text, ("'a' & 'b'",)),
@@ -336,7 +248,27 @@ SCALARS: tuple[Type, ...] = (
     Type("yes_or_no", "information_schema.yes_or_no", compare.text, ("YES", "NO")),
     Type("enum", "fidelity_mood", compare.text, ("sad", "it's ok", "ÄÖ")),
     Type("domain", "fidelity_positive", compare.number, ("1", "2147483647")),
+    Type("amount", "fidelity_amount", compare.number, ("0", "9999999999.99", "-0.01"), ("NaN",), decimals(12, 2)),
+    Type("price", "fidelity_price", compare.number, ("0.01", "9999999999.99"), ("NaN",)),
+    Type("day", "fidelity_day", compare.date, ("0001-01-01", "9999-12-31"), OUT_OF_TIME, dates),
+    Type("numbers", "fidelity_numbers", compare.array, ("{}", "{1,NULL,-2147483648}", "{{1,2},{3,4}}"), ("[0:1]={1,2}",), never=("[0:1]={1,2}",)),
     Type("composite", "fidelity_pair", compare.document, ('(1,"a,""b""")', "(,)", '(-5,"")')),
+    Type("clean_pair", "fidelity_clean_pair", compare.document, ('(1,"a,""b""")', '(-5,)')),
+    Type(
+        "nested",
+        "fidelity_nested",
+        compare.document,
+        (
+            row(row("1", 'a,"b"'), '{"a": [1.50, null, "ä"]}', "2024-02-29", "-0.01", "2147483647"),
+            row("(,)", "null", "infinity", "NaN", "1"),
+            row("", "1e300", "0044-03-15 BC", "", ""),
+            row("", "", "", "", ""),
+        ),
+        (row("", DIGITS, "", "", ""), row("", "[1e400]", "", "", "")),
+        never=(row("", DIGITS, "", "", ""), row("", "[1e400]", "", "", "")),
+    ),
+    Type("span", "fidelity_span", compare.text, ("empty", "[0.1,1e+300)", "(-Infinity,]", "(,)"), (), ranges(doubles)),
+    Type("spans", "fidelity_span_multirange", compare.text, ("{}", "{[1,2),(5,]}"), (), multiranges(doubles)),
     Type("citext", "citext", compare.text, ("Ab", ""), (), texts),
     Type("hstore", "hstore", compare.document, ("", 'a=>1, "b c"=>NULL', '"\\""=>"ä"')),
     Type(

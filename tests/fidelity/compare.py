@@ -23,7 +23,7 @@ def boolean(text: str, _: str, arrived: Any) -> bool:
 
 
 def number(text: str, _: str, arrived: Any) -> bool:
-    return isinstance(arrived, int | Decimal) and Decimal(arrived) == Decimal(text)
+    return type(arrived) in (int, Decimal) and Decimal(arrived) == Decimal(text)
 
 
 def digits(text: str, _: str, arrived: Any) -> bool:
@@ -93,7 +93,7 @@ def instant(text: str, _: str, arrived: Any) -> bool:
 
 
 def document(_: str, as_json: str, arrived: Any) -> bool:
-    return isinstance(arrived, str) and read(arrived) == read(as_json)
+    return isinstance(arrived, str) and is_alike(read(arrived), read(as_json))
 
 
 def array(_: str, as_json: str, arrived: Any) -> bool:
@@ -102,7 +102,7 @@ def array(_: str, as_json: str, arrived: Any) -> bool:
 
 def numbers(_: str, as_json: str, arrived: Any) -> bool:
     """Where PostgreSQL's JSON has strings of digits, what arrives are numbers."""
-    return isinstance(arrived, str) and read(arrived) == read(as_json.replace('"', ""))
+    return isinstance(arrived, str) and is_alike(read(arrived), read(as_json.replace('"', "")))
 
 
 def doubles(_: str, as_json: str, arrived: Any) -> bool:
@@ -135,6 +135,17 @@ def geometries(text: str, _: str, arrived: Any) -> bool:
     """In arrays it is the text that arrives; of PostgreSQL's JSON only an approximation is."""
     as_json = re.sub(r"[0-9A-F]{2,}", r'"\g<0>"', text.replace("NULL", "null"))
     return isinstance(arrived, str) and json.loads(arrived) == json.loads(as_json.translate({ord("{"): "[", ord("}"): "]", ord(":"): ","}))
+
+
+def is_alike(one: Any, other: Any) -> bool:
+    """Whether they are the same JSON; to Python true is 1."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(is_alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(is_alike, one, other))
+    return bool(one == other)
 
 
 def floats(text: str) -> Any:

@@ -8,11 +8,20 @@ from pathlib import Path
 from fidelity.catalogue import Type
 from harness.bridge import Bridge
 
+# What no column is called.
+NOTHING = "nothing"
 HEADING = "\n| PostgreSQL | Snowflake |"
 OF_TYPE = """
-    select t.oid::regtype::text as name, t.typtype as sort, t.typelem <> 0 and t.typsubscript = 'array_subscript_handler'::regproc as is_array
-      from (select coalesce(nullif(typbasetype, 0), oid) as oid from pg_type where oid = %s::regtype) base
-      join pg_type t on t.oid = base.oid
+    with recursive base as (
+        select oid, typbasetype, typtypmod from pg_type where oid = %s::regtype
+        union all
+        select t.oid, t.typbasetype, coalesce(nullif(t.typtypmod, -1), base.typtypmod) from base join pg_type t on t.oid = base.typbasetype
+    )
+    select t.oid::regtype::text as name, format_type(t.oid, base.typtypmod) as whole, t.typtype as sort,
+           t.typelem <> 0 and t.typsubscript = 'array_subscript_handler'::regproc as is_array,
+           t.typnamespace = 'pg_catalog'::regnamespace as is_own
+      from base join pg_type t on t.oid = base.oid
+     where base.typbasetype = 0
 """
 
 
@@ -44,13 +53,13 @@ class Documentation:
             return self.columns["int2vector"]
         if row["sort"] == "c":
             return self.columns["hstore"]
-        if row["name"] == "numeric" and (digits := re.search(r"\((\d+),(-?\d+)\)", kind.sql)):
+        if row["name"] == "numeric" and (digits := re.search(r"\((\d+),(-?\d+)\)", kind.sql + row["whole"])):
             precision, scale = map(int, digits.groups())
             precision, scale = (precision - scale, 0) if scale < 0 else (max(precision, scale), scale)
             if precision <= 38 and scale <= 37:
                 return self.columns["numeric(p,s)"].replace("p,s", f"{precision},{scale}")
-        # The last row but those of JSON is for every type that has none.
-        return self.columns.get(row["name"], self.columns["regclass"])
+        # The row of the last of PostgreSQL's own types is also that of every type which is not.
+        return self.columns.get(row["name"], NOTHING if row["is_own"] else self.columns["regclass"])
 
     def is_right(self, kind: Type, described: str) -> bool:
         return re.fullmatch(re.escape(self.column(kind)).replace(",s", r",\d+"), described) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -9,11 +10,10 @@ import pyarrow.parquet as pq
 from harness.bridge import Bridge
 
 
-def values(bridge: Bridge, upload: int, columns: list[str]) -> dict[int, list[Any]]:
-    """Those of these columns, by the number of their row, which is the column N."""
-    rows: dict[int, list[Any]] = {}
+def rows(bridge: Bridge, upload: int, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    """These columns of all rows, in the order of the files."""
+    found: list[tuple[Any, ...]] = []
     for file in bridge.spooled_files(upload):
         table = pq.read_table(file)
-        numbers = (int(n) for n in table["N"].to_pylist())
-        rows |= zip(numbers, map(list, zip(*(table[name].to_pylist() for name in columns), strict=True)), strict=True)
-    return rows
+        found += zip(*(table[name].to_pylist() for name in columns), strict=True)
+    return found

@@ -12,6 +12,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from fidelity import compare, spooled
+from fidelity.arrivals import Miscount, by_number
 from fidelity.catalogue import Type
 from harness import lifecycle, reader
 from harness.bridge import TABLE, Bridge
@@ -23,6 +24,14 @@ DECLARED = {
     "fidelity_positive": "integer",
     "fidelity_pair": "jsonb",
     "fidelity_arrays": "jsonb",
+    "fidelity_amount": "numeric(12,2)",
+    "fidelity_price": "numeric(12,2)",
+    "fidelity_day": "date",
+    "fidelity_numbers": "integer[]",
+    "fidelity_clean_pair": "jsonb",
+    "fidelity_nested": "jsonb",
+    "fidelity_span": "text",
+    "fidelity_span_multirange": "text",
     "information_schema.cardinal_number": "integer",
     "information_schema.time_stamp": "timestamptz",
     "information_schema.character_data": "text",
@@ -121,7 +130,7 @@ def arrived(
     bridge.app.execute(statement, arguments)
     bridge.uploading(lifecycle.COPY, mark, seconds=60)
     [row] = bridge.app.execute("select id from snowflake_bridge.uploads where execution_id = %s", [execution]).fetchall()
-    in_file = spooled.values(bridge, row["id"], [column.name.upper() for column in columns])
+    in_file = spooled.rows(bridge, row["id"], ["N", *(column.name.upper() for column in columns)])
     bridge.standin.clear_faults()
     yield from loaded(bridge, user, columns, row["id"], execution, target, in_file)
 
@@ -133,7 +142,7 @@ def loaded(
     upload: int,
     execution: str,
     target: str,
-    in_file: dict[int, list[Any]] | None = None,
+    spooled_rows: Sequence[Sequence[Any]] | None = None,
 ) -> Iterator[tuple[str, str]]:
     inline = execution == "inline"
     state = bridge.call("wait_for_upload", id=upload, timeout="120 s")
@@ -143,10 +152,12 @@ def loaded(
         return
     names = ", ".join(f'"{column.name.upper()}"' for column in columns)
     rows = reader.query(bridge.account, user, f'select "N", {names} from "{user.database}"."{user.schema}"."{target.upper()}"')
-    in_snowflake = {int(row[0]): list(row[1:]) for row in rows}
-    [there] = bridge.app.execute("select count(*) as rows from wide").fetchall()
-    if (len(rows), len(in_snowflake)) != (there["rows"], there["rows"]):
-        yield "wrong", f"{there['rows']} rows by {execution} are {len(rows)}, {len(in_snowflake)} of them different"
+    sent = [row["n"] for row in bridge.app.execute("select n from wide")]
+    try:
+        in_snowflake = by_number(rows, sent, "Snowflake")
+        in_file = None if spooled_rows is None else by_number(spooled_rows, sent, "the files")
+    except Miscount as error:
+        yield "wrong", f"{error}, by {execution}"
         return
     for index, column in enumerate(columns):
         to_json = "to_jsonb" if inline else "to_json"
