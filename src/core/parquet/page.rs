@@ -198,7 +198,8 @@ impl Values {
         Ok(())
     }
 
-    /// Moves the values to the end of `out`, and begins the next page.
+    /// Moves the values to the end of `out`, and begins the next page. There is no second copy of them meanwhile: what `out`
+    /// held, which is little, is moved before them.
     pub(super) fn encode(&mut self, out: &mut Vec<u8>) {
         if let Some(mut bits) = self.bits.take() {
             let count = bits.len().div_ceil(8);
@@ -206,7 +207,9 @@ impl Values {
             let bytes = buffer.inner().as_slice();
             out.extend_from_slice(bytes.get(..count).unwrap_or(bytes));
         }
-        out.append(&mut self.bytes);
+        self.bytes.reserve_exact(out.len());
+        self.bytes.splice(..0, out.drain(..));
+        std::mem::swap(&mut self.bytes, out);
     }
 }
 

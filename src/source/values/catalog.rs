@@ -1,4 +1,5 @@
 //! What the server says about its types beyond their descriptions.
+#![allow(unsafe_code)]
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -29,4 +30,25 @@ pub(super) fn extension_type(type_oid: pg_sys::Oid) -> Result<Option<String>> {
             .next()
             .map_or(Ok(None), |row| row.get::<String>(1))
     })?)
+}
+
+/// The function that makes jsonb of hstore.
+///
+/// # Safety
+/// A type that exists; inside a transaction.
+pub(super) unsafe fn cast_of_hstore(type_oid: pg_sys::Oid) -> Result<Option<pg_sys::Oid>> {
+    if extension_type(type_oid)?.as_deref() != Some("hstore") {
+        return Ok(None);
+    }
+    let mut function = pg_sys::InvalidOid;
+    // SAFETY: as the caller promises.
+    unsafe {
+        let path = pg_sys::find_coercion_pathway(
+            pg_sys::JSONBOID,
+            type_oid,
+            pg_sys::CoercionContext::COERCION_EXPLICIT,
+            &raw mut function,
+        );
+        Ok((path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then_some(function))
+    }
 }

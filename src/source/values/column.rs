@@ -284,6 +284,11 @@ impl Form {
         }
     }
 
+    /// Whether the value that is read lies in [`Types`], and no more in the memory that it was read in.
+    pub(super) const fn is_written(&self) -> bool {
+        matches!(self, Self::Json(_))
+    }
+
     /// Whether what a table's column must be like depends on the digits of all values.
     pub(super) const fn is_counted(&self) -> bool {
         matches!(
@@ -295,7 +300,8 @@ impl Form {
     /// The value, and whether Snowflake could not hold it as what it is.
     ///
     /// # Safety
-    /// A value of the column's type, while settings are pinned; the result lives as long as the current memory context.
+    /// A value of the column's type, while settings are pinned; the result lives as long as `types`, and as the current memory
+    /// context unless the form [`is_written`](Self::is_written).
     pub(super) unsafe fn value<'a>(
         &'a self,
         value: pg_sys::Datum,

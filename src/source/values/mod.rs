@@ -203,19 +203,25 @@ impl RowReader {
         let Some(reader) = readers.get_mut(index) else {
             return Ok(());
         };
-        // SAFETY: as the caller promises.
-        memory.scoped(|| match unsafe { reader.form.value(value, types) } {
+        let Reader {
+            name,
+            form,
+            digits,
+            affected,
+            ..
+        } = reader;
+        let mut take = |value: Result<(Value<'_>, bool), Unread>| match value {
             Ok((value, is_odd)) => {
-                reader.affected += u64::from(is_odd);
-                reader.digits = reader.digits.and_then(|digits| measure(digits, value));
+                *affected += u64::from(is_odd);
+                *digits = digits.and_then(|digits| measure(digits, value));
                 Ok(sink.append(index, value)?)
             }
             Err(Unread::OutOfRange { .. }) if *on_out_of_range == OutOfRange::Null => {
-                reader.affected += 1;
+                *affected += 1;
                 Ok(())
             }
             Err(Unread::OutOfRange { problem, hint }) => {
-                let message = format!("{}: {problem}", place(&reader.name, *rows));
+                let message = format!("{}: {problem}", place(name, *rows));
                 Err(CoreError::new(ErrorKind::Data, message)
                     .with_hint(hint)
                     .into())
@@ -226,11 +232,19 @@ impl RowReader {
                 hint,
             })) => Err(Error::User {
                 sqlstate,
-                message: format!("{}: {message}", place(&reader.name, *rows)),
+                message: format!("{}: {message}", place(name, *rows)),
                 hint,
             }),
             Err(Unread::Fault(error)) => Err(error),
-        })
+        };
+        if form.is_written() {
+            // What the value was is gone before what it has become is copied.
+            // SAFETY: as the caller promises.
+            take(memory.scoped(|| unsafe { form.value(value, types) }))
+        } else {
+            // SAFETY: as the caller promises.
+            memory.scoped(|| take(unsafe { form.value(value, types) }))
+        }
     }
 
     /// Gives the columns whose type all rows decide their final type, and tells how many values of which column Snowflake

@@ -12,10 +12,11 @@ use pgrx::{check_for_interrupts, pg_sys};
 use uuid::{Uuid, fmt::Hyphenated};
 
 use super::Unread;
-use super::catalog::{extension_type, money_scale};
+use super::catalog::{cast_of_hstore, money_scale};
 use super::column::{Attribute, Function, attributes};
 use super::memory::ValueMemory;
-use super::text::c_to_utf8;
+use super::scalar::bytes;
+use super::text::{c_to_utf8, to_utf8};
 use crate::error::Result;
 use crate::source::json_text::walk_json;
 use crate::source::jsonb::Jsonb;
@@ -51,7 +52,9 @@ enum Kind {
         first: i32,
     },
     Row,
-    Text(Function),
+    /// As it is stored, without a copy.
+    Text,
+    Output(Function),
 }
 
 /// A row's type: its description, and what its attributes are called.
@@ -166,7 +169,8 @@ impl Types {
                 Kind::Cast(cast) => Jsonb::from_datum(cast.call(value)).walk(to)?,
                 Kind::Array { element, first } => self.write_array(element, first, value, to)?,
                 Kind::Row => self.write_row(value, to)?,
-                Kind::Text(output) => to.token(Token::String(output.text(value)?))?,
+                Kind::Text => to.token(Token::String(to_utf8(bytes(value))?))?,
+                Kind::Output(output) => to.token(Token::String(output.text(value)?))?,
             }
         }
         Ok(())
@@ -360,6 +364,7 @@ unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
             pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Kind::Moment(base),
             pg_sys::JSONOID => Kind::Json,
             pg_sys::JSONBOID => Kind::Jsonb,
+            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Kind::Text,
             _ => {
                 let element = pg_sys::get_element_type(base);
                 if element != pg_sys::InvalidOid {
@@ -369,32 +374,11 @@ unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
                 } else if pg_sys::type_is_rowtype(base) {
                     Kind::Row
                 } else if let Some(cast) = cast_of_hstore(base)? {
-                    Kind::Cast(cast)
+                    Kind::Cast(Function::new(cast))
                 } else {
-                    Kind::Text(Function::output(base))
+                    Kind::Output(Function::output(base))
                 }
             }
         })
-    }
-}
-
-/// The function that makes jsonb of hstore.
-///
-/// # Safety
-/// As [`kind`].
-unsafe fn cast_of_hstore(type_oid: pg_sys::Oid) -> Result<Option<Function>> {
-    if extension_type(type_oid)?.as_deref() != Some("hstore") {
-        return Ok(None);
-    }
-    let mut function = pg_sys::InvalidOid;
-    // SAFETY: as the caller promises.
-    unsafe {
-        let path = pg_sys::find_coercion_pathway(
-            pg_sys::JSONBOID,
-            type_oid,
-            pg_sys::CoercionContext::COERCION_EXPLICIT,
-            &raw mut function,
-        );
-        Ok((path == pg_sys::CoercionPathType::COERCION_PATH_FUNC).then(|| Function::new(function)))
     }
 }
