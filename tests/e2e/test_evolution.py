@@ -62,13 +62,18 @@ def test_many_who_evolve_the_same_table_at_once(bridge: Bridge, user: User) -> N
         for number in range(1, 9):
             row = {"n": number if number % 2 else number + 0.5, "shared": number, f"own_{number}": "x"}
             bridge.run(f"run-{number}", [row])
+    query = "select 7.25::numeric(10,2) as n, 'wider'::text as shared_text, n as of_query from generate_series(1, 2) n"
+    upload = bridge.call("upload_query", query=query, table_name=RESULTS)
     for number in range(1, 9):
         bridge.completed(f"run-{number}", seconds=60)
+    assert bridge.call("wait_for_upload", id=upload, timeout="60s") == "completed"
     found = types(bridge, user)
     assert found["N"] == "NUMBER(38,10)"
-    assert set(found) == {"N", "SHARED", "EXECUTION_ID", *(f"OWN_{number}" for number in range(1, 9))}
+    of_query = {"SHARED_TEXT", "OF_QUERY"}
+    assert set(found) == {"N", "SHARED", "EXECUTION_ID", *of_query, *(f"OWN_{number}" for number in range(1, 9))}
     halves = [Decimal(n) + Decimal("0.5") for n in (2, 4, 6, 8)]
-    assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*map(Decimal, (0, 1, 3, 5, 7)), *halves])
+    queried = [Decimal("7.25")] * 2
+    assert sorted(n for (n,) in bridge.results(user, ["N"])) == sorted([*map(Decimal, (0, 1, 3, 5, 7)), *halves, *queried])
 
 
 def test_a_rebuild_waits_for_the_loads_that_have_begun(bridge: Bridge, user: User) -> None:

@@ -327,7 +327,10 @@ def test_results_without_rows_or_columns(bridge: Bridge, user: User) -> None:
 
 def test_column_names(bridge: Bridge, user: User) -> None:
     upload(bridge, 'select 1 as "a.b", 2 as "q""q", 3 as "Käse", 4 as user_id, 5')
-    assert list(columns(bridge.account, user, "T"))[:5] == ["A.B", 'Q"Q', "KÄSE", "RESULT_USER_ID", "?COLUMN?"]
+    names = ["A.B", 'Q"Q', "KÄSE", "RESULT_USER_ID", "?COLUMN?"]
+    assert list(columns(bridge.account, user, "T"))[:5] == names
+    selected = ", ".join('"{}"'.format(name.replace('"', '""')) for name in names)
+    assert bridge.results(user, selected, "T") == [(1, 2, 3, 4, 5)]
     with pytest.raises(psycopg.errors.DataException, match='would both be named "A"'):
         upload(bridge, 'select 1 as a, 2 as "A"')
     upload(bridge, 'select 1 as "aB"', "kept", options=Jsonb({"column_case": "preserve"}))
