@@ -9,6 +9,7 @@ them all would have been too much.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def of_query(bridge: Bridge, worker: Worker, what: str, query: str, largest_valu
     with warm(bridge) as connection:
         pid = connection.info.backend_pid
         idle = status(pid, "VmRSS")
-        number = bridge.call("upload_query", connection=connection, query=query, table_name="t")
+        number = bridge.call("upload_query", connection=connection, query=query, table_name=next(worker.tables))
         peak = status(pid, "VmHWM")
     files = ended(bridge, "id = %s", number)
     yield Peak(what, "backend", idle, peak, largest_value, files, max_memory(bridge))
@@ -188,6 +189,8 @@ class Worker:
         ended(bridge, "id = %s", bridge.call("upload_query", query="select 1 as n", table_name="warm"))
         self.pid = bridge.worker()
         self.idle = status(self.pid, "VmRSS")
+        # A new one for each result: what columns the others have is not to be in the way.
+        self.tables = (f"t{number}" for number in itertools.count())
         bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, REFUSED, times=1000)
 
     def forget_peak(self) -> None:
@@ -236,9 +239,10 @@ def looking(bridge: Bridge, backend_type: str) -> Iterator[Look]:
 
 
 def ended(bridge: Bridge, condition: str, value: object) -> int:
-    """Waits until an upload has ended, however. Returns the bytes of its files."""
-    sql = f"select byte_count from snowflake_bridge.uploads where state in ('completed', 'failed') and {condition}"
+    """Waits until an upload has ended, with its load at the earliest. Returns the bytes of its files."""
+    sql = f"select byte_count, error_message from snowflake_bridge.uploads where state in ('completed', 'failed') and {condition}"
     [row] = wait.until(lambda: bridge.admin.execute(sql, [value]).fetchall(), "the upload ends", SECONDS)
+    assert row["byte_count"] is not None, row["error_message"]
     return int(row["byte_count"])
 
 
