@@ -240,7 +240,10 @@ def looking(bridge: Bridge, backend_type: str) -> Iterator[Look]:
 
 def ended(bridge: Bridge, condition: str, value: object) -> int:
     """Waits until an upload has ended, with its load at the earliest. Returns the bytes of its files."""
-    sql = f"select byte_count, error_message from snowflake_bridge.uploads where state in ('completed', 'failed') and {condition}"
+    sql = (
+        "select byte_count, error_message from snowflake_bridge.uploads "
+        f"where state in ('completed', 'failed') and {condition}"
+    )
     [row] = wait.until(lambda: bridge.admin.execute(sql, [value]).fetchall(), "the upload ends", SECONDS)
     assert row["byte_count"] is not None, row["error_message"]
     return int(row["byte_count"])
