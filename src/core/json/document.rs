@@ -147,6 +147,20 @@ mod tests {
     }
 
     #[test]
+    fn zeros_at_the_end_do_not_take_the_room_of_digits() {
+        let zeros = "0".repeat(30);
+        let digits = "1".repeat(38);
+        assert_eq!(
+            written(&format!(
+                "[0.12345678901234567890{zeros},-1.{zeros}{zeros},{digits}.0,{}0]",
+                &digits[1..]
+            ))
+            .unwrap(),
+            format!("[0.1234567890123456789,-1,{digits},{}0]", &digits[1..])
+        );
+    }
+
+    #[test]
     fn what_snowflake_would_change_is_refused() {
         for (json, problem) in [
             (r#"{"a":1,"b":2,"a":3}"#, "the same key twice"),

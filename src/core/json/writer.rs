@@ -87,16 +87,18 @@ impl JsonText {
     }
 }
 
-/// The number as PARSE_JSON keeps it exactly, if it does. In plain notation it keeps what 38 digits hold. Everything else it
-/// makes a double, at least where an exponent leaves it no choice; so that is how a double is written.
+/// The number as PARSE_JSON keeps it exactly, if it does. In plain notation it keeps what 38 digits hold, of which zeros at the
+/// end may be some. Everything else it makes a double, at least where an exponent leaves it no choice; so that is how a double is
+/// written.
 pub(super) fn number_in_variant(number: &str) -> Option<Cow<'_, str>> {
     let is_plain = !number.bytes().any(|byte| matches!(byte, b'e' | b'E'));
-    let fits = || {
-        number.len() <= usize::from(MAX_PRECISION)
-            || Decimal::parse(number).is_some_and(|number| number.fits_number())
-    };
-    if is_plain && fits() {
-        return Some(Cow::Borrowed(number));
+    if is_plain {
+        if number.len() <= usize::from(MAX_PRECISION) {
+            return Some(Cow::Borrowed(number));
+        }
+        if Decimal::parse(number).is_some_and(|number| number.fits_number()) {
+            return Some(Cow::Borrowed(without_zeros(number)));
+        }
     }
     if !Decimal::is_double(number) {
         return None;
@@ -106,4 +108,13 @@ pub(super) fn number_in_variant(number: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Owned(format!("{double:e}")));
     }
     Some(Cow::Borrowed(number))
+}
+
+/// The number in plain notation without the zeros that end its decimals.
+fn without_zeros(number: &str) -> &str {
+    if number.contains('.') {
+        number.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        number
+    }
 }
