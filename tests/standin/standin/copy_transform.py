@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlglot import Expr, exp
 
+from standin import json_numbers
 from standin.errors import SnowflakeError, unsupported
 from standin.names import literal, quote
 from standin.results import DEFAULT_TEXT_LENGTH
@@ -56,7 +57,8 @@ class Transform:
                 return sql, kind
             # An empty string is SQL NULL for PARSE_JSON, not an error.
             word = "TRY_CAST" if node.args.get("safe") else "CAST"
-            return f"{word}(nullif(trim(CAST({sql} AS VARCHAR)), '') AS JSON)", "JSON"
+            text = json_numbers.rounded(f"trim(CAST({sql} AS VARCHAR))")
+            return f"{word}(nullif({text}, '') AS JSON)", "JSON"
         if isinstance(node, exp.ToBinary):
             sql, kind = self._translate(node.this)
             return (sql if kind == "BLOB" else f"unhex({sql})"), "BLOB"

@@ -154,6 +154,29 @@ def test_values_arrive_exactly(driver: Driver, admin: Admin, identity: Any) -> N
     assert admin.sql(identity.account, "SELECT SUM(I) FROM V") == [["0"]]
 
 
+@pytest.mark.parametrize(
+    ("document", "kept"),
+    [
+        ("9" * 38, "9" * 38),
+        ("-" + "9" * 38, "-" + "9" * 38),
+        ("1" + "0" * 38, "1e+38"),
+        ("123456789012345678901234567890123456789", "1.2345678901234568e+38"),
+        ("1." + "2" * 37, "1." + "2" * 37),
+        ("0." + "2" * 37, "0." + "2" * 37),
+        ("0." + "0" * 37 + "1", "1e-38"),
+        # Zeros at the end are digits, too.
+        ("0.12345678901234567890" + "0" * 19, "0.12345678901234568"),
+        ("[1e3,0.1,-2.5E-40,1.00000000000000000001e0]", "[1000.0,0.1,-2.5e-40,1.0]"),
+        ('{"1e3":"' + "9" * 39 + '","a\\"":"\\"1e3"}', '{"1e3":"' + "9" * 39 + '","a\\"":"\\"1e3"}'),
+    ],
+)
+def test_numbers_of_a_variant_have_38_digits_or_are_doubles(driver: Driver, document: str, kept: str) -> None:
+    driver.run("CREATE TABLE T (A VARIANT)")
+    driver.upload(STAGE, "part-00000.parquet", parquet({"A": [document]}))
+    driver.run(copy("T", {"A": 'PARSE_JSON($1:"A")'}, ["part-00000.parquet"]))
+    assert driver.rows("SELECT A FROM T") == [[kept]]
+
+
 def test_a_hundred_thousand_rows_in_seconds(driver: Driver) -> None:
     count = 100_000
     types = {
@@ -285,6 +308,7 @@ def test_a_failed_copy_leaves_its_transaction_usable(table: Driver) -> None:
         ("NUMBER(38,0) NOT NULL", '$1:"A"::NUMBER(38,0)', pa.array([None], pa.int64()), "100072"),
         ("NUMBER(5,2)", '$1:"A"::NUMBER(5,2)', pa.array([Decimal("1000.00")], pa.decimal128(10, 2)), "100046"),
         ("VARIANT", 'PARSE_JSON($1:"A")', ['{"a":'], "100069"),
+        ("VARIANT", 'PARSE_JSON($1:"A")', ["[1e400]"], "100069"),
         ("DATE", '$1:"A"::DATE', ["yesterday"], "100040"),
         ("TIMESTAMP_TZ(6)", '$1:"A"::TIMESTAMP_TZ(6)', ["soon"], "100035"),
         ("BINARY", '$1:"A"', ["00FF"], "002023"),
