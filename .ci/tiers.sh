@@ -60,6 +60,8 @@ trap '[ -z "$running" ] || kill "$running" 2>/dev/null; exit 130' INT TERM
 timed() { # timed NAME BUDGET TARGET...
     printf '\n=== %s (at most %s)\n' "$1" "$2"
     local start=$SECONDS
+    # There before whoever shows it looks for it.
+    : > "$logs/$1.log"
     timeout --kill-after=30s "$2" make --no-print-directory "${@:3}" > "$logs/$1.log" 2>&1 &
     running=$!
     tail --lines=+1 --follow --sleep-interval=0.2 --pid="$running" "$logs/$1.log"
