@@ -468,16 +468,18 @@ async fn tried_again(world: World) {
             first["query"]["request_guid"],
             second["query"]["request_guid"]
         );
-        assert_eq!(second["query"]["retryCount"], "1");
+        let number = |name: &str| -> u64 {
+            let text = second["query"][name].as_str().unwrap();
+            text.parse().unwrap()
+        };
+        // One over a connection that was just closed is tried as well, and never arrives.
+        let retries = number("retryCount");
+        assert!((1..=2).contains(&retries), "{action}: {retries} retries");
         let reason = action["status"].as_u64().unwrap_or(0);
-        let told: u64 = second["query"]["retryReason"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let told = number("retryReason");
         // An answer that was cut off had a status as well.
         assert!(
-            told == reason || action["cut_after"].is_number() && told == 200,
+            told == reason || retries > 1 || action["cut_after"].is_number() && told == 200,
             "{second}"
         );
     }
