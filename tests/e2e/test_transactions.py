@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from harness import wait
 from harness.bridge import Bridge
@@ -147,13 +149,23 @@ def test_what_cannot_see_its_place_in_the_queue_is_uploaded(bridge: Bridge, user
     wait.until(lambda: not bridge.upload("run-1")["needs_mirror"], "and that it is")
     notices: list[str | None] = []
     bridge.app.add_notice_handler(lambda notice: notices.append(notice.message_primary))
-    with bridge.app.transaction():
-        bridge.app.execute("set transaction isolation level repeatable read")
-        bridge.app.execute("select 1")
-        with bridge.cluster.connect("shop", "app") as other:
-            # Waits for the one under way.
-            other.execute("select snowflake_bridge.upload('run-1')")
-        bridge.app.execute("""update workflow_executions set result_rows = '[{"a": 2}]' where execution_id = 'run-1'""")
+
+    def is_told() -> bool:
+        """Unless the worker has written to the row meanwhile, with which any application could lose a conflict."""
+        try:
+            with bridge.app.transaction():
+                bridge.app.execute("set transaction isolation level repeatable read")
+                bridge.app.execute("select 1")
+                with bridge.cluster.connect("shop", "app") as other:
+                    # Waits for the one under way.
+                    other.execute("select snowflake_bridge.upload('run-1')")
+                result = [{"a": 2}]
+                bridge.app.execute("update workflow_executions set result_rows = %s where execution_id = 'run-1'", [Jsonb(result)])
+        except psycopg.errors.SerializationFailure:
+            return False
+        return True
+
+    wait.until(is_told, "the application has changed the result")
     assert notices == []
     waits = "select from snowflake_bridge.uploads where state in ('queued', 'retry')"
     wait.until(lambda: len(bridge.admin.execute(waits).fetchall()) == 2, "it has a place of its own")
