@@ -38,6 +38,7 @@ UNSAFE_ALLOWED = (
     "src/statement_end.rs",
     "src/timer.rs",
     "src/tx.rs",
+    "src/utility.rs",
     "src/source",
     "src/worker",
 )

@@ -28,6 +28,7 @@ mod tables;
 mod timer;
 mod tx;
 mod uploads;
+mod utility;
 mod watches;
 mod worker;
 

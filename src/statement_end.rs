@@ -9,34 +9,13 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::finished;
+use crate::utility::{Utility, standard_ProcessUtility};
 
 type Finish = unsafe extern "C-unwind" fn(*mut pg_sys::QueryDesc);
-type Utility = unsafe extern "C-unwind" fn(
-    *mut pg_sys::PlannedStmt,
-    *const c_char,
-    bool,
-    pg_sys::ProcessUtilityContext::Type,
-    pg_sys::ParamListInfo,
-    *mut pg_sys::QueryEnvironment,
-    *mut pg_sys::DestReceiver,
-    *mut pg_sys::QueryCompletion,
-);
-
-// Not through pgrx: its wrapper turns an ERROR into a panic and back, and what the error says about position, table and
-// constraint would be lost for every statement of the server.
+// Not through pgrx, for the reason that holds for utility statements.
 #[allow(non_snake_case)]
 unsafe extern "C-unwind" {
     fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
-    fn standard_ProcessUtility(
-        statement: *mut pg_sys::PlannedStmt,
-        text: *const c_char,
-        is_read_only: bool,
-        context: pg_sys::ProcessUtilityContext::Type,
-        parameters: pg_sys::ParamListInfo,
-        environment: *mut pg_sys::QueryEnvironment,
-        receiver: *mut pg_sys::DestReceiver,
-        completion: *mut pg_sys::QueryCompletion,
-    );
 }
 
 /// What the hooks found when they were installed, and call themselves.

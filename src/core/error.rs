@@ -75,23 +75,6 @@ impl Error {
         }))
     }
 
-    /// The same for somebody else whom it has met as well; without what caused it.
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        let repr = &self.0;
-        Self(Box::new(Repr {
-            kind: repr.kind,
-            message: repr.message.clone(),
-            hint: repr.hint.clone(),
-            code: repr.code.clone(),
-            sqlstate: repr.sqlstate.clone(),
-            query_id: repr.query_id.clone(),
-            retry_after: repr.retry_after,
-            source: None,
-            is_local: repr.is_local,
-        }))
-    }
-
     /// Adds a full sentence that tells the user what to do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {

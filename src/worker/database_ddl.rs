@@ -10,36 +10,10 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::{registry, vacancy};
-
-type Hook = unsafe extern "C-unwind" fn(
-    *mut pg_sys::PlannedStmt,
-    *const c_char,
-    bool,
-    pg_sys::ProcessUtilityContext::Type,
-    pg_sys::ParamListInfo,
-    *mut pg_sys::QueryEnvironment,
-    *mut pg_sys::DestReceiver,
-    *mut pg_sys::QueryCompletion,
-);
-
-// Not through pgrx: its wrapper turns an ERROR into a panic and back, and what the error says about position, table and
-// constraint would be lost for every utility statement of the server.
-#[allow(non_snake_case)]
-unsafe extern "C-unwind" {
-    fn standard_ProcessUtility(
-        statement: *mut pg_sys::PlannedStmt,
-        text: *const c_char,
-        is_read_only: bool,
-        context: pg_sys::ProcessUtilityContext::Type,
-        parameters: pg_sys::ParamListInfo,
-        environment: *mut pg_sys::QueryEnvironment,
-        receiver: *mut pg_sys::DestReceiver,
-        completion: *mut pg_sys::QueryCompletion,
-    );
-}
+use crate::utility::{Utility, standard_ProcessUtility};
 
 /// What the hook found when it was installed, and calls after itself.
-static NEXT: OnceLock<Hook> = OnceLock::new();
+static NEXT: OnceLock<Utility> = OnceLock::new();
 
 /// Installs the hook. Only in the postmaster, while it loads its preloaded libraries.
 pub(super) fn install_hook() {
@@ -78,7 +52,7 @@ unsafe extern "C-unwind" fn process_utility(
         }
         let next = match NEXT.get() {
             Some(next) => *next,
-            None => standard_ProcessUtility as Hook,
+            None => standard_ProcessUtility as Utility,
         };
         next(
             statement,

@@ -75,7 +75,7 @@ impl Service {
                     let others = self.others_at(&upload.account);
                     // Those that share a COPY count as one.
                     if !in_flight.follows {
-                        self.turns.ended(upload, &result, others + 1);
+                        self.turns.ended(upload, result.as_ref(), others + 1);
                     }
                     let is_recorded = match result {
                         Ok(outcome) => {
@@ -99,11 +99,8 @@ impl Service {
                     };
                     if !in_flight.follows {
                         let others = self.others_at(&in_flight.upload.account);
-                        self.turns.ended::<()>(
-                            &in_flight.upload,
-                            &Err(error.duplicate()),
-                            others + 1,
-                        );
+                        self.turns
+                            .ended::<()>(&in_flight.upload, Err(&*error), others + 1);
                         log_message(&format!(
                             "snowflake_bridge: uploads that shared one COPY are loaded one by one: {error}"
                         ));

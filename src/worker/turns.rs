@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bridge_core::fairness::{Fairness, Running};
-use bridge_core::{ErrorKind, Result};
+use bridge_core::{Error, ErrorKind};
 
 use super::in_flight::InFlight;
 use super::slots::Slots;
@@ -74,7 +74,7 @@ impl Turns {
     }
 
     /// An upload came back from the network while `running` uploads of its account, it among them, were there.
-    pub(super) fn ended<T>(&mut self, upload: &Claimed, result: &Result<T>, running: usize) {
+    pub(super) fn ended<T>(&mut self, upload: &Claimed, result: Result<T, &Error>, running: usize) {
         let account = &upload.account;
         match result {
             Ok(_) => self.fairness.loaded(account, guc::max_concurrent_uploads()),
