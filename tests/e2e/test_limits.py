@@ -16,6 +16,8 @@ from harness.reader import columns
 from harness.standin import User
 
 MB = 1024 * 1024
+# As many as a relation has at most.
+WIDE = [f"col_{place}" for place in range(1600)]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,29 @@ def test_a_result_of_several_files_is_loaded_by_one_statement(make_bridge: Calla
     assert 3 <= copy.count(".parquet") <= 10, copy
     expected = [(100000, 100000, 100000 * 100001 // 2)]
     assert bridge.results(user, "count(*), count(distinct noise), sum(n)", "T") == expected
+
+
+def test_a_query_of_as_many_columns_as_a_relation_has(bridge: Bridge, user: User) -> None:
+    uploaded(bridge, "select " + ", ".join(f"{place} as {name}" for place, name in enumerate(WIDE)))
+    [found] = bridge.results(user, [name.upper() for name in WIDE], "T")
+    assert found == tuple(range(len(WIDE)))
+
+
+@pytest.mark.parametrize("strategy", ["append", "upsert", "replace"])
+def test_inline_results_of_as_many_columns(bridge: Bridge, user: User, strategy: str) -> None:
+    bridge.watch()
+    options = {"strategy": strategy} | ({"key_columns": WIDE[:2]} if strategy == "upsert" else {})
+    for number in (0, 1):
+        rows = [{name: row if place < 2 else number * row * place for place, name in enumerate(WIDE)} for row in (1, 2)]
+        if number:
+            # As wide as it was, and one column more.
+            rows = [{**row, "late": "x"} for row in rows]
+        bridge.run(f"run-{number}", rows, snowflake_options=options)
+        assert bridge.completed(f"run-{number}")["snowflake_row_count"] == 2
+    found = bridge.results(user, [*(name.upper() for name in WIDE), "LATE"], RESULTS, f"order by {WIDE[-1]}, {WIDE[0]}")
+    first = [(*([row] * 2), *([0] * (len(WIDE) - 2)), None) for row in (1, 2)]
+    second = [(*([row] * 2), *(row * place for place in range(2, len(WIDE))), "x") for row in (1, 2)]
+    assert found == (first + second if strategy == "append" else second)
 
 
 def test_a_new_table_says_where_it_comes_from(bridge: Bridge, user: User) -> None:
