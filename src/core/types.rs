@@ -188,6 +188,25 @@ impl Column {
         }
     }
 
+    /// Makes it the column of its own values and of those of `other`, which has its name and type.
+    pub fn add(&mut self, other: &Self) {
+        self.has_nulls |= other.has_nulls;
+        self.is_int64 &= other.is_int64;
+        self.narrowest = match (self.narrowest, other.narrowest) {
+            (
+                Some(ColumnType::Number { precision, scale }),
+                Some(ColumnType::Number {
+                    precision: other_precision,
+                    scale: other_scale,
+                }),
+            ) => {
+                let integer_digits = (precision - scale).max(other_precision - other_scale);
+                ColumnType::narrowest_number(integer_digits.into(), scale.max(other_scale).into())
+            }
+            _ => None,
+        };
+    }
+
     /// The Arrow type of the column's values in memory. In the file it becomes that of [`ColumnType::arrow`], unless they are
     /// integers of 64 bits.
     #[must_use]

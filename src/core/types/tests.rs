@@ -158,6 +158,33 @@ fn the_narrowest_number_of_the_digits() {
 }
 
 #[test]
+fn a_column_of_two_results_needs_what_either_needs() {
+    let of = |narrowest| Column {
+        narrowest,
+        ..Column::new("A", ColumnType::Text)
+    };
+    for (one, other, expected) in [
+        (Some((4, 2)), Some((4, 3)), Some((5, 3))),
+        (Some((3, 0)), Some((2, 2)), Some((5, 2))),
+        (Some((38, 0)), Some((38, 0)), Some((38, 0))),
+        // No NUMBER has them all.
+        (Some((38, 0)), Some((1, 1)), None),
+        // What was declared counts, where nobody has counted.
+        (Some((4, 2)), None, None),
+        (None, None, None),
+    ] {
+        let number = |digits: Option<(u8, u8)>| {
+            digits.map(|(precision, scale)| ColumnType::Number { precision, scale })
+        };
+        for (one, other) in [(one, other), (other, one)] {
+            let mut column = of(number(one));
+            column.add(&of(number(other)));
+            assert_eq!(column.narrowest, number(expected), "{one:?} {other:?}");
+        }
+    }
+}
+
+#[test]
 fn a_column_survives_json_in_both_ways_of_reading_it() {
     let declared = Column::new(
         "A",

@@ -118,7 +118,7 @@ fn whole(members: &[Member<'_>]) -> Result<Upload> {
             });
         }
         for (column, of_upload) in manifest.columns.iter_mut().zip(&upload.manifest.columns) {
-            column.has_nulls |= of_upload.has_nulls;
+            column.add(of_upload);
         }
     }
     if whole.manifest.files.len() > MAX_FILES_PER_COPY {

@@ -23,30 +23,31 @@ pub(super) async fn check_open(warehouse: &mut dyn Warehouse, transaction: &str)
     if current(warehouse).await?.as_deref() == Some(transaction) {
         return Ok(());
     }
-    Err(Error::new(
+    Err(aborted(transaction))
+}
+
+fn aborted(transaction: &str) -> Error {
+    Error::new(
         ErrorKind::Transient,
         format!(
             "somebody aborted transaction {transaction} while it was loading; nothing was committed"
         ),
-    ))
+    )
 }
 
-/// COMMIT, and unless it is answered well, the search for what became of it: whatever the answer says, it may have been another
-/// one's, of a repeated request.
+/// COMMIT, and the look at what became of it, whatever the answer says: a bad one may be that of a repeated request, and a
+/// COMMIT is answered well even if somebody has aborted the transaction since the last look and there is nothing to commit.
 pub(super) async fn commit(
     upload: &Upload,
     warehouse: &mut dyn Warehouse,
     ledger: &dyn Ledger,
     transaction: &str,
 ) -> Result<()> {
-    let error = match execute(warehouse, sql::commit()).await {
-        Ok(_) => return Ok(()),
-        Err(error) => error,
-    };
+    let answer = execute(warehouse, sql::commit()).await;
     // If this fails as well, the recorded transaction lets the next attempt ask again.
     match settle(upload, &upload.target, warehouse, ledger, transaction).await? {
         Settled::Committed => Ok(()),
-        Settled::RolledBack => Err(error),
+        Settled::RolledBack => Err(answer.err().unwrap_or_else(|| aborted(transaction))),
     }
 }
 

@@ -84,15 +84,39 @@ async fn whatever_is_answered_to_commit_it_is_asked_what_came_of_it() {
     run(&upload(1), &mut undisturbed, &FakeLedger::default())
         .await
         .unwrap();
-    assert_eq!(undisturbed.log.last().map(String::as_str), Some("COMMIT"));
+    let [.., commit, look] = &undisturbed.log[..] else {
+        panic!("too few statements: {:#?}", undisturbed.log)
+    };
+    assert_eq!(
+        (commit.as_str(), look.as_str()),
+        ("COMMIT", "DESCRIBE TRANSACTION 1")
+    );
     let mut warehouse = FakeWarehouse {
-        fault: Some((undisturbed.calls - 1, Cut::Misanswered)),
+        fault: Some((undisturbed.calls - 2, Cut::Misanswered)),
         ..FakeWarehouse::default()
     };
     let outcome = run(&upload(1), &mut warehouse, &FakeLedger::default())
         .await
         .unwrap();
     assert_eq!((outcome.rows, warehouse.rows.len()), (10, 10));
+}
+
+#[tokio::test]
+async fn a_commit_that_found_nothing_to_commit_is_no_success() {
+    let mut undisturbed = FakeWarehouse::default();
+    run(&upload(1), &mut undisturbed, &FakeLedger::default())
+        .await
+        .unwrap();
+    let commit = undisturbed.log.iter().position(|line| line == "COMMIT");
+    let mut warehouse = FakeWarehouse {
+        abort: commit,
+        ..FakeWarehouse::default()
+    };
+    let ledger = FakeLedger::default();
+    let error = run(&upload(1), &mut warehouse, &ledger).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Transient);
+    assert!(error.message().contains("somebody aborted"), "{error}");
+    assert!(warehouse.rows.is_empty() && !*ledger.is_undecided.lock().unwrap());
 }
 
 #[tokio::test]

@@ -155,11 +155,7 @@ async fn only_the_recorded_transaction_is_committed() {
         run_to_the_end(&mut undisturbed, &case.upload()).await;
         let mut after = case.after.clone();
         after.sort();
-        for (call, text) in undisturbed.log.iter().enumerate() {
-            if text.starts_with("COMMIT") {
-                // After the last look, who aborts it is a worker that took the upload over, and loads it itself.
-                continue;
-            }
+        for call in 0..undisturbed.log.len() {
             let mut warehouse = case.warehouse();
             warehouse.abort = Some(call);
             run_to_the_end(&mut warehouse, &case.upload()).await;

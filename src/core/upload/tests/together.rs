@@ -119,6 +119,28 @@ async fn a_count_that_is_wrong_commits_nothing() {
     assert!(!*ledgers[0].is_undecided.lock().unwrap());
 }
 
+#[tokio::test]
+async fn a_table_is_fitted_to_the_numbers_of_them_all() {
+    for order in [[0, 1, 2], [2, 1, 0]] {
+        let mut uploads = three();
+        for (upload, scale) in uploads.iter_mut().zip(order) {
+            upload.manifest.columns[0].column_type = ColumnType::Number {
+                precision: 38,
+                scale: 10,
+            };
+            upload.manifest.columns[0].narrowest = ColumnType::narrowest_number(2, scale);
+        }
+        let mut warehouse = FakeWarehouse::with_rows([]);
+        warehouse.columns.as_mut().unwrap()[0].1 = "NUMBER(10,1)".to_owned();
+        // One of them has two decimals, and to give the column a second one is for an upload that is alone.
+        let error = together(&mut warehouse, &uploads, &ledgers())
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NeedsTable, "{error}");
+        assert!(warehouse.rows.is_empty());
+    }
+}
+
 #[test]
 fn only_what_adds_rows_for_the_first_time_may_share() {
     assert!(one(1, 1).may_share());
