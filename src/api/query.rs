@@ -180,6 +180,8 @@ fn queue(
                 plan: options.plan(),
                 files: SpoolOptions {
                     aside: net::ASIDE,
+                    // Its transaction commits that the files are there.
+                    is_durable: true,
                     ..guc::spool_options()
                 },
                 progress: &|_| {},

@@ -84,6 +84,21 @@ impl Compression {
     }
 }
 
+/// How a file is made.
+#[derive(Debug, Clone, Copy)]
+pub struct FileOptions {
+    /// How its pages are compressed.
+    pub compression: Compression,
+    /// A row group ends when it takes this many bytes.
+    pub row_group_memory: usize,
+    /// It is made for large batches.
+    pub is_for_large: bool,
+    /// Threads that encode columns beside the caller's. They inherit what signals it blocks.
+    pub helpers: usize,
+    /// It is to be there after the machine has crashed.
+    pub is_durable: bool,
+}
+
 /// A file being written. Dropped unfinished, it is left on disk as it is, for its owner to remove.
 pub struct FileWriter {
     writer: SerializedFileWriter<BufWriter<Disk>>,
@@ -91,38 +106,26 @@ pub struct FileWriter {
     /// The columns of the open row group; none where none is open.
     columns: Vec<ChunkWriter>,
     compressors: Compressors,
-    /// Threads that encode columns beside the caller's.
-    helpers: usize,
+    options: FileOptions,
     has_dictionaries: bool,
     rows: u64,
     /// Of the open row group, not encoded.
     bytes: usize,
-    /// Encoded bytes that a row group may hold in memory before it goes to disk.
-    row_group_memory: usize,
-    is_for_large: bool,
 }
 
 impl FileWriter {
-    /// Creates the file, readable by us alone. It must not exist. A row group ends when it takes `row_group_memory` bytes.
-    /// Columns are encoded by the caller's thread and `helpers` others, which inherit what signals it blocks.
+    /// Creates the file, readable by us alone. It must not exist.
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full, `Configuration` when it refuses us.
-    pub fn create(
-        path: &Path,
-        schema: &SchemaRef,
-        compression: Compression,
-        row_group_memory: usize,
-        is_for_large: bool,
-        helpers: usize,
-    ) -> Result<Self> {
+    pub fn create(path: &Path, schema: &SchemaRef, options: FileOptions) -> Result<Self> {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(path)
             .map_err(|error| storage("create a spool file", error))?;
-        let codec = compression.codec()?;
+        let codec = options.compression.codec()?;
         let properties = WriterProperties::builder()
             // COPY reads a file once and whole, so nobody asks which values lie where.
             .set_statistics_enabled(EnabledStatistics::None)
@@ -133,7 +136,10 @@ impl FileWriter {
             .convert(schema)
             .map_err(write_failed)?;
         let writer = SerializedFileWriter::new(
-            BufWriter::with_capacity(WRITE_BYTES, Disk::new(file, helpers > 0)),
+            BufWriter::with_capacity(
+                WRITE_BYTES,
+                Disk::new(file, options.is_durable, options.helpers > 0),
+            ),
             types.root_schema_ptr(),
             Arc::new(properties.build()),
         )
@@ -143,20 +149,18 @@ impl FileWriter {
             schema: Arc::new(types),
             columns: Vec::new(),
             compressors: Compressors::new(codec),
-            helpers,
-            has_dictionaries: !is_for_large
-                && schema.fields().len() * DICTIONARY_TABLE <= row_group_memory,
+            options,
+            has_dictionaries: !options.is_for_large
+                && schema.fields().len() * DICTIONARY_TABLE <= options.row_group_memory,
             rows: 0,
             bytes: 0,
-            row_group_memory,
-            is_for_large,
         })
     }
 
     /// Whether the file was made for large batches.
     #[must_use]
     pub fn is_for_large(&self) -> bool {
-        self.is_for_large
+        self.options.is_for_large
     }
 
     /// Adds rows, whose memory is given back column by column. Those of a large batch do not come on top of what waits.
@@ -180,13 +184,16 @@ impl FileWriter {
         let (_, arrays, _) = batch.into_parts();
         let compressors = &self.compressors;
         // Large values one after the other, so that only one of them is there in two forms.
-        let helpers = if is_large { 0 } else { self.helpers };
+        let helpers = if is_large { 0 } else { self.options.helpers };
         // Our types have one leaf for each column.
         let work = self.columns.iter_mut().zip(arrays).collect();
         parallel::each(work, helpers, |(column, array)| {
             compressors.lend(|compressor| column.write(array, compressor))
         })?;
-        if is_large || self.memory() >= self.row_group_memory || self.bytes >= ROW_GROUP_BYTES {
+        if is_large
+            || self.memory() >= self.options.row_group_memory
+            || self.bytes >= ROW_GROUP_BYTES
+        {
             self.end_row_group()?;
         }
         Ok(())
@@ -203,7 +210,11 @@ impl FileWriter {
         }
         self.bytes = 0;
         let compressors = &self.compressors;
-        let helpers = if self.is_for_large { 0 } else { self.helpers };
+        let helpers = if self.options.is_for_large {
+            0
+        } else {
+            self.options.helpers
+        };
         let columns = std::mem::take(&mut self.columns);
         let chunks = parallel::each(columns, helpers, |column| {
             compressors.lend(|compressor| column.close(compressor))
@@ -237,7 +248,7 @@ impl FileWriter {
         self.rows
     }
 
-    /// Writes the footer, waits until the disk has the file, and tells its size and its digest: SHA-256 in base64.
+    /// Writes the footer, waits until the disk has the file if it is to be durable, and tells its size and its digest: SHA-256 in base64.
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full.

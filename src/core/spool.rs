@@ -56,10 +56,12 @@ pub struct SpoolOptions {
     pub memory: MemoryLimit,
     /// What encodes while rows are read.
     pub aside: Aside,
+    /// They are needed after the machine has crashed: nobody could read the rows again.
+    pub is_durable: bool,
 }
 
 impl SpoolOptions {
-    /// The usual compression, files of this many bytes, that much memory, and one thread.
+    /// The usual compression, files of this many bytes, that much memory, one thread, and rows that can be read again.
     #[must_use]
     pub fn new(target_file_size: u64, memory: MemoryLimit) -> Self {
         Self {
@@ -67,6 +69,7 @@ impl SpoolOptions {
             compression: Compression::default(),
             memory,
             aside: Aside::default(),
+            is_durable: false,
         }
     }
 }
@@ -149,6 +152,7 @@ pub struct SpoolWriter {
     encoder: Encoder,
     /// Rows in batches that were given away.
     rows: u64,
+    is_durable: bool,
     finished: bool,
 }
 
@@ -164,6 +168,11 @@ impl SpoolWriter {
         options: &SpoolOptions,
     ) -> Result<Self> {
         prepare(dir)?;
+        if options.is_durable
+            && let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty())
+        {
+            sync_dir(parent)?;
+        }
         let mut all = columns.to_vec();
         all.extend(metadata_columns());
         let mut fields: Vec<_> = all.iter().map(field).collect();
@@ -179,6 +188,7 @@ impl SpoolWriter {
             row: RowSize::default(),
             encoder: Encoder::Here(Box::new(files)),
             rows: 0,
+            is_durable: options.is_durable,
             finished: false,
         })
     }
@@ -189,14 +199,16 @@ impl SpoolWriter {
         self.rows + self.batch.rows() as u64
     }
 
-    /// Ends the last file, waits until the disk has everything, and tells what there is.
+    /// Ends the last file, waits until the disk has everything that is to be durable, and tells what there is.
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full.
     pub fn finish(mut self) -> Result<Manifest> {
         self.flush_batch(false)?;
         let files = self.encoder.finish()?;
-        sync_dir(&self.dir)?;
+        if self.is_durable {
+            sync_dir(&self.dir)?;
+        }
         self.finished = true;
         Ok(Manifest {
             columns: std::mem::take(&mut self.columns),
@@ -330,9 +342,7 @@ fn prepare(dir: &Path) -> Result<()> {
         }
         Err(error) => return Err(storage("create a spool directory", error)),
     }
-    dir.parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .map_or(Ok(()), sync_dir)
+    Ok(())
 }
 
 /// Removes files that carry our names, and nothing else: a wrong setting must not empty somebody's directory.

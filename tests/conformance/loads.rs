@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use bridge_core::aside::Aside;
 use bridge_core::batch::{RowSink, Value};
 use bridge_core::memory::MemoryLimit;
 use bridge_core::names::UPLOAD_ID;
@@ -79,10 +78,8 @@ fn spool(directory: &Path, rows: usize, text_size: usize) -> Manifest {
         uploaded_at: chrono::DateTime::UNIX_EPOCH,
     };
     let options = SpoolOptions {
-        target_file_size: 128 << 20,
         compression: Compression::None,
-        memory: MemoryLimit::default(),
-        aside: Aside::default(),
+        ..SpoolOptions::new(128 << 20, MemoryLimit::default())
     };
     let mut writer = SpoolWriter::create(directory, &columns, &stamp, &options).unwrap();
     for n in 0..rows {

@@ -24,6 +24,7 @@ pub(super) struct Disk {
     size: u64,
     /// Bytes since the disk was asked last.
     waiting: usize,
+    is_durable: bool,
     syncing: Option<Syncing>,
 }
 
@@ -34,20 +35,26 @@ struct Syncing {
 }
 
 impl Disk {
-    /// With a thread that waits for the disk `ahead` of the end, where there can be one.
-    pub(super) fn new(file: File, ahead: bool) -> Self {
+    /// A file that is durable once it has ended, or is not. With a thread that waits for the disk `ahead` of the end, where
+    /// there can be one.
+    pub(super) fn new(file: File, is_durable: bool, ahead: bool) -> Self {
         let file = Arc::new(file);
-        let syncing = if ahead { Syncing::start(&file) } else { None };
+        let syncing = if is_durable && ahead {
+            Syncing::start(&file)
+        } else {
+            None
+        };
         Self {
             file,
             digest: Sha256::new(),
             size: 0,
             waiting: 0,
+            is_durable,
             syncing,
         }
     }
 
-    /// Waits until the disk has everything. Returns the size of the file and its digest: SHA-256 in base64.
+    /// Waits until the disk has everything, if it is to. Returns the size of the file and its digest: SHA-256 in base64.
     ///
     /// # Errors
     /// `Transient` when the disk fails or is full.
@@ -58,7 +65,9 @@ impl Disk {
             // The system tells of a failure once, and it may have told the thread.
             thread.join().map_err(|_| panicked())?.map_err(failed)?;
         }
-        self.file.sync_all().map_err(failed)?;
+        if self.is_durable {
+            self.file.sync_all().map_err(failed)?;
+        }
         Ok((self.size, STANDARD.encode(self.digest.finalize())))
     }
 }

@@ -130,8 +130,18 @@ fn long_columns_are_read_back() {
         (2, Compression::None),
     ] {
         let path = directory.path().join(format!("{helpers} {compression:?}"));
-        let mut file =
-            FileWriter::create(&path, &schema, compression, 16 << 20, false, helpers).unwrap();
+        let mut file = FileWriter::create(
+            &path,
+            &schema,
+            FileOptions {
+                compression,
+                row_group_memory: 16 << 20,
+                is_for_large: false,
+                helpers,
+                is_durable: helpers > 0,
+            },
+        )
+        .unwrap();
         let mut batch = BatchBuilder::new(&columns);
         for n in 0..ROWS {
             for (index, column) in columns.iter().enumerate() {

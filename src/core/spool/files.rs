@@ -13,7 +13,7 @@ use super::{ORDINAL_TYPE, SpoolFile, SpoolOptions, Stamp};
 use crate::aside::Aside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::ROW_ORDINAL;
-use crate::parquet::{FileWriter, helpers, panicked};
+use crate::parquet::{FileOptions, FileWriter, helpers, panicked};
 use crate::types::Column;
 
 /// The files of a spool directory, as far as they have come.
@@ -80,14 +80,15 @@ impl Files {
                 if *abandoned {
                     return Err(ended());
                 }
-                self.current.insert(FileWriter::create(
-                    &path,
-                    &self.schema,
-                    self.options.compression,
-                    self.options.memory.row_group(),
-                    is_large,
-                    self.helpers,
-                )?)
+                let options = FileOptions {
+                    compression: self.options.compression,
+                    row_group_memory: self.options.memory.row_group(),
+                    is_for_large: is_large,
+                    helpers: self.helpers,
+                    is_durable: self.options.is_durable,
+                };
+                self.current
+                    .insert(FileWriter::create(&path, &self.schema, options)?)
             }
         };
         writer.write(batch, is_large)?;

@@ -28,10 +28,8 @@ fn stamp() -> Stamp {
 
 fn options(target_file_size: u64) -> SpoolOptions {
     SpoolOptions {
-        target_file_size,
-        compression: Compression::default(),
-        memory: MemoryLimit::default(),
-        aside: Aside::default(),
+        is_durable: true,
+        ..SpoolOptions::new(target_file_size, MemoryLimit::default())
     }
 }
 
