@@ -1,16 +1,23 @@
 //! What the network thread tells, as the main thread takes it: progress, what must be recorded, and ends.
 
 use bridge_core::ErrorKind;
+use tokio::sync::oneshot;
 
 use super::report::{Entry, Event};
 use super::service::Service;
-use crate::error::{log_error, log_message};
+use crate::error::{Result, log_error, log_message};
+use crate::uploads::Claim;
 use crate::{configs, failpoint, tx, uploads};
 
 impl Service {
     /// Takes note of everything that the network thread has told since the last time.
     pub(super) fn handle_events(&mut self) {
+        let mut records = Vec::new();
         while let Ok(event) = self.events.try_recv() {
+            // Progress is shown whenever it comes; everything else keeps its order.
+            if !matches!(event, Event::Record { .. } | Event::Progress { .. }) {
+                record_all(std::mem::take(&mut records));
+            }
             match event {
                 Event::Progress {
                     claim,
@@ -40,26 +47,11 @@ impl Service {
                     entry,
                     answer,
                 } => {
-                    let recorded = tx::transaction(|| {
-                        failpoint::reach("recording");
-                        match &entry {
-                            Entry::Staged => uploads::record_staged(claim),
-                            Entry::Copying {
-                                transaction,
-                                target,
-                                rows,
-                                bytes,
-                            } => uploads::record_copying(claim, transaction, target, *rows, *bytes),
-                        }
+                    records.push(Record {
+                        claim,
+                        entry,
+                        answer,
                     });
-                    // If the upload is gone, nobody waits for the answer.
-                    let _ = answer.send(recorded.map_err(|error| {
-                        bridge_core::Error::new(
-                            ErrorKind::Transient,
-                            format!("cannot record the upload's state: {error}"),
-                        )
-                        .on_this_machine()
-                    }));
                 }
                 Event::Finished {
                     claim,
@@ -128,12 +120,62 @@ impl Service {
                 }
             }
         }
+        record_all(records);
     }
+
     /// How many hold a slot at an account.
     fn others_at(&self, account: &str) -> usize {
         self.in_flight
             .values()
             .filter(|other| !other.follows && other.upload.account == account)
             .count()
+    }
+}
+
+/// Something to be made durable, and who waits for it.
+struct Record {
+    claim: Claim,
+    entry: Entry,
+    answer: oneshot::Sender<bridge_core::Result<()>>,
+}
+
+impl Record {
+    fn write(&self) -> Result<()> {
+        failpoint::reach("recording");
+        match &self.entry {
+            Entry::Staged => uploads::record_staged(self.claim),
+            Entry::Copying {
+                transaction,
+                target,
+                rows,
+                bytes,
+            } => uploads::record_copying(self.claim, transaction, target, *rows, *bytes),
+        }
+    }
+
+    fn answer(self, recorded: Result<()>) {
+        // If the upload is gone, nobody waits for the answer.
+        let _ = self.answer.send(recorded.map_err(|error| {
+            bridge_core::Error::new(
+                ErrorKind::Transient,
+                format!("cannot record the upload's state: {error}"),
+            )
+            .on_this_machine()
+        }));
+    }
+}
+
+/// Records all of it in one transaction; where something cannot be recorded, each by itself, so that it alone fails.
+fn record_all(records: Vec<Record>) {
+    let several = records.len() > 1;
+    if several && tx::transaction(|| records.iter().try_for_each(Record::write)).is_ok() {
+        for record in records {
+            record.answer(Ok(()));
+        }
+        return;
+    }
+    for record in records {
+        let recorded = tx::transaction(|| record.write());
+        record.answer(recorded);
     }
 }

@@ -1,6 +1,9 @@
 //! PUT to every cloud, and what goes wrong there.
 
+use std::sync::Mutex;
+
 use bridge_core::ErrorKind;
+use bridge_core::snowflake::LocalFile;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -59,6 +62,17 @@ pub fn cases() -> Vec<Case> {
             |world| put_large(world, "gcs_presigned"),
         ),
         case(
+            "put_of_several_files_by_one_statement",
+            &[
+                "put.statement",
+                "put.amazon",
+                "put.azure",
+                "put.google-token",
+                "put.google-presigned",
+            ],
+            put_together,
+        ),
+        case(
             "put_to_a_stage_without_keys",
             &["put.unencrypted"],
             unencrypted,
@@ -68,6 +82,12 @@ pub fn cases() -> Vec<Case> {
             "put_renews_credentials_in_the_middle_of_parts",
             &["put.renewal"],
             renewal_in_parts,
+        )
+        .alone(),
+        case(
+            "put_of_several_files_renews_credentials_for_those_that_wait",
+            &["put.renewal"],
+            renewal_among_several,
         )
         .alone(),
         case("put_is_tried_again", &["put.retries"], retries).alone(),
@@ -112,7 +132,7 @@ async fn put_large(world: World, cloud: &'static str) {
     on(&world, cloud, 128).await;
     let mut session = world.login().await;
     let (_directory, path, content) = file(LARGE + 7);
-    let told = std::sync::Mutex::new(Vec::new());
+    let told = Mutex::new(Vec::new());
     session
         .put(&path, "~/large/", NAME, &|bytes| {
             told.lock().unwrap().push(bytes)
@@ -197,6 +217,74 @@ async fn renewal(world: World) {
         let puts = world.statements("put").await.split_off(before);
         assert_eq!(puts.len(), 2, "{cloud}");
         assert_ne!(puts[0]["query"]["requestId"], puts[1]["query"]["requestId"]);
+    }
+}
+
+/// Puts files with names in directories below one, as uploads that share a COPY have them, and looks whether they are there.
+/// Returns how many statements that took, and the first one.
+async fn put_several(world: &World, cloud: &str) -> (usize, String) {
+    on(world, cloud, 128).await;
+    let mut session = world.login().await;
+    let before = world.statements("put").await.len();
+    let files: Vec<_> = (0..7)
+        .map(|n| (file(1000 + n), format!("upload-{n}/1/")))
+        .collect();
+    let names: Vec<String> = files
+        .iter()
+        .map(|(_, directory)| format!("{directory}{NAME}"))
+        .collect();
+    let local: Vec<LocalFile<'_>> = files
+        .iter()
+        .zip(&names)
+        .map(|(((_, path, _), _), name)| LocalFile {
+            path: path.clone(),
+            digest: None,
+            name,
+        })
+        .collect();
+    let told = Mutex::new(0);
+    let note = |bytes| *told.lock().unwrap() = bytes;
+    let root = format!("~/{cloud}/");
+    session.put_all(&root, &local, &note).await.unwrap();
+    let sizes = files
+        .iter()
+        .map(|((_, _, content), _)| content.len() as u64);
+    assert_eq!(told.into_inner().unwrap(), sizes.sum::<u64>());
+    for ((_, _, content), directory) in &files {
+        assert_staged(world, &format!("@{root}{directory}"), content).await;
+    }
+    let puts = world.statements("put").await.split_off(before);
+    (puts.len(), puts[0]["sql"].as_str().unwrap().to_owned())
+}
+
+async fn put_together(world: World) {
+    for (cloud, statements) in [("s3", 1), ("azure", 1), ("gcs", 1), ("gcs_presigned", 8)] {
+        let (puts, first) = put_several(&world, cloud).await;
+        assert_eq!(puts, statements, "{cloud}");
+        assert!(
+            first.starts_with("PUT 'file:///snowflake_bridge/*' "),
+            "{first}"
+        );
+    }
+}
+
+async fn renewal_among_several(world: World) {
+    let refused = "<Error><Code>AuthenticationFailed</Code></Error>";
+    for (cloud, refused) in [
+        (
+            "s3",
+            json!({"status": 400, "body": "<Error><Code>ExpiredToken</Code></Error>"}),
+        ),
+        ("azure", json!({"status": 403, "body": refused})),
+        ("gcs", json!({"status": 401})),
+    ] {
+        // Each time that some have gone through, the credentials are of no use any more.
+        for name in ["upload-1", "upload-5"] {
+            let matching = json!({"kind": "objectstore", "method": "PUT", "path": name});
+            world.fault(matching, refused.clone()).await;
+        }
+        let (puts, _) = put_several(&world, cloud).await;
+        assert_eq!(puts, 3, "{cloud}");
     }
 }
 

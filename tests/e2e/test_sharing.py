@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
+
+import pytest
 
 from harness import wait
 from harness.bridge import RESULTS, Bridge
@@ -71,6 +74,20 @@ def test_one_that_the_table_does_not_take_fails_alone(bridge: Bridge, user: User
         bridge.completed(execution)
         assert bridge.upload(execution)["attempt_count"] == 1
     are_there(bridge, user, others)
+
+
+@pytest.mark.parametrize("place", [0, 5, 11])
+def test_the_table_is_fitted_to_the_numbers_of_all(bridge: Bridge, user: User, place: int) -> None:
+    """One of them has more decimals than the table: none may be rounded, whichever it is."""
+    bridge.account.sql(
+        f"create table {TABLE} (N number(10,2), EXECUTION_ID varchar, UPLOADED_AT timestamp_tz, USER_ID varchar, UPLOAD_ID varchar)"
+    )
+    rows = {execution: [{"n": 19.99}] for execution in MANY} | {MANY[place]: [{"n": 0.125}]}
+    run_all(bridge, rows)
+    for execution in MANY:
+        bridge.completed(execution)
+    found = dict(bridge.results(user, ["EXECUTION_ID", "N"]))
+    assert found == {execution: Decimal(str(result[0]["n"])) for execution, result in rows.items()}
 
 
 def test_one_that_is_canceled_ends_and_the_others_go_on(bridge: Bridge, user: User) -> None:

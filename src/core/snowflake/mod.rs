@@ -37,8 +37,6 @@ mod tokens;
 mod transport;
 mod wire;
 
-use std::path::Path;
-
 use async_trait::async_trait;
 
 pub(crate) use errors::STAGED_FILE_MISSING;
@@ -48,6 +46,7 @@ pub use login::SessionInfo;
 pub use pool::{Pool, PoolKey, PooledSession};
 pub use result::QueryResult;
 pub use session::{Session, SessionOptions, Statement};
+pub use stage::LocalFile;
 
 use crate::Result;
 
@@ -60,16 +59,14 @@ pub trait Warehouse: Send {
     /// See [`Session::execute`].
     async fn execute(&mut self, statement: &Statement) -> Result<QueryResult>;
 
-    /// Puts a file into the user's stage; see [`Session::put_known`].
+    /// Puts files into the user's stage; see [`Session::put_all`].
     ///
     /// # Errors
-    /// See [`Session::put_known`].
+    /// See [`Session::put_all`].
     async fn put(
         &mut self,
-        local: &Path,
-        digest: Option<&str>,
-        stage_dir: &str,
-        file_name: &str,
+        directory: &str,
+        files: &[LocalFile<'_>],
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()>;
 }
@@ -82,12 +79,10 @@ impl Warehouse for Session {
 
     async fn put(
         &mut self,
-        local: &Path,
-        digest: Option<&str>,
-        stage_dir: &str,
-        file_name: &str,
+        directory: &str,
+        files: &[LocalFile<'_>],
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        Session::put_known(self, local, digest, stage_dir, file_name, progress).await
+        Session::put_all(self, directory, files, progress).await
     }
 }

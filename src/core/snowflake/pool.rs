@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -18,7 +17,7 @@ use super::gate::Gate;
 use super::heartbeat::Heartbeat;
 use super::http::Http;
 use super::transport::lock;
-use super::{QueryResult, Session, SessionInfo, SessionOptions, Statement, Warehouse};
+use super::{LocalFile, QueryResult, Session, SessionInfo, SessionOptions, Statement, Warehouse};
 use crate::config::{ConnectionSettings, Network};
 use crate::{Error, ErrorKind, Result};
 
@@ -304,23 +303,15 @@ impl Warehouse for PooledSession {
 
     async fn put(
         &mut self,
-        local: &Path,
-        digest: Option<&str>,
-        stage_dir: &str,
-        file_name: &str,
+        directory: &str,
+        files: &[LocalFile<'_>],
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        let result = self
-            .session
-            .put_known(local, digest, stage_dir, file_name, progress)
-            .await;
+        let result = self.session.put_all(directory, files, progress).await;
         if let Err(ended) = &result
             && self.revived(ended).await?
         {
-            return self
-                .session
-                .put_known(local, digest, stage_dir, file_name, progress)
-                .await;
+            return self.session.put_all(directory, files, progress).await;
         }
         self.unproven = None;
         result

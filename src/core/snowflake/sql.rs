@@ -9,6 +9,7 @@ mod tables;
 
 use std::fmt;
 
+pub(crate) use load::check_names;
 pub use load::{
     CopyColumn, abort_transaction, begin, commit, copy_into, count_upload, current_transaction,
     delete_uploads, describe_transaction, list, put, remove, remove_uploads, rollback,

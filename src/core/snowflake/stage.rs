@@ -9,26 +9,44 @@ mod source;
 mod target;
 mod transfer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures::stream::{self, StreamExt};
+use refusal::UploadFailure;
 use source::Source;
-use target::Target;
+use target::{Target, serves_all};
 
+use super::http::Http;
 use super::session::{Session, Statement};
 use super::sql;
+use super::transport::lock;
 use super::wire::PutData;
 use crate::Result;
 
-/// Told how many of the file's bytes have been handed to storage.
+/// Files of one statement that are on their way at once. What they take in memory together is bounded for all transfers.
+const AT_ONCE: usize = 4;
+
+/// Told how many of a file's bytes have been handed to storage.
 type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
+/// A file of this machine that is to be staged.
+#[derive(Debug, Clone)]
+pub struct LocalFile<'a> {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 of its bytes in base64. Where it is known, the file is read only once.
+    pub digest: Option<&'a str>,
+    /// What it is called in the stage's directory; it may lie in directories below.
+    pub name: &'a str,
+}
+
 impl Session {
-    /// Puts a local file into a directory of the user's stage under a name, replacing what is there. `progress` is told
-    /// how many of the file's bytes have been handed to storage; it starts over where an upload has to.
+    /// Puts a file into a directory of the user's stage under a name, as [`Session::put_all`] does.
     ///
     /// # Errors
-    /// `Configuration` if the stage's storage is not supported or not allowed; `Transient` if it cannot be reached;
-    /// whatever Snowflake says to the PUT statement.
+    /// As [`Session::put_all`].
     pub async fn put(
         &mut self,
         local: &Path,
@@ -36,35 +54,149 @@ impl Session {
         file_name: &str,
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        self.put_known(local, None, stage_dir, file_name, progress)
-            .await
+        let file = LocalFile {
+            path: local.to_owned(),
+            digest: None,
+            name: file_name,
+        };
+        self.put_all(stage_dir, &[file], progress).await
     }
 
-    /// As [`Session::put`], for a file whose digest may be known: SHA-256 in base64. It then is read only once.
+    /// Puts files into a directory of the user's stage, replacing what is there. `progress` is told how many of their bytes
+    /// have been handed to storage; it goes back where a file has to start over.
     ///
     /// # Errors
-    /// As [`Session::put`]; `Internal` if the file has another digest.
-    pub async fn put_known(
+    /// `Configuration` if the stage's storage is not supported or not allowed; `Transient` if it cannot be reached;
+    /// `Internal` if a file has another digest; whatever Snowflake says to the PUT statement.
+    pub async fn put_all(
         &mut self,
-        local: &Path,
-        digest: Option<&str>,
         stage_dir: &str,
-        file_name: &str,
+        files: &[LocalFile<'_>],
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        let statement = sql::put(stage_dir, file_name)?;
-        let source = Source::open(local, digest).await?;
-        let mut renewed = false;
-        loop {
+        let names: Vec<&str> = files.iter().map(|file| file.name).collect();
+        sql::check_names(&names)?;
+        let mut sources = Vec::with_capacity(files.len());
+        for file in files {
+            sources.push((Source::open(&file.path, file.digest).await?, file.name));
+        }
+        let transfers = Transfers {
+            http: self.transport.http.clone(),
+            files: sources,
+            sent: Mutex::new(vec![0; files.len()]),
+            progress,
+        };
+        let mut waiting: Vec<usize> = (0..files.len()).collect();
+        let (mut is_one_by_one, mut is_renewed) = (false, false);
+        while !waiting.is_empty() {
+            let at_once = if is_one_by_one { 1 } else { waiting.len() };
+            let batch: Vec<usize> = waiting.iter().copied().take(at_once).collect();
+            let (directory, names) = transfers.addressed(stage_dir, &batch);
             // Each time a statement of its own: its answer holds fresh credentials, which a repeated one would not.
-            let answer: PutData = self.run(&Statement::new(statement.as_str())).await?;
-            let target = Target::new(&self.transport.http, answer, file_name)?;
-            match target.upload(&source, progress).await {
-                Ok(()) => return Ok(()),
-                Err(failure) if failure.may_be_expiry && !renewed => renewed = true,
-                Err(failure) => return Err(failure.error),
+            let statement = Statement::new(sql::put(&directory, &names)?);
+            let answer: PutData = self.run(&statement).await?;
+            if batch.len() > 1 && !serves_all(&answer) {
+                is_one_by_one = true;
+                continue;
+            }
+            let before = waiting.len();
+            match transfers.send(&answer, &batch, &names, &mut waiting).await {
+                None => is_renewed = false,
+                // Credentials that were good for something may have expired since, and so may the first ones.
+                Some(failure)
+                    if failure.may_be_expiry && (waiting.len() < before || !is_renewed) =>
+                {
+                    is_renewed = true;
+                }
+                Some(failure) => return Err(failure.error),
             }
         }
+        Ok(())
+    }
+}
+
+/// Files on their way, each told by its place.
+struct Transfers<'a> {
+    http: Http,
+    files: Vec<(Source, &'a str)>,
+    /// How many bytes of each have been handed to storage.
+    sent: Mutex<Vec<u64>>,
+    progress: Progress<'a>,
+}
+
+impl Transfers<'_> {
+    /// The directory of the statement for these files, and their names in it. A file by itself is addressed in its own
+    /// directory, as who signs an address for it expects.
+    fn addressed(&self, directory: &str, places: &[usize]) -> (String, Vec<&str>) {
+        let files = places.iter().filter_map(|place| self.files.get(*place));
+        let names: Vec<&str> = files.map(|(_, name)| *name).collect();
+        match names[..] {
+            [one] => match one.rsplit_once('/') {
+                Some((below, name)) => {
+                    let directory = directory.trim_end_matches('/');
+                    (format!("{directory}/{below}/"), vec![name])
+                }
+                None => (directory.to_owned(), names),
+            },
+            _ => (directory.to_owned(), names),
+        }
+    }
+
+    /// Sends the files at these places under these names, each of which then waits no more. After a failure none is begun any
+    /// more; those that are on their way end first.
+    async fn send(
+        &self,
+        answer: &PutData,
+        places: &[usize],
+        names: &[&str],
+        waiting: &mut Vec<usize>,
+    ) -> Option<UploadFailure> {
+        let has_failed = AtomicBool::new(false);
+        let mut all = Vec::with_capacity(places.len());
+        for (place, name) in places.iter().zip(names) {
+            all.push(self.send_one(answer, *place, name, &has_failed));
+        }
+        let mut under_way = stream::iter(all).buffer_unordered(AT_ONCE);
+        let mut failure = None;
+        while let Some(ended) = under_way.next().await {
+            match ended {
+                Some((place, Ok(()))) => waiting.retain(|other| *other != place),
+                Some((_, Err(error))) => failure = failure.or(Some(error)),
+                None => {}
+            }
+        }
+        failure
+    }
+
+    /// Sends a file and tells what came of it, unless something has failed before it began.
+    async fn send_one(
+        &self,
+        answer: &PutData,
+        place: usize,
+        name: &str,
+        has_failed: &AtomicBool,
+    ) -> Option<(usize, Result<(), UploadFailure>)> {
+        let (source, _) = self.files.get(place)?;
+        if has_failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let sent = match Target::new(&self.http, answer, name) {
+            Ok(target) => {
+                let report = |bytes: u64| self.note(place, bytes);
+                target.upload(source, &report).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        has_failed.fetch_or(sent.is_err(), Ordering::Relaxed);
+        Some((place, sent))
+    }
+
+    fn note(&self, place: usize, bytes: u64) {
+        let mut all = lock(&self.sent);
+        if let Some(sent) = all.get_mut(place) {
+            *sent = bytes;
+        }
+        (self.progress)(all.iter().sum());
     }
 }
 
@@ -74,5 +206,5 @@ impl Session {
 /// As [`Target::new`].
 #[cfg(any(fuzzing, test))]
 pub(super) fn describe_target(http: &super::http::Http, answer: PutData) -> Result<String> {
-    Target::new(http, answer, "part-00000.parquet").map(|target| format!("{target:?}"))
+    Target::new(http, &answer, "part-00000.parquet").map(|target| format!("{target:?}"))
 }

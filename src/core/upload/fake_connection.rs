@@ -1,12 +1,10 @@
 //! The connection to the warehouse in memory: counts its calls, and fails where it is told to.
 
-use std::path::Path;
-
 use async_trait::async_trait;
 
 use super::fake::{Cut, FakeWarehouse};
 use crate::error::{Error, ErrorKind, Result};
-use crate::snowflake::{QueryResult, Statement, Warehouse};
+use crate::snowflake::{LocalFile, QueryResult, Statement, Warehouse};
 
 fn cut() -> Error {
     Error::new(ErrorKind::Transient, "connection cut")
@@ -38,13 +36,12 @@ impl Warehouse for FakeWarehouse {
 
     async fn put(
         &mut self,
-        _: &Path,
-        _: Option<&str>,
         directory: &str,
-        name: &str,
+        files: &[LocalFile<'_>],
         progress: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
-        self.log.push(format!("PUT {name}"));
+        let names: Vec<&str> = files.iter().map(|file| file.name).collect();
+        self.log.push(format!("PUT {}", names.join(" ")));
         let fault = self
             .fault
             .filter(|(call, _)| *call == self.calls)
@@ -53,11 +50,13 @@ impl Warehouse for FakeWarehouse {
         if fault == Some(Cut::Before) {
             return Err(cut());
         }
-        let path = format!("{directory}{name}");
-        if !self.staged.contains(&path) {
-            self.staged.push(path);
+        for name in names {
+            let path = format!("{directory}{name}");
+            if !self.staged.contains(&path) {
+                self.staged.push(path);
+            }
+            progress(5);
         }
-        progress(5);
         if fault == Some(Cut::After) {
             Err(cut())
         } else {

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::{ClusterBy, Strategy, Upload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::snowflake::sql::TableName;
-use crate::snowflake::{QueryResult, Statement, Warehouse};
+use crate::snowflake::{LocalFile, QueryResult, Statement, Warehouse};
 use crate::spool::Manifest;
 use crate::types::{Column, ColumnType};
 
@@ -220,10 +220,8 @@ impl Warehouse for Session {
 
     async fn put(
         &mut self,
-        _: &std::path::Path,
-        _: Option<&str>,
         _: &str,
-        _: &str,
+        _: &[LocalFile<'_>],
         _: &(dyn Fn(u64) + Send + Sync),
     ) -> Result<()> {
         Ok(())

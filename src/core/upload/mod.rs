@@ -30,7 +30,7 @@ use crate::failpoint;
 use crate::names::{ColumnCase, UPLOAD_ID};
 use crate::snowflake::STAGED_FILE_MISSING;
 use crate::snowflake::sql::{self, TableName};
-use crate::snowflake::{QueryResult, Statement, Warehouse};
+use crate::snowflake::{LocalFile, QueryResult, Statement, Warehouse};
 use crate::spool::Manifest;
 use crate::types::Column;
 
@@ -310,21 +310,29 @@ async fn stage_files(
     ledger: &dyn Ledger,
 ) -> Result<()> {
     size::check(upload)?;
-    let mut done = 0;
-    ledger.progress(Phase::Staging, done);
-    for file in &upload.manifest.files {
-        let before = done;
-        let report = |sent: u64| ledger.progress(Phase::Staging, before + sent);
-        let local = upload.spool.join(&file.name);
-        let put = warehouse.put(
-            &local,
-            file.digest.as_deref(),
-            &upload.stage_directory,
-            &file.name,
-            &report,
-        );
-        failpoint::during("put", put).await?;
-        done += file.bytes;
+    let files: Vec<LocalFile<'_>> = local_files(upload).collect();
+    put(&files, &upload.stage_directory, warehouse, ledger).await
+}
+
+/// The files as they lie in the spool, each with its name in the directory of the attempt.
+fn local_files(upload: &Upload) -> impl Iterator<Item = LocalFile<'_>> {
+    upload.manifest.files.iter().map(|file| LocalFile {
+        path: upload.spool.join(&file.name),
+        digest: file.digest.as_deref(),
+        name: &file.name,
+    })
+}
+
+async fn put(
+    files: &[LocalFile<'_>],
+    directory: &str,
+    warehouse: &mut dyn Warehouse,
+    ledger: &dyn Ledger,
+) -> Result<()> {
+    let report = |sent: u64| ledger.progress(Phase::Staging, sent);
+    report(0);
+    if !files.is_empty() {
+        failpoint::during("put", warehouse.put(directory, files, &report)).await?;
     }
     failpoint::reach("put-done")?;
     ledger.staged().await?;

@@ -3,16 +3,17 @@
 //! goes on by itself from there.
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use uuid::Uuid;
 
 use super::strategy::Strategy;
 use super::{
-    Ledger, MAX_FILES_PER_COPY, Outcome, Phase, Upload, execute, leftovers, load, outcome, size,
-    stage_files, table,
+    Ledger, MAX_FILES_PER_COPY, Outcome, Phase, Upload, execute, leftovers, load, local_files,
+    outcome, put, size, table,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::snowflake::{Warehouse, sql};
+use crate::snowflake::{LocalFile, Warehouse, sql};
 use crate::spool::{Manifest, SpoolFile};
 
 /// One of the uploads, and where it is recorded.
@@ -57,10 +58,16 @@ pub async fn run_together(
 ) -> Result<Vec<Outcome>> {
     let whole = whole(members)?;
     size::check(&whole)?;
-    for member in members {
-        stage_files(member.upload, warehouse, member.ledger).await?;
-    }
     let ledgers = All(members);
+    let local = members.iter().flat_map(|member| local_files(member.upload));
+    let files: Vec<LocalFile<'_>> = local
+        .zip(&whole.manifest.files)
+        .map(|(local, file)| LocalFile {
+            name: &file.name,
+            ..local
+        })
+        .collect();
+    put(&files, &whole.stage_directory, warehouse, &ledgers).await?;
     ledgers.progress(Phase::Preparing, 0);
     let target = table::prepare(warehouse, &whole).await?;
     failpoint::reach("prepared")?;
@@ -137,18 +144,21 @@ struct All<'a>(&'a [Member<'a>]);
 
 #[async_trait]
 impl Ledger for All<'_> {
+    // What is told at once can be made durable at once.
     async fn staged(&self) -> Result<()> {
+        let mut records = Vec::new();
         for member in self.0 {
-            member.ledger.staged().await?;
+            records.push(member.ledger.staged());
         }
-        Ok(())
+        try_join_all(records).await.map(drop)
     }
 
     async fn copying(&self, transaction: &str, _: u64) -> Result<()> {
+        let mut records = Vec::new();
         for Member { upload, ledger } in self.0 {
-            ledger.copying(transaction, upload.manifest.rows).await?;
+            records.push(ledger.copying(transaction, upload.manifest.rows));
         }
-        Ok(())
+        try_join_all(records).await.map(drop)
     }
 
     fn rolled_back(&self) {
@@ -159,7 +169,9 @@ impl Ledger for All<'_> {
 
     fn progress(&self, phase: Phase, _: u64) {
         for Member { upload, ledger } in self.0 {
-            ledger.progress(phase, upload.manifest.bytes);
+            // How far each is while they travel together is not told.
+            let is_staged = phase != Phase::Staging;
+            ledger.progress(phase, if is_staged { upload.manifest.bytes } else { 0 });
         }
     }
 }

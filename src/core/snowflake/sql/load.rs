@@ -182,22 +182,35 @@ pub fn list(directory: &str) -> String {
     format!("LIST {}", stage_path(directory))
 }
 
-/// Asks for the means to put a file into a directory of the user's stage. The path of the file on this machine is not
-/// told: the server only echoes it.
+/// Asks for the means to put files into a directory of the user's stage. Their paths on this machine are not told: the server
+/// only echoes them, and takes a pattern for any number of files.
 ///
 /// # Errors
-/// `Internal` unless the name is a plain one, the same to Snowflake, to cloud storage and in SQL.
-pub fn put(directory: &str, file_name: &str) -> Result<String> {
-    if !is_file_name(file_name) {
-        return Err(Error::new(
-            ErrorKind::Internal,
-            "a file to be staged has no plain name",
-        ));
-    }
+/// `Internal` unless the names are plain ones, the same to Snowflake, to cloud storage and in SQL; a file may lie in
+/// directories below, which have plain names too.
+pub fn put(directory: &str, names: &[&str]) -> Result<String> {
+    let local = match names {
+        [one] => one,
+        _ => "*",
+    };
+    check_names(names)?;
     Ok(format!(
-        "PUT 'file:///snowflake_bridge/{file_name}' {} \
+        "PUT 'file:///snowflake_bridge/{local}' {} \
          PARALLEL=1 AUTO_COMPRESS=FALSE SOURCE_COMPRESSION=NONE OVERWRITE=TRUE",
         stage_path(directory)
+    ))
+}
+
+/// # Errors
+/// As [`put`].
+pub(crate) fn check_names(names: &[&str]) -> Result<()> {
+    let is_plain = |name: &&str| name.split('/').all(is_file_name);
+    if !names.is_empty() && names.iter().all(is_plain) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Internal,
+        "files to be staged have no plain names",
     ))
 }
 
@@ -276,7 +289,7 @@ mod tests {
                 "SHOW TABLES IN DATABASE \"D\"".to_owned(),
             ),
             (
-                put("~/a/1/", "part-00000.parquet").unwrap(),
+                put("~/a/1/", &["part-00000.parquet"]).unwrap(),
                 "PUT 'file:///snowflake_bridge/part-00000.parquet' '@~/a/1/' \
                  PARALLEL=1 AUTO_COMPRESS=FALSE SOURCE_COMPRESSION=NONE OVERWRITE=TRUE"
                     .to_owned(),
@@ -299,7 +312,9 @@ mod tests {
                 "{id}"
             );
         }
-        assert!(put("~/a/", "a'b").is_err());
+        for names in [&["a'b"][..], &["a", "../b"], &["a/"], &[]] {
+            assert!(put("~/a/", names).is_err(), "{names:?}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ enum Place {
 impl Target {
     /// # Errors
     /// `Configuration` for storage that is not supported or not allowed; `Internal` for an answer that makes no sense.
-    pub(super) fn new(http: &Http, answer: PutData, file_name: &str) -> Result<Self> {
+    pub(super) fn new(http: &Http, answer: &PutData, file_name: &str) -> Result<Self> {
         if !answer
             .command
             .as_deref()
@@ -52,10 +52,7 @@ impl Target {
         {
             return Err(unexpected("asks for something other than an upload"));
         }
-        let stage = answer
-            .stage_info
-            .or(answer.upload_info)
-            .ok_or_else(|| unexpected("names no stage"))?;
+        let stage = stage(answer).ok_or_else(|| unexpected("names no stage"))?;
         let file_key = match (&answer.encryption_material, stage.is_client_side_encrypted) {
             (Some(material), None | Some(true)) => {
                 check_cipher(stage.ciphers.as_deref())?;
@@ -79,9 +76,9 @@ impl Target {
             .filter(|key| key.as_ref().len() <= MAX_KEY)
             .ok_or_else(|| unexpected("names a location that cannot be one"))?;
         let place = match stage.location_type.as_deref().unwrap_or_default() {
-            "S3" => Place::Amazon(amazon(http, &stage, bucket, key)?),
-            "AZURE" => Place::Azure(azure(http, &stage, bucket, key)?),
-            "GCS" => Place::Google(google(http, &stage, bucket, &key)?),
+            "S3" => Place::Amazon(amazon(http, stage, bucket, key)?),
+            "AZURE" => Place::Azure(azure(http, stage, bucket, key)?),
+            "GCS" => Place::Google(google(http, stage, bucket, &key)?),
             // Also what test servers use, a directory of this machine: whoever could name one could have files
             // overwritten.
             other => {
@@ -129,6 +126,22 @@ impl Target {
         }
         Ok(metadata)
     }
+}
+
+fn stage(answer: &PutData) -> Option<&StageInfo> {
+    answer.stage_info.as_ref().or(answer.upload_info.as_ref())
+}
+
+/// Whether one answer to PUT serves all files of the statement: a presigned address is that of the first one alone.
+pub(super) fn serves_all(answer: &PutData) -> bool {
+    stage(answer).is_none_or(|stage| {
+        stage.location_type.as_deref() != Some("GCS") || google_token(stage).is_some()
+    })
+}
+
+fn google_token(stage: &StageInfo) -> Option<SecretString> {
+    let token = stage.creds.as_ref()?.gcs_access_token.clone()?;
+    (!token.expose_secret().is_empty()).then_some(token)
 }
 
 fn attributes(metadata: Vec<(&'static str, String)>) -> Attributes {
@@ -217,11 +230,7 @@ fn azure(http: &Http, stage: &StageInfo, container: &str, key: Key) -> Result<Ob
 fn google(http: &Http, stage: &StageInfo, bucket: &str, key: &Key) -> Result<GoogleUpload> {
     let allowed = &http.network.allowed_hosts;
     let http = http.clone();
-    let token = stage
-        .creds
-        .as_ref()
-        .and_then(|credentials| credentials.gcs_access_token.clone())
-        .filter(|token| !token.expose_secret().is_empty());
+    let token = google_token(stage);
     let presigned = stage
         .presigned_url
         .as_ref()

@@ -10,7 +10,7 @@ fn target(answer: &str) -> Result<Target> {
     };
     Target::new(
         &Http::new(&network).unwrap(),
-        serde_json::from_str(answer).unwrap(),
+        &serde_json::from_str(answer).unwrap(),
         "part-00000.parquet",
     )
 }
