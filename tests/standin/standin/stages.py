@@ -98,8 +98,8 @@ def put(session: Session, sql: str, query_id: str, stores: Stores) -> Result:
     material = None
     if location.stage.encrypted:
         material = session.engine.stages.issue(query_id, session.account.cloud.key_bits).answer()
-        if session.official:
-            # Connector 5.2 reads the id as text only, 4.x as either; recordings of answers show an integer.
+        if session.client == "PythonConnector":
+            # Its version 5.2 reads the id as text only, 4.x as either. The Go driver, and recordings of answers, want an integer.
             material["smkId"] = str(material["smkId"])
     answer: dict[str, Any] = {
         "uploadInfo": info,
