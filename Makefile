@@ -104,10 +104,9 @@ memory: ## memory of large results and files: ROWS=20000000 JSONB_MB=200 WIDE_RO
 fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SECONDS=60 for each)
 	@.ci/fuzz.sh "$(SECONDS)" $(TARGET)
 
-bench: ## latency of the whole way, N=200 uploads; WHAT=leak: what the worker keeps over N=10000; WHAT=trigger: what triggers cost; WHAT=shutdown, ROUNDS=10; WHAT=speed: 5000000 rows beside COPY and others, SCALE=1; WHAT=small: 10000 small results, with one COPY for several and without
-	@$(MAKE) --no-print-directory install
-	@[ "$(WHAT)" != speed ] || .ci/deps.sh bench
-	$(RUN) -m bench $(WHAT) $(N)
+bench: ## everything in docs/performance.md in one run, SCALE=0.1 is short; WHAT=speed, latency, trigger, small, queue, wide: a part; leak, shutdown: its own; core: the core crate's hot parts
+	@[ "$(WHAT)" = core ] || $(MAKE) --no-print-directory install
+	@if [ "$(WHAT)" = core ]; then cargo bench --package bridge_core $(if $(N),-- $(N)); else $(RUN) -m bench $(WHAT) $(N); fi
 
 audit: deps ## what is linked: licences, sources, banned libraries, and vulnerabilities that were published (needs the network)
 	@command -v cargo-deny > /dev/null || cargo install cargo-deny --locked --version 0.20.2

@@ -20,6 +20,7 @@ check "core tests" cargo test --quiet --package bridge_core --lib
 check documentation env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps "${features[@]}"
 check layering "$PYTHON" .ci/layering.py
 check "supply chain" "$PYTHON" .ci/supply_chain.py
+check "figures in the documentation" env PYTHONPATH=tests "$PYTHON" -m bench.document
 check "TLS is always verified" no_line 'danger_accept_invalid|InsecureSkipVerify|verify *= *False' src
 check "no file named by a server is read" no_line 'LOCAL_FS' src
 check "no path of somebody's machine" no_line '/(root|work|home/[a-z]+)/' . ':!Cargo.lock'

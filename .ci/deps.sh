@@ -112,7 +112,5 @@ azurite() {
 
 environment standin tests/standin/requirements.txt
 azurite
-environment clients tests/standin/requirements-clients.txt tests/e2e/requirements.txt
-# What the benchmark compares with is large, and only the benchmark asks for it.
-if [ "${1:-}" = bench ]; then environment bench tests/bench/requirements.txt; fi
+environment clients tests/standin/requirements-clients.txt tests/e2e/requirements.txt tests/bench/requirements.txt
 say "everything needed is installed"

@@ -1,67 +1,62 @@
-"""Measures: `python -m bench [N]` the latency of the whole way, by N uploads of 100 rows, 200 unless told otherwise;
-`python -m bench leak [N]` what the worker keeps over N small uploads, 10000 unless told otherwise;
-`python -m bench trigger [N]` what the triggers cost, with statements of N rows, 10000 unless told otherwise;
-`python -m bench speed [ROWS] [ROUNDS] [PEER…]` a whole table beside what others take for it, 5000000 rows and 5 rounds unless
-told otherwise, and results in `target/bench/results.json`;
-`python -m bench small [N] [ROUNDS]` N executions of 100 rows for 50 users and 200 tables, 10000 and one round unless told otherwise, with a
-COPY that those share that wait together, and each with its own; results in `target/bench/results.json` too;
-`python -m bench shutdown [N…]` a fast shutdown with N uploads in flight, 0, 10 and 100 unless told otherwise,
-each ROUNDS times, 10 unless told otherwise.
+"""`python -m bench` measures everything and ends with one table; `python -m bench WHAT [ARGUMENT…]` a part, or something of its own.
+
+What a part prints and takes is said in its module. SCALE=0.1 makes everything short, ROUNDS=5 is how often what is compared is
+measured, JOBS and QUEUES are numbers of executions for `small` and `queue`. Figures are left in `target/bench/results.json`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import os
 import sys
 
-from bench import leak, results, shutdown, small, speed, trigger
-from harness import latency
-from harness.bridge import Bridge
-from harness.standin import Standin
+from bench import backlog, chart, document, latency, leak, results, shutdown, small, speed, trigger, wide, world
 
-COUNT = 200
-LEAK_COUNT = 10_000
-IDLE_SECONDS = 120.0
-TRIGGER_ROWS = 10_000
-SETTINGS = {"leak": leak.SETTINGS, "shutdown": shutdown.SETTINGS, "trigger": trigger.SETTINGS}
+PARTS = {
+    "speed": speed.main,
+    "latency": latency.main,
+    "trigger": trigger.main,
+    "small": small.main,
+    "queue": backlog.main,
+    "wide": wide.main,
+}
+ALONE = {"leak": leak.main, "shutdown": shutdown.main}
+
+
+def everything() -> None:
+    """One run of all parts. A whole one becomes the documentation's."""
+    results.begin()
+    results.add(
+        profile=os.environ.get("PROFILE") or "release",
+        processors=os.cpu_count() or 0,
+        load=round(os.getloadavg()[0], 1),
+        scale=world.scale(),
+        rounds=world.rounds(),
+    )
+    for name, part in PARTS.items():
+        print(f"\n== {name}", flush=True)
+        part([])
+    figures = results.load()
+    print()
+    for block in (document.comparison, document.aims):
+        print(block(figures))
+    drawing = results.PATH.with_name("performance.svg")
+    drawing.write_text(chart.draw(figures))
+    print(f"-- {results.PATH} and {drawing.name} beside it")
+    if figures["scale"] == 1 and figures["profile"] == "release":
+        document.publish(figures)
+        print("-- README.md and docs/performance.* have the figures of this run")
 
 
 def main() -> int:
     """Measures and prints."""
-    if sys.argv[1:2] == ["speed"]:
-        return speed.main(sys.argv[2:])
-    if sys.argv[1:2] == ["small"]:
-        return compare_small(*map(int, sys.argv[2:4]))
-    what = sys.argv[1] if sys.argv[1:] and sys.argv[1] in SETTINGS else "latency"
-    count = [int(argument) for argument in sys.argv[1 + (what in SETTINGS) :]]
-    with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, SETTINGS.get(what))) as bridge:
-        if what == "trigger":
-            for cost in trigger.measure(bridge, *(count or [TRIGGER_ROWS])):
-                print(cost.report())
-            return 0
-        bridge.ready()
-        if what == "shutdown":
-            for measured in shutdown.measure(bridge, *(count or shutdown.COUNTS)):
-                print(measured.report())
-        elif what == "leak":
-            print(leak.measure(bridge, *(count or [LEAK_COUNT])).report())
-            print(f"idle: {leak.idle_queries(bridge, IDLE_SECONDS):.1f} statements a minute")
-        else:
-            print(latency.measure(bridge, *(count or [COUNT])).report())
-    return 0
-
-
-def compare_small(executions: int = small.EXECUTIONS, rounds: int = small.ROUNDS) -> int:
-    """Measures small results, prints, and notes the results."""
-    shared, alone = small.measure(executions, rounds)
-    for way in (shared, alone):
-        print(way.report())
-    print(f"sharing: {alone.copies / shared.copies:.1f} x fewer COPY statements, {shared.per_second / alone.per_second:.2f} x as fast")
-    results.add(
-        small_jobs_per_s=round(shared.per_second, 1),
-        small_copies_per_job=round(shared.copies_per_execution, 4),
-        small_alone_jobs_per_s=round(alone.per_second, 1),
-    )
+    what, *arguments = sys.argv[1:] or [""]
+    if not what:
+        everything()
+    elif what in PARTS | ALONE:
+        (PARTS | ALONE)[what](arguments)
+    else:
+        print(f"there is no {what}; there are: {', '.join(PARTS | ALONE)}", file=sys.stderr)
+        return 2
     return 0
 
 

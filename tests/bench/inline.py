@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from bench import processes
 from bench.series import SECONDS, Series, refused
 from bench.sink import Sink
 from harness import wait
@@ -19,6 +20,7 @@ RESULT = """
         'code', n * 69621 % 2147483647, 'paid', n % 3 = 0))
     from generate_series(1::bigint, {rows}) n
 """
+RESULT_OF = f"select result_rows from {TABLE} where execution_id = '{EXECUTION}'"
 READ = f"""
     select count(v), sum(length(v))
     from {TABLE} w, jsonb_array_elements(w.result_rows) o, jsonb_each_text(o) e (k, v)
@@ -35,17 +37,24 @@ def fill(bridge: Bridge, rows: int) -> None:
 
 def read(bridge: Bridge, series: Series) -> None:
     """PostgreSQL looks at each value once."""
+    cpu = processes.Cpu({"backend": bridge.admin.info.backend_pid})
     began = time.monotonic()
     bridge.admin.execute(READ)
     series.seconds.append(time.monotonic() - began)
+    series.details.append(cpu.used())
 
 
 def upload(bridge: Bridge, sink: Sink, series: Series) -> None:
     """The execution finishes once more."""
+    server, worker = bridge.cluster.process, bridge.worker()
+    assert server is not None
+    # A large result is read by a process of its own, which ends with it.
+    cpu = processes.Cpu({"worker": worker, "sink": sink.process.pid}, reader=server.pid)
     before = sink.arrived()
-    for status in ("running", "completed"):
-        bridge.app.execute(f"update {TABLE} set status = '{status}' where execution_id = '{EXECUTION}'")
-    wait.until(lambda: refused(bridge.upload(EXECUTION)), "the upload is staged", SECONDS)
+    with processes.Peak([worker], server.pid) as peak:
+        for status in ("running", "completed"):
+            bridge.app.execute(f"update {TABLE} set status = '{status}' where execution_id = '{EXECUTION}'")
+        wait.until(lambda: refused(bridge.upload(EXECUTION)), "the upload is staged", SECONDS)
     after = sink.arrived()
     series.seconds.append(after.last - bridge.upload(EXECUTION)["claimed_at"].timestamp())
-    series.details.append({"mb": (after.bytes - before.bytes) / 1e6})
+    series.details.append({**cpu.used(), "mb": (after.bytes - before.bytes) / 1e6, "peak_mb": peak.megabytes})

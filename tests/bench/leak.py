@@ -15,8 +15,11 @@ import psycopg
 
 from harness import wait
 from harness.bridge import TABLE, Bridge
+from harness.standin import Standin
 
 SETTINGS = {"shared_preload_libraries": "snowflake_bridge,pg_stat_statements", "snowflake_bridge.poll_interval": "30s"}
+COUNT = 10_000
+IDLE_SECONDS = 120.0
 BATCH = 100
 # Caches fill, and the allocator finds its size, during the first uploads.
 WARM_UP = 300
@@ -164,3 +167,12 @@ def idle_queries(bridge: Bridge, seconds: float) -> float:
     )
     [row] = bridge.admin.execute(sql).fetchall()
     return float(row["calls"] * 60 / seconds)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints. The argument is how many uploads."""
+    [count] = map(int, arguments or [COUNT])
+    with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, SETTINGS)) as bridge:
+        bridge.ready()
+        print(measure(bridge, count).report())
+        print(f"idle: {idle_queries(bridge, IDLE_SECONDS):.1f} statements a minute")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from harness import lifecycle, wait
 from harness.bridge import DATABASE, TABLE, Bridge
 from harness.latency import percentile
+from harness.standin import Standin
 
 # One database sends at most 64 uploads at once, half of them for one connection; more of them take more databases.
 SETTINGS = {"snowflake_bridge.max_concurrent_uploads": "64"}
@@ -93,3 +94,11 @@ def everything_is_loaded(bridge: Bridge, databases: list[str]) -> None:
     for database in databases:
         with contextlib.closing(bridge.cluster.connect(database)) as connection:
             wait.until(lambda c=connection: not c.execute(unfinished).fetchall(), f"{database} is done", SECONDS, pause=0.1)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints. Arguments are how many uploads are in flight."""
+    with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, SETTINGS)) as bridge:
+        bridge.ready()
+        for measured in measure(bridge, *(map(int, arguments) if arguments else COUNTS)):
+            print(measured.report())

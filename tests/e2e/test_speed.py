@@ -1,22 +1,57 @@
-"""The comparison of `make bench WHAT=speed` in its shortest form: each of its ways works, and no figure is judged."""
+"""`make bench` in its shortest form: each of its ways works, and no figure is judged."""
 
 from __future__ import annotations
 
-from bench import small, speed
+import pytest
+
+from bench import backlog, chart, document, small, speed, trigger, wide
+
+ROWS = 2_000
 
 
 def test_every_way_is_measured() -> None:
-    table, inline = speed.measure(rows=2_000, rounds=1, peers=[])
-    assert [series.name for series in table + inline] == ["copy_binary", "bridge_query", "inline_read", "bridge_inline"]
+    table, inline = speed.measure(ROWS, 1, [*speed.PEERS, *speed.INLINE_PEERS])
+    assert [series.name for series in table] == ["copy_binary", "bridge_query", "adbc_parquet", "adbc_ingest", "pandas", "dlt"]
+    assert [series.name for series in inline] == ["inline_read", "bridge_inline", "pandas_inline"]
     for series in table + inline:
         assert len(series.seconds) == 1 and series.seconds[0] > 0, series
-    query, result = table[1], inline[1]
-    # The table is about 0.2 MB, and ours arrive encrypted and whole.
-    assert 0.02 < query.detail("mb") < 1 and result.detail("mb") > 0.001, (query, result)
+    # The table is about 0.2 MB, the JSON result a tenth of its rows, and everybody's files arrive whole.
+    for series in table[1:]:
+        assert 0.02 < series.detail("mb") < 1, series
+    for series in inline[1:]:
+        assert 0.001 < series.detail("mb") < 0.1, series
+    figures: chart.Figures = {"profile": "dev", "processors": 2, "load": 1.0, "rounds": 1, "rows": ROWS, "inline_rows": ROWS // 10}
+    for series in table + inline:
+        figures |= series.figures()
+    # Everybody is in the table and in the picture.
+    drawing, written = chart.draw(figures), document.comparison(figures)
+    for key, name, _ in chart.TABLE + chart.INLINE:
+        assert key in figures and name in drawing and name in written, key
 
 
 def test_small_results_are_measured_with_and_without_sharing() -> None:
-    shared, alone = small.measure(executions=40)
+    # Twenty for each of two tables: together they need a COPY for each table at least.
+    shared, alone = small.measure(executions=40, tables=2)
     assert (shared.name, alone.name) == ("shared", "alone")
-    # 40 executions are for 40 tables: nothing can be shared, and each has its COPY.
-    assert shared.copies == alone.copies == 40
+    assert alone.copies == 40
+    assert 2 <= shared.copies < 20, shared
+
+
+def test_a_queue_is_measured() -> None:
+    cost = backlog.measure(queue=60, sample=40)
+    assert 40 <= cost.loaded <= 60
+    # At most ten share one, and some do.
+    assert 0.1 <= cost.copies < 1, cost
+
+
+def test_every_form_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCALE", "0.0001")
+    measured = wide.measure(times=1)
+    assert [form.name for form in measured] == ["orders", *wide.FORMS]
+    assert all(form.mb_per_s > 0 and form.ours.detail("mb") > 0 for form in measured)
+
+
+def test_triggers_are_measured(make_bridge) -> None:
+    costs = trigger.measure(make_bridge(trigger.SETTINGS), rows=20)
+    assert costs[0].what == "UPDATE of one row"
+    assert all(len(cost.seconds["watched"]) == len(cost.seconds["plain"]) > 0 for cost in costs)

@@ -209,6 +209,10 @@ class Account:
         """Answers to PUT name this address of the object store."""
         self._apply(cloud_options={"stage_info": {"endPoint": endpoint}})
 
+    def sign_at(self, url: str) -> None:
+        """Answers to PUT of official clients name this address as the signed one of every file."""
+        self._apply(cloud_options={"stage_info": {"presignedUrl": url}})
+
     def withhold(self, privilege: str, on: str, name: str, *, withhold: bool = True) -> None:
         """Takes a privilege from the role that the users work with."""
         change = {

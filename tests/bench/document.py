@@ -1,0 +1,194 @@
+"""The documentation's figures, all of one run: `docs/performance.json` holds them, and what is made of them stands between
+comments in README.md and docs/performance.md, and in docs/performance.svg.
+
+`python -m bench.document` checks that they are what the file says; with UPDATE_DOCS=1 it writes them. `make bench` puts a new
+run there. Uses nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from bench import chart
+from bench.chart import Figures
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "docs/performance.json"
+CHART = ROOT / "docs/performance.svg"
+END = "<!-- end of generated -->"
+FORMS = {
+    "orders": "the table above, a fifth of it",
+    "columns_1600": "1,600 integers",
+    "text_100": "texts of 100 characters",
+    "text_1mb": "texts of 1 MB",
+    "numeric_20": "20 columns of numeric(38,10)",
+    "arrays": "three arrays of 5 to 10 elements",
+    "jsonb": "jsonb of ten keys, nested ones too",
+}
+
+
+def main() -> int:
+    """Checks, or writes."""
+    figures: Figures = json.loads(DATA.read_text())
+    wanted = {CHART: chart.draw(figures)}
+    for path in (ROOT / "README.md", ROOT / "docs/performance.md"):
+        wanted[path] = renewed(path.read_text(), figures)
+    differing = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if os.environ.get("UPDATE_DOCS"):
+        for path in differing:
+            path.write_text(wanted[path])
+        return 0
+    for path in differing:
+        print(f"{path.relative_to(ROOT)} has other figures than {DATA.relative_to(ROOT)}: UPDATE_DOCS=1 PYTHONPATH=tests python3 -m bench.document")
+    return 1 if differing else 0
+
+
+def renewed(text: str, figures: Figures) -> str:
+    """A document with what is generated made anew."""
+    for name, block in (("comparison", comparison), ("aims", aims), ("beside the application", latency), ("many small results", small), ("forms", forms), ("summary", summary)):
+        begin = f"<!-- generated: {name} -->\n"
+        if begin in text:
+            before, rest = text.split(begin, 1)
+            text = f"{before}{begin}\n{block(figures)}\n{END}{rest.split(END, 1)[1]}"
+    return text
+
+
+def publish(figures: Figures) -> None:
+    """Makes this run the documentation's."""
+    DATA.write_text(json.dumps(figures, indent=1) + "\n")
+    os.environ["UPDATE_DOCS"] = "1"
+    main()
+
+
+def conditions(figures: Figures) -> str:
+    """Under which all of it was measured."""
+    return (
+        f"{figures['rows']:,} rows, medians of {figures['rounds']}, a {figures['profile']} build, on {figures['processors']} processors "
+        f"with a load average of {figures['load']} before."
+    )
+
+
+def comparison(figures: Figures) -> str:
+    """The table of everybody."""
+    lines = [conditions(figures), "", "| | time | of the first's | a second | processor time | files | memory |", "|---|---|---|---|---|---|---|"]
+    for rows, unit, bars in ((figures["rows"], "rows", chart.TABLE), (figures.get("inline_rows", 0), "objects", chart.INLINE)):
+        known = [bar for bar in bars if bar[0] in figures]
+        for key, name, _ in known:
+            seconds = float(figures[key])
+            first = float(figures[known[0][0]])
+            cells = [
+                name,
+                f"{seconds:.2f} s",
+                f"{seconds / first:.2f}",
+                f"{chart.rate(float(rows) / seconds)} {unit}",
+                processor_time(figures, key),
+                f"{figures[f'{key}_mb']:.0f} MB" if f"{key}_mb" in figures else "",
+                memory(figures, key),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def processor_time(figures: Figures, key: str) -> str:
+    """Of each process that took any, but for Snowflake's side."""
+    parts = [(name, float(figures[f"{key}_cpu_{name}"])) for name in ("client", "backend", "reader", "worker") if f"{key}_cpu_{name}" in figures]
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts if seconds >= 0.05)
+
+
+def memory(figures: Figures, key: str) -> str:
+    """Ours above what the processes take when idle, that of the others in all."""
+    if f"{key}_peak_mb" not in figures:
+        return ""
+    return f"{figures[f'{key}_peak_mb']:.0f} MB" + (" above idle" if key.startswith("bridge") else "")
+
+
+def aims(figures: Figures) -> str:
+    """What was set out to be reached, and what was."""
+
+    def ratio(over: str, under: str) -> float | None:
+        return float(figures[over]) / float(figures[under]) if over in figures and under in figures else None
+
+    def times_fewer() -> float | None:
+        shared, alone = figures.get("small_copies_per_job"), figures.get("small_alone_copies_per_job")
+        return float(alone) / float(shared) if shared and alone else None
+
+    aimed = (
+        ("`upload_query`, of COPY's time", "at most 1.5", ratio("bridge_query", "copy_binary"), ""),
+        ("ADBC to a file, of `upload_query`'s time", "at least 2", ratio("adbc_parquet", "bridge_query"), ""),
+        ("pandas, of `upload_query`'s time", "at least 40", ratio("pandas", "bridge_query"), ""),
+        ("`upload_query`'s memory above idle", "at most 128 MB", figures.get("bridge_query_peak_mb"), " MB"),
+        ("inline result, of the time to read it", "at most 1.5", ratio("bridge_inline", "inline_read"), ""),
+        ("pandas for it, of our time", "at least 20", ratio("pandas_inline", "bridge_inline"), ""),
+        ("commit → worker runs, p99", "at most 1 ms", figures.get("wake_p99_ms"), " ms"),
+        ("commit → first byte to Snowflake, p99", "at most 5 ms", figures.get("first_byte_p99_ms"), " ms"),
+        ("triggers, on the UPDATE that finishes", "at most 30 µs", figures.get("trigger_us"), " µs"),
+        ("COPY statements that sharing saves", "at least 10 times fewer", times_fewer(), " times fewer"),
+    )
+    lines = ["| | aim | measured |", "|---|---|---|"]
+    for what, aim, value, unit in aimed:
+        lines.append(f"| {what} | {aim} | {'not in this run' if value is None else f'{value:.2f}{unit}'} |")
+    return "\n".join(lines) + "\n"
+
+
+def latency(figures: Figures) -> str:
+    """From the commit on."""
+    if "wake_p99_ms" not in figures:
+        return "Not in this run.\n"
+    lines = ["| commit → | p50 | p99 |", "|---|---|---|"]
+    for name, what in (("wake", "the worker has claimed it"), ("first_byte", "first request at Snowflake's side"), ("completed", "completed, and seen")):
+        lines.append(f"| {what} | {figures[f'{name}_p50_ms']} ms | {figures[f'{name}_p99_ms']} ms |")
+    return "\n".join(lines) + "\n"
+
+
+def small(figures: Figures) -> str:
+    """With and without sharing, and by the length of the queue."""
+    if "small_jobs_per_s" not in figures:
+        return "Not in this run.\n"
+    lines = [
+        f"{figures['small_executions']:,} executions of 100 rows for {figures['small_tables']} tables:",
+        "",
+        "| | executions/s | COPY for each | worker's processor time for each | stand-in's |",
+        "|---|---|---|---|---|",
+    ]
+    for prefix, what in (("small", "sharing"), ("small_alone", "each by itself")):
+        lines.append(
+            f"| {what} | {figures[f'{prefix}_jobs_per_s']} | {figures[f'{prefix}_copies_per_job']} | "
+            f"{figures[f'{prefix}_worker_cpu_ms_per_job']} ms | {figures[f'{prefix}_standin_cpu_ms_per_job']} ms |"
+        )
+    queues = sorted(int(name.split("_")[1]) for name in figures if name.startswith("queue_") and name.endswith("_enter_us"))
+    if queues:
+        lines += ["", "| executions that wait | to enter one, with its row | to load one of the first | of which worker's processor time |", "|---|---|---|---|"]
+    for queue in queues:
+        lines.append(
+            f"| {queue:,} | {figures[f'queue_{queue}_enter_us']} µs | {figures[f'queue_{queue}_ms_per_job']} ms | "
+            f"{figures[f'queue_{queue}_worker_cpu_ms_per_job']} ms |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def forms(figures: Figures) -> str:
+    """Wide and long ones."""
+    if "wide_orders_mb_per_s" not in figures:
+        return "Not in this run.\n"
+    usual = float(figures["wide_orders_mb_per_s"])
+    lines = ["| | rows/s | MB/s | of COPY's time | time for a byte, of the first's |", "|---|---|---|---|---|"]
+    for name, what in FORMS.items():
+        speed = float(figures[f"wide_{name}_mb_per_s"])
+        lines.append(f"| {what} | {figures[f'wide_{name}_rows_per_s']:,} | {speed:.0f} | {figures[f'wide_{name}_of_copy']} | {usual / speed:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(figures: Figures) -> str:
+    """For the README."""
+    words = [f"`upload_query` takes {float(figures['bridge_query']) / float(figures['copy_binary']):.2f} times as long as `COPY … (FORMAT binary)` to nowhere"]
+    for key, who in (("adbc_parquet", "ADBC with pyarrow"), ("adbc_ingest", "ADBC's own ingest"), ("dlt", "dlt"), ("pandas", "pandas with `write_pandas`")):
+        if key in figures:
+            words.append(f"{who} takes {float(figures[key]) / float(figures['bridge_query']):.1f} times as long as `upload_query`")
+    return f"![Rows each second]({'docs/performance.svg'})\n\n{'; '.join(words)}. {conditions(figures)}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
