@@ -7,7 +7,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 use crate::error::{Error, Result};
-use crate::{guc, sandbox, tx};
+use crate::{guards, guc, sandbox, tx};
 
 /// Name and OID of a role must both match: a role made again under an old name is somebody else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,8 +53,8 @@ impl Owner {
         }
     }
 
-    /// Who is asking. In a session whose login role is trusted to carry claims (PostgREST's), the user of the JWT;
-    /// otherwise the current role.
+    /// Who is asking. In a gateway's session the user of the JWT, unless it is the owner of a SECURITY DEFINER function who
+    /// asks, whose word the claims may be as well; otherwise the current role.
     ///
     /// # Errors
     /// `42501` within a security-restricted operation, or for malformed claims.
@@ -65,14 +65,12 @@ impl Owner {
 
     /// As [`Owner::caller`], without its refusal; for row level security, which only reads.
     pub fn current() -> Result<Self> {
-        // SAFETY: backend-local reads inside a transaction.
-        let (session, current) = unsafe { (pg_sys::GetSessionUserId(), pg_sys::GetUserId()) };
-        let session_name = role_name(session)?;
-        if guc::claims_trusted_roles().contains(&session_name)
+        if (!guards::ON || is_gateway()? && sandbox::is_sessions_own_code())
             && let Some(subject) = jwt_subject()?
         {
             return Ok(Self::Jwt { subject });
         }
+        let current = current_role();
         Ok(Self::Role {
             name: role_name(current)?,
             oid: current,
@@ -92,7 +90,10 @@ impl Owner {
             return Ok(caller);
         }
         let current = current_role();
-        if !is_superuser(current) && !guc::act_for_users_roles().contains(&role_name(current)?) {
+        if guards::ON
+            && !is_superuser(current)
+            && !guc::act_for_users_roles().contains(&role_name(current)?)
+        {
             return Err(Error::denied(format!("permission denied to act for user \"{user_id}\""))
                 .hint("Only superusers and the roles in snowflake_bridge.act_for_users_roles may pass user_id."));
         }
@@ -103,6 +104,33 @@ impl Owner {
             subject: user_id.to_owned(),
         })
     }
+
+    /// As [`Owner::acting_for`], for a call that writes a configuration: a gateway's requests that name no user would share that
+    /// of their role.
+    ///
+    /// # Errors
+    /// As [`Owner::acting_for`]; `42501` in a gateway's session without a user.
+    pub fn saving_for(user_id: Option<&str>) -> Result<Self> {
+        let owner = Self::acting_for(user_id)?;
+        if guards::ON && matches!(owner, Self::Role { .. }) && is_gateway()? {
+            return Err(Error::denied("the request names no user whose configuration it could be").hint(
+                "Send a token whose claims have a subject (sub), which is not believed within a SECURITY DEFINER function; \
+                 or pass user_id, as a role in snowflake_bridge.act_for_users_roles.",
+            ));
+        }
+        Ok(owner)
+    }
+}
+
+/// Whether the session is that of a gateway such as PostgREST's: its login role is trusted to say who asks, and takes on the
+/// role of one after the other.
+///
+/// # Errors
+/// If the login role was dropped meanwhile.
+pub fn is_gateway() -> Result<bool> {
+    // SAFETY: a backend-local read.
+    let session = role_name(unsafe { pg_sys::GetSessionUserId() })?;
+    Ok(guc::claims_trusted_roles().contains(&session))
 }
 
 /// The current role.
@@ -121,6 +149,13 @@ pub fn is_superuser(role: pg_sys::Oid) -> bool {
 pub fn has_rights_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
     // SAFETY: a catalog lookup inside a transaction.
     unsafe { pg_sys::has_privs_of_role(role, other) }
+}
+
+/// Whether a role is another or a member of it. Unlike [`has_rights_of`], a superuser is not a member of every role: what others
+/// have made is no more to be trusted by one who has more to lose.
+pub fn is_member_of(role: pg_sys::Oid, other: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog lookup inside a transaction.
+    unsafe { pg_sys::is_member_of_role_nosuper(role, other) }
 }
 
 /// The name of a role.

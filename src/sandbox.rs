@@ -55,12 +55,23 @@ pub fn as_table_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T>) -
 /// `42501` inside a security-restricted operation.
 pub fn require_unrestricted() -> Result<()> {
     // SAFETY: reads a backend-local variable.
-    if unsafe { pg_sys::InSecurityRestrictedOperation() } {
+    if guards::ON && unsafe { pg_sys::InSecurityRestrictedOperation() } {
         return Err(Error::denied(
             "snowflake_bridge cannot be used within a security-restricted operation",
         ));
     }
     Ok(())
+}
+
+/// Whether what runs now has the role that the session itself has taken on: it is not inside a SECURITY DEFINER function, nor in
+/// anything else that runs as somebody who did not ask.
+pub fn is_sessions_own_code() -> bool {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: backend-local reads.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        user == pg_sys::GetOuterUserId() && context == 0
+    }
 }
 
 struct Identity {

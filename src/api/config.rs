@@ -110,7 +110,7 @@ fn delete_config(
     user_id: default!(Option<&str>, "NULL"),
 ) -> Result<(), ErrorReport> {
     tx::require_primary("delete_config")?;
-    let owner = Owner::acting_for(user_id)?;
+    let owner = Owner::saving_for(user_id)?;
     Ok(as_extension_owner(|| {
         configs::delete(&owner, name.unwrap_or(DEFAULT_NAME))
     })?)
@@ -193,7 +193,7 @@ fn create(
     user_id: Option<&str>,
 ) -> Result<pgrx::Uuid> {
     tx::require_primary("create_config")?;
-    let owner = Owner::acting_for(user_id)?;
+    let owner = Owner::saving_for(user_id)?;
     let name = configs::config_name(name)?;
     let draft = given.complete()?;
     let settings = draft.settings(&net::limits()?.allowed_hosts)?;
@@ -214,7 +214,7 @@ fn update(
     user_id: Option<&str>,
 ) -> Result<()> {
     tx::require_primary("update_config")?;
-    let owner = Owner::acting_for(user_id)?;
+    let owner = Owner::saving_for(user_id)?;
     let hosts = net::limits()?.allowed_hosts;
     let (stored, draft) = as_extension_owner(|| {
         let stored = configs::require(&owner, name)?;

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
-use crate::owner::Owner;
+use crate::owner::{Owner, is_gateway};
 use crate::source::{self, QueryOptions, spooled};
 use crate::uploads::{self, Spooled};
 use crate::worker::registry::{self, Wake};
-use crate::{client, configs, failpoint, guc, net, sandbox, tx, watches};
+use crate::{client, configs, failpoint, guards, guc, net, sandbox, tx, watches};
 
 // In its own words: the query is text, but its bytes are left as they are, which only UTF-8 could be a Rust string of.
 #[pg_extern(sql = "
@@ -36,6 +36,7 @@ fn upload_query(
     user_id: Option<&str>,
 ) -> Result<i64, ErrorReport> {
     tx::require_primary("upload_query")?;
+    refuse_text_of_users()?;
     let query = query.ok_or_else(|| Error::invalid("query must not be null"))?;
     let target = Target {
         table_name,
@@ -45,6 +46,21 @@ fn upload_query(
         options,
     };
     Ok(queue(query, None, target, execution_id, user_id)?)
+}
+
+/// A gateway's login role may take on any of its users' roles, and so may SQL that one of them has written: `set_config` in a query
+/// is enough, for the role and for the claims. This asks who has logged in, which nothing that runs in the session can change.
+fn refuse_text_of_users() -> Result<()> {
+    if guards::ON && is_gateway()? {
+        return Err(Error::denied(
+            "upload_query cannot be called through a gateway, whose users would run SQL with its rights",
+        )
+        .hint(
+            "Have the database's owner make a view, for upload_table, or a function, for a watch; \
+             or call upload_query over a direct connection.",
+        ));
+    }
+    Ok(())
 }
 
 // In its own words, since pgrx knows no regclass.

@@ -7,6 +7,9 @@ create role pretender;
 grant web, service_role to authenticator;
 create extension snowflake_bridge;
 select snowflake_bridge.grant_usage('web'), snowflake_bridge.grant_usage('service_role'), snowflake_bridge.grant_usage('pretender');
+create function public.who_asks() returns text language sql security definer as
+    $$ select c.owner_kind || ' ' || c.user_id from snowflake_bridge.caller() c $$;
+alter function public.who_asks() owner to pretender;
 
 -- PostgREST logs in as authenticator, and says in each transaction who asks.
 set session authorization authenticator;
@@ -31,6 +34,27 @@ begin;
 set local role web;
 set local request.jwt.claims = '{"role": "web"}';
 select owner_kind, user_id from snowflake_bridge.caller();
+-- What it saved would be everybody's who has no subject.
+savepoint before;
+select snowflake_bridge.create_config('myorg-web', username => 'web', password => 'p', verify => false);
+\echo :LAST_ERROR_SQLSTATE
+rollback to before;
+select snowflake_bridge.update_config(warehouse => 'W', verify => false);
+rollback to before;
+select snowflake_bridge.delete_config();
+rollback to before;
+-- Nor does SQL of a user's run in this session, whoever asks; a table's rows do.
+set local request.jwt.claims = '{"sub": "9f8e-ann", "role": "web"}';
+select snowflake_bridge.upload_query('select 1 as n', 't');
+\echo :LAST_ERROR_SQLSTATE
+rollback to before;
+set local role service_role;
+select snowflake_bridge.upload_query('select 1 as n', 't', user_id => '9f8e-ann');
+rollback to before;
+set local request.jwt.claims = '{"sub": "9f8e-ann", "role": "web"}';
+select snowflake_bridge.upload_table('pg_catalog.pg_am', 'methods') > 0 as queued;
+-- In a SECURITY DEFINER function its owner asks, whatever the claims say.
+select public.who_asks();
 set local request.jwt.claims = '{"sub": ';
 select owner_kind, user_id from snowflake_bridge.caller();
 rollback;
