@@ -22,7 +22,7 @@ comment on function snowflake_bridge.list_tables(text, text, text, text) is
 comment on function snowflake_bridge.delete_uploaded(interval, text, text, text, text, text) is
     'API: public. Deletes the rows of a Snowflake table that uploads brought longer ago than older_than; returns how many. Rows that came otherwise stay.';
 comment on function snowflake_bridge.watch(text, boolean, boolean, text, text, text, text, text, text[], text, text) is
-    'API: public. Makes a table one whose finished rows are uploaded: adds the snowflake_* columns and four triggers. By the table''s owner, who also owns the result_function or result_relation that gives the rows, if one does.';
+    'API: public. Makes a table one whose finished rows are uploaded: adds the snowflake_* columns and four triggers. By the table''s owner, who also owns the result_function or result_relation that gives the rows, if one does. With act_for_users, which takes a superuser, each row goes out over the connection of the user it names, and over no other.';
 comment on function snowflake_bridge.unwatch(text) is
     'API: public. Takes the triggers of watch away; columns and rows stay.';
 comment on function snowflake_bridge.mark_pending() is

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser, role_name};
 use crate::watches::{Access, Columns, ResultSource, Watch, qualified_name, trigger_names};
 use crate::worker::registry::{self, Wake};
-use crate::{sandbox, source, tx, uploads};
+use crate::{guards, sandbox, source, tx, uploads};
 
 #[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::too_many_arguments)] // They are named in SQL.
@@ -106,10 +106,16 @@ fn start(
         return Err(Error::invalid("finished must name at least one status"));
     }
     let caller = current_role();
-    if act_for_users && !is_superuser(caller) {
+    if guards::ON && act_for_users && !is_superuser(caller) {
         return Err(
             Error::denied("only superusers may watch with act_for_users")
                 .hint("It lets the relation's rows choose whose Snowflake configuration is used."),
+        );
+    }
+    if act_for_users && columns.user_id.is_none() {
+        return Err(
+            Error::invalid("act_for_users needs a column that names each row's user")
+                .hint("Pass its name as user_id_column."),
         );
     }
     let oid = match find(relation)? {

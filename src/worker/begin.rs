@@ -23,7 +23,7 @@ use crate::options::TargetOptions;
 use crate::owner::Owner;
 use crate::uploads::{self, Claimed};
 use crate::watches::Watch;
-use crate::{guc, tx};
+use crate::{guards, guc, tx};
 
 /// Snowflake's limit of QUERY_TAG, in characters.
 const MAX_QUERY_TAG: usize = 2000;
@@ -302,8 +302,8 @@ pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
     })
 }
 
-/// A query uses its caller's, a watch its owner's own configuration. Only where a superuser said so does it use that of the user whom the
-/// row names, and the owner's for users who have none.
+/// A query uses its caller's configuration, a watch its owner's; one for which a superuser said so that of the user whom the row
+/// names, and no other: whoever writes the row says where to, and must not do so with somebody else's rights.
 fn config(
     upload: &Claimed,
     watch: Option<&Watch>,
@@ -313,31 +313,43 @@ fn config(
     let Some(watch) = watch else {
         return configs::require(&upload.lane.owner, Some(name));
     };
-    if watch.act_for_users
-        && let Some(user) = &upload.row_user_id
-    {
-        let user = Owner::Jwt {
-            subject: user.clone(),
-        };
-        if let Some(config) = configs::resolve(&user, name)? {
-            return Ok(config);
+    let user = upload
+        .row_user_id
+        .as_deref()
+        .filter(|user| !user.is_empty());
+    let owner = match user {
+        Some(user) if watch.act_for_users => Owner::Jwt {
+            subject: user.to_owned(),
+        },
+        None if watch.act_for_users && guards::ON => {
+            return Err(Error::missing("the row names no user, whose Snowflake configuration would be used").hint(format!(
+                "Write the user into column \"{}\", then call snowflake_bridge.upload with the execution's id.",
+                watch.columns.user_id.as_deref().unwrap_or_default()
+            )));
         }
-    }
-    if let Some(config) = configs::resolve(&watch.owner, name)? {
+        _ => watch.owner.clone(),
+    };
+    if let Some(config) = configs::resolve(&owner, name)? {
         return Ok(config);
     }
-    let user = match (&upload.row_user_id, watch.act_for_users) {
-        (Some(user), true) => user,
-        _ => watch.owner.user_id(),
-    };
-    let what = if name == "default" {
+    if !guards::ON
+        && let Some(config) = configs::resolve(&watch.owner, name)?
+    {
+        return Ok(config);
+    }
+    let what = if name == configs::DEFAULT_NAME {
         "no Snowflake configuration".to_owned()
     } else {
         format!("no Snowflake configuration \"{name}\"")
     };
-    Err(Error::missing(format!("{what} for user \"{user}\"")).hint(
-        "Make one with snowflake_bridge.create_config, then call snowflake_bridge.retry_upload.",
-    ))
+    let by_whom = if watch.act_for_users {
+        "as that user, or with user_id as a role that acts for users"
+    } else {
+        "as that role"
+    };
+    Err(Error::missing(format!("{what} for user \"{}\"", owner.user_id())).hint(format!(
+        "Make one with snowflake_bridge.create_config {by_whom}, then call snowflake_bridge.retry_upload."
+    )))
 }
 
 /// `<relation>_results`.
