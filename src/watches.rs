@@ -9,7 +9,8 @@ use pgrx::prelude::*;
 use pgrx::spi::{SpiHeapTupleData, SpiTupleTable};
 
 use crate::error::{Error, Result};
-use crate::owner::Owner;
+use crate::owner::{Owner, is_member_of, is_superuser};
+use crate::{guards, tx};
 pub use held::{Access, Held, others_with_trigger};
 pub use key::{IdType, Key};
 pub use result::{ResultQuery, ResultSource};
@@ -97,27 +98,42 @@ impl Watch {
         })
     }
 
-    /// The only watch of this database. The caller has raised its rights.
+    /// The watch that is meant where none is named: the only one of those whose triggers and policies `caller` need not fear,
+    /// because the relation is a superuser's or of a role that the caller has, or because a superuser has let it act for users.
+    /// Anybody may watch a table of theirs, and that is nobody else's business. The caller has raised its rights.
     ///
     /// # Errors
     /// If there is none, or more than one.
-    pub fn only() -> Result<Self> {
-        let count = Spi::get_one::<i64>(&format!(
-            "select count(*) from snowflake_bridge.watches w where {WATCHED}"
-        ))?
-        .unwrap_or(0);
-        if count > 1 {
-            return Err(
-                Error::invalid(format!("{count} relations are watched")).hint("Name the relation.")
-            );
+    pub fn only(caller: pg_sys::Oid) -> Result<Self> {
+        let mut meant = Vec::new();
+        for watch in Self::all()? {
+            if !guards::ON || watch.is_trusted_by(caller)? {
+                meant.push(watch);
+            }
         }
-        Spi::connect(|client| {
-            let query = format!("{SELECT} where {WATCHED}");
-            Self::first(client.select(&query, Some(1), &[])?)
-        })?.ok_or_else(|| {
-            Error::missing("no relation is watched")
-                .hint("Call snowflake_bridge.watch('public.workflow_executions', create_if_missing => true) first.")
-        })
+        match meant.len() {
+            0 | 1 => meant.pop().ok_or_else(|| {
+                Error::missing("no relation is watched").hint(
+                    "Call snowflake_bridge.watch('public.workflow_executions', create_if_missing => true) first, \
+                     or name the relation if it is another role's.",
+                )
+            }),
+            count => Err(
+                Error::invalid(format!("{count} relations are watched")).hint("Name the relation.")
+            ),
+        }
+    }
+
+    fn is_trusted_by(&self, caller: pg_sys::Oid) -> Result<bool> {
+        let owner = tx::read::<pg_sys::Oid>(
+            "select c.relowner from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
+            &[self.relation.into()],
+        )?;
+        Ok(owner.is_some_and(|owner| {
+            is_superuser(owner)
+                || is_member_of(caller, owner)
+                || self.act_for_users && owner == self.owner.oid()
+        }))
     }
 
     fn first(mut rows: SpiTupleTable<'_>) -> Result<Option<Self>> {

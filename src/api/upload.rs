@@ -208,10 +208,11 @@ fn retry(id: i64) -> Result<bool> {
     Ok(changed)
 }
 
-/// The named watch, or the only one.
+/// The named watch, as whoever names a relation in a statement means it; or the only one that the caller can mean.
 pub fn resolve_watch(relation: Option<&str>) -> Result<Watch> {
     let Some(relation) = relation else {
-        return sandbox::as_extension_owner(Watch::only);
+        let caller = current_role();
+        return sandbox::as_extension_owner(|| Watch::only(caller));
     };
     let oid = super::watch::existing(relation)?;
     sandbox::as_extension_owner(|| Watch::of_relation(oid))?.ok_or_else(|| {

@@ -84,6 +84,26 @@ select snowflake_bridge.create_execution('{"name": "x", "snowflake_options": {"t
 select snowflake_bridge.create_execution('{"name": "x", "user_id": "somebody"}', 'workflow_executions');
 \echo :LAST_ERROR_SQLSTATE
 select snowflake_bridge.create_execution('{"name": "x"}');
+-- What others watch is nobody else's business, unless it is a superuser's or acts for users by a superuser's leave.
+set role other;
+select snowflake_bridge.create_execution('{"name": "x"}');
+reset role;
+select snowflake_bridge.upload('x');
+create table public.of_boss (execution_id text unique, user_id text, status text, result_rows jsonb, result_columns jsonb);
+select snowflake_bridge.watch('public.of_boss') > 0 as watched;
+set role other;
+select snowflake_bridge.create_execution('{"name": "x"}');
+reset role;
+drop table public.of_boss;
+select snowflake_bridge.watch('app.workflow_executions', act_for_users => true, user_id_column => null);
+select snowflake_bridge.watch('app.workflow_executions', act_for_users => true) > 0 as watched;
+set role other;
+select snowflake_bridge.upload('x');
+set role app;
+select snowflake_bridge.watch('workflow_executions') > 0 as watched;
+set role other;
+select snowflake_bridge.upload('x');
+set role app;
 
 -- A row is entered once it is finished and wants it, in the transaction that finishes it.
 reset role;
