@@ -36,7 +36,7 @@ comment on function snowflake_bridge.create_execution(jsonb, text) is
 comment on function snowflake_bridge.upload(text, text) is
     'API: public. Queues one execution now, whatever its snowflake_enabled says; returns the id of the upload.';
 comment on function snowflake_bridge.upload_query(text, text, text, text, text, text, jsonb, text) is
-    'API: public. Runs a query as the caller, in the caller''s snapshot, and queues its rows for a Snowflake table; returns the id of the upload. The query''s text is not kept.';
+    'API: public. Runs a query as the caller, in the caller''s snapshot, and queues its rows for a Snowflake table; returns the id of the upload. The query''s text is not kept. Not through a gateway, whose users it would let leave their role.';
 comment on function snowflake_bridge.upload_table(regclass, text, text, text, text, text, jsonb, text) is
     'API: public. As upload_query, for all rows of a table, view or other relation; the target''s name is the relation''s unless given.';
 comment on function snowflake_bridge.wait_for_upload(bigint, interval) is
@@ -54,7 +54,7 @@ comment on function snowflake_bridge.upload_stats() is
 comment on function snowflake_bridge.execution_status() is
     'API: public. How the latest upload of each execution stands, as the execution''s own row shows it; for tables that cannot be written to.';
 comment on function snowflake_bridge.worker_status() is
-    'API: public. The worker of this database, how many uploads are in which state, and what the last error was.';
+    'API: public. The worker of this database, how many uploads are in which state, and what the caller''s last error was.';
 comment on function snowflake_bridge.notify_launcher() is
     'API: private. Called by the install script, so that a worker starts when CREATE EXTENSION commits.';
 comment on function snowflake_bridge.is_upload(text, text, oid) is

@@ -9,8 +9,9 @@ use pgrx::prelude::*;
 
 use crate::error::Result;
 use crate::installation::Installation;
+use crate::owner::{Owner, current_role, is_superuser};
 use crate::worker::registry::{self, Live, Wake};
-use crate::{keys, sandbox};
+use crate::{guards, keys, sandbox};
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn upload_progress() -> Result<
@@ -163,8 +164,11 @@ type Status = (
     Option<String>,
 );
 
-/// Counts only, over all owners: no row of anybody's is shown.
+/// Counts only, over all owners, except for the last error, which is the caller's own, or a superuser's to see: no row of anybody
+/// else's is shown.
 fn status() -> Result<Status> {
+    let caller = Owner::current()?;
+    let sees_all = !guards::ON || is_superuser(current_role());
     let worker = registry::my_worker();
     let missing = match (registry::is_available(), &worker) {
         (_, Some(_)) => None,
@@ -202,14 +206,21 @@ fn status() -> Result<Status> {
                      min(created_at) filter (where state in ('queued', 'retry')), \
                      $1::timestamptz, \
                      (select e.error_sqlstate from snowflake_bridge.uploads e \
-                      where e.error_sqlstate is not null and e.state <> 'canceled' order by e.claimed_at desc nulls last limit 1), \
+                      where e.error_sqlstate is not null and e.state <> 'canceled' \
+                          and ($2 or (e.owner_kind = $3 and e.user_id = $4 and e.owner_oid = $5)) order by e.claimed_at desc nulls last limit 1), \
                      (select count(*) from pg_catalog.pg_stat_activity a \
                       where a.datname = current_database() and a.backend_type = 'snowflake_bridge reader') \
                  from snowflake_bridge.uploads",
                 Some(1),
-                &[worker
-                    .and_then(|worker| TimestampWithTimeZone::try_from(worker.started_at).ok())
-                    .into()],
+                &[
+                    worker
+                        .and_then(|worker| TimestampWithTimeZone::try_from(worker.started_at).ok())
+                        .into(),
+                    sees_all.into(),
+                    caller.kind().into(),
+                    caller.user_id().into(),
+                    caller.oid_argument(),
+                ],
             )?;
             let row = rows.first();
             let count = |ordinal| -> Result<i64> { Ok(row.get(ordinal)?.unwrap_or(0)) };

@@ -29,7 +29,8 @@ macro_rules! columns {
 macro_rules! on_conflict {
     () => {
         " on conflict (watch_id, execution_id) where state = 'queued' do update set \
-            generation = u.generation + 1, row_user_id = excluded.row_user_id, options = excluded.options, \
+            generation = u.generation + 1, user_id = excluded.user_id, owner_kind = excluded.owner_kind, \
+            owner_oid = excluded.owner_oid, row_user_id = excluded.row_user_id, options = excluded.options, \
             next_attempt_at = least(u.next_attempt_at, now()), needs_mirror = true"
     };
 }

@@ -86,6 +86,11 @@ insert into served (execution_id, user_id, status, snowflake_enabled) values ('o
 alter table served enable trigger user;
 select snowflake_bridge.backfill(null, 'served');
 select execution_id, user_id, owner_kind, owner_oid from snowflake_bridge.uploads where execution_id = 'of ann';
+-- While it waits, it goes over to whom the row names.
+update served set user_id = 'ben', result_rows = '[]';
+select user_id, row_user_id, owner_kind, owner_oid from snowflake_bridge.uploads where execution_id = 'of ann';
+update served set user_id = null, result_rows = '[1]';
+select user_id, row_user_id, owner_kind, owner_oid = 'postgres'::regrole as is_owners from snowflake_bridge.uploads where execution_id = 'of ann';
 
 set client_min_messages = warning;
 drop table served;
