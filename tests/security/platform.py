@@ -96,8 +96,8 @@ class Session:
 
 
 def refusal(call: Any, *arguments: Any, **named: Any) -> str:
-    """The SQLSTATE with which a call is refused, or what it returned instead."""
+    """SQLSTATE and message with which a call is refused, or what it returned instead."""
     try:
         return f"not refused: {call(*arguments, **named)!r}"
     except psycopg.Error as error:
-        return error.sqlstate or str(error)
+        return f"{error.sqlstate}: {error.diag.message_primary}"

@@ -3,70 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import psycopg
 import pytest
 
 from harness import wait
 from harness.bridge import Bridge
-from harness.standin import ROLE, WAREHOUSE, User
+from harness.installation import with_package
+from harness.standin import WAREHOUSE
+from security.gateway import ANN, BEN, POLICIES, REFUSALS, TABLE, Attacks, configured, prepared, run_report, status
 from security.platform import Platform, refusal
+from security.test_escalation import UNGUARDED
 
-ANN, BEN = "6f0c-ann", "77aa-ben"
-TABLE = "public.workflow_executions"
-POLICIES = f"""
-    alter table {TABLE} enable row level security;
-    create policy own on {TABLE} to authenticated
-        using (user_id = current_setting('request.jwt.claims')::json ->> 'sub')
-        with check (user_id = current_setting('request.jwt.claims')::json ->> 'sub');
-"""
+NO_SCHEMA = "42501: permission denied for schema snowflake_bridge"
+RESTRICTED = "42501: snowflake_bridge cannot be used within a security-restricted operation"
 
 
 @pytest.fixture
 def platform(bridge: Bridge) -> Platform:
-    """What an administrator does there: the extension, and who may use it."""
-    platform = Platform(bridge)
-    for role in ("authenticated", "service_role"):
-        platform.admin.execute("select snowflake_bridge.grant_usage(%s)", [role])
-    return platform
+    return prepared(bridge)
 
 
-def settings(platform: Platform, user: User) -> dict[str, str]:
-    """What a user's settings page sends."""
-    return {
-        "account_identifier": platform.bridge.account.host,
-        "warehouse": WAREHOUSE,
-        "database": user.database,
-        "schema": user.schema,
-        "role": ROLE,
-        "username": user.name,
-        "password": user.password,
-    }
-
-
-def configured(platform: Platform) -> dict[str, User]:
-    """Two users of the application who have saved their connections, each tested."""
-    users = {}
-    for subject, name in ((ANN, "ANN"), (BEN, "BEN")):
-        users[subject] = platform.bridge.account.add_user(name, schema=f"OF_{name}")
-        platform.rpc("authenticated", subject, "create_config", **settings(platform, users[subject]))
-    return users
-
-
-def run_report(platform: Platform, subject: str, execution_id: str, **columns: str) -> None:
-    """A report of this user's, inserted and finished with the user's own rights."""
-    row = {"execution_id": execution_id, "user_id": subject, "status": "completed", "result_rows": '[{"n": 1}]'} | columns
-    with platform.as_user("authenticated", json.dumps({"sub": subject, "role": "authenticated"})) as connection:
-        connection.execute(
-            f"insert into {TABLE} (snowflake_enabled, {', '.join(row)}) values (true, {', '.join(f'%({n})s' for n in row)})", row
-        )
-
-
-def status(platform: Platform, execution_id: str) -> str:
-    """How the execution's row says it went, once it does."""
-    sql = f"select snowflake_status || coalesce(': ' || snowflake_error_message, '') as status from {TABLE} where execution_id = %s and snowflake_status in ('completed', 'failed')"
-    [row] = wait.until(lambda: platform.admin.execute(sql, [execution_id]).fetchall(), f"{execution_id} settles")
-    return row["status"]
+def test_nobody_behind_a_gateway_is_somebody_else(make_bridge: Callable[..., Bridge], capfd: pytest.CaptureFixture[str]) -> None:
+    outcomes = Attacks(make_bridge()).run()
+    assert outcomes == REFUSALS
+    assert UNGUARDED.is_dir(), f"{UNGUARDED} is missing: make package-mutant_unguarded"
+    with with_package(UNGUARDED):
+        unguarded = Attacks(make_bridge()).run()
+    assert set(unguarded.values()) == {"succeeded"}, f"harmless even without the guard: {unguarded}"
+    with capfd.disabled():
+        print(f"\nsecurity: suite=platform attacks={len(outcomes)} succeeded=0 succeeded_without_guard={len(unguarded)}")
 
 
 def test_users_manage_and_see_their_own(platform: Platform) -> None:
@@ -82,10 +49,11 @@ def test_users_manage_and_see_their_own(platform: Platform) -> None:
     platform.rpc("authenticated", ANN, "update_config", warehouse=WAREHOUSE)
 
     platform.admin.execute("select snowflake_bridge.watch(%s, create_if_missing => true, act_for_users => true)", [TABLE])
-    platform.admin.execute(POLICIES)
+    platform.admin.execute(POLICIES.format(table=TABLE))
     run_report(platform, ANN, "of ann")
     run_report(platform, BEN, "of ben")
-    assert refusal(run_report, platform, ANN, "forged", user_id=BEN) == "42501", "the application's own policy"
+    own_policy = '42501: new row violates row-level security policy for table "workflow_executions"'
+    assert refusal(run_report, platform, ANN, "forged", user_id=BEN) == own_policy
     for execution in ("of ann", "of ben"):
         assert status(platform, execution) == "completed"
     for subject, user in users.items():
@@ -95,10 +63,9 @@ def test_users_manage_and_see_their_own(platform: Platform) -> None:
         assert rows == [{"execution_id": "of ann" if subject == ANN else "of ben", "user_id": subject}]
     [upload] = platform.admin.execute("select id from snowflake_bridge.uploads where user_id = %s", [BEN]).fetchall()
     for function in ("cancel_upload", "retry_upload", "wait_for_upload"):
-        there = refusal(platform.rpc, "authenticated", ANN, function, id=upload["id"])
-        nowhere = refusal(platform.rpc, "authenticated", ANN, function, id=10**9)
-        assert there == nowhere, "what is another's cannot be told from what does not exist"
-        assert not there.startswith("not refused"), (function, there)
+        # What is another's cannot be told from what does not exist.
+        for number in (upload["id"], 10**9):
+            assert refusal(platform.rpc, "authenticated", ANN, function, id=number) == f"42704: upload {number} does not exist"
     platform.rpc("authenticated", ANN, "delete_config")
     assert platform.rpc("authenticated", ANN, "get_config") == []
     assert len(platform.rpc("authenticated", BEN, "get_config")) == 1
@@ -108,10 +75,11 @@ def test_visitors_see_nothing(platform: Platform) -> None:
     configured(platform)
     for subject in (None, ANN):
         for function in ("get_config", "test_connection", "worker_status", "check", "caller", "upload_progress", "list_tables"):
-            assert refusal(platform.rpc, "anon", subject, function) == "42501", function
+            assert refusal(platform.rpc, "anon", subject, function) == NO_SCHEMA, function
         with platform.as_user("anon", json.dumps({"sub": subject})) as connection:
             for relation in ("snowflake_configurations", "uploads", "upload_stats", "watches"):
-                assert refusal(connection.execute, f"select * from snowflake_bridge.{relation}") in ("42501", "25P02")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="schema snowflake_bridge"), connection.transaction():
+                    connection.execute(f"select * from snowflake_bridge.{relation}")
 
 
 def test_a_backend_acts_for_the_users_it_names(platform: Platform) -> None:
@@ -122,8 +90,8 @@ def test_a_backend_acts_for_the_users_it_names(platform: Platform) -> None:
     platform.rpc("service_role", None, "delete_config", user_id=ANN)
     assert platform.rpc("authenticated", ANN, "get_config") == []
     # A user names nobody but herself.
-    assert refusal(platform.rpc, "authenticated", ANN, "get_config", user_id=BEN) == "42501"
-    assert refusal(platform.rpc, "authenticated", ANN, "delete_config", user_id=BEN) == "42501"
+    for function in ("get_config", "delete_config"):
+        assert refusal(platform.rpc, "authenticated", ANN, function, user_id=BEN) == f'42501: permission denied to act for user "{BEN}"'
     assert platform.rpc("authenticated", BEN, "get_config", user_id=BEN)[0]["username"] == users[BEN].name
 
 
@@ -186,7 +154,8 @@ def test_nobody_reaches_anothers_configuration(platform: Platform) -> None:
     mark = bridge.standin.audit_mark()
 
     # Her own watch sends rows as her, whomever they name.
-    assert refusal(mallory.execute, "select snowflake_bridge.watch('of_mallory.runs', true, act_for_users => true)") == "42501"
+    forbidden = refusal(mallory.execute, "select snowflake_bridge.watch('of_mallory.runs', true, act_for_users => true)")
+    assert forbidden == "42501: only superusers may watch with act_for_users"
     bridge.call("watch", connection=mallory, relation="of_mallory.runs", create_if_missing=True)
     mallory.execute(
         "insert into of_mallory.runs (execution_id, user_id, status, snowflake_enabled, result_rows, snowflake_options) "
@@ -198,16 +167,18 @@ def test_nobody_reaches_anothers_configuration(platform: Platform) -> None:
     assert "configuration" in upload["error_message"], upload
     bridge.configure(bridge.account.add_user("MALLORY"), connection=mallory, verify=False)
     # Nor does she watch, stop, queue or read what is Alice's.
-    for call in (
-        "watch('of_alice.runs')",
-        "unwatch('of_alice.runs')",
-        "upload('x', 'of_alice.runs')",
-        "backfill(null, 'of_alice.runs')",
-        "watch('of_mallory.runs', result_function => 'of_alice.rows_of(text)')",
-        "watch('of_mallory.runs', result_relation => 'of_alice.runs')",
-        "upload_table('of_alice.runs')",
-    ):
-        assert refusal(mallory.execute, f"select snowflake_bridge.{call}") == "42501", call
+    for call, message in {
+        "watch('of_alice.runs')": "must be owner of table of_alice.runs",
+        "unwatch('of_alice.runs')": "must be owner of table of_alice.runs",
+        "upload('x', 'of_alice.runs')": "permission denied for table runs",
+        "backfill(null, 'of_alice.runs')": "must be owner of table of_alice.runs",
+        "watch('of_mallory.runs', result_function => 'of_alice.rows_of(text)')": "function of_alice.rows_of(text) "
+        'does not belong to role "mallory", which owns the watched relation',
+        "watch('of_mallory.runs', result_relation => 'of_alice.runs')": "relation of_alice.runs "
+        'does not belong to role "mallory", which owns the watched relation',
+        "upload_table('of_alice.runs')": "permission denied for table runs",
+    }.items():
+        assert refusal(mallory.execute, f"select snowflake_bridge.{call}") == f"42501: {message}", call
     # A trigger of her own that names Alice's watch.
     [watch] = admin.execute("select id from snowflake_bridge.watches where relation = 'of_alice.runs'::regclass").fetchall()
     mallory.execute("create table of_mallory.forged (like of_mallory.runs including defaults)")
@@ -218,16 +189,16 @@ def test_nobody_reaches_anothers_configuration(platform: Platform) -> None:
     assert admin.execute("select from snowflake_bridge.uploads where execution_id = 'f'").rowcount == 0
 
     # What runs when a superuser looks after her tables: it would run as her, and is told to go away.
-    assert refusal(mallory.execute, "create index on of_mallory.traps (of_mallory.grab(id))") == "42501"
+    assert refusal(mallory.execute, "create index on of_mallory.traps (of_mallory.grab(id))") == RESTRICTED
     mallory.execute("create or replace function of_mallory.harmless(anything text) returns text language sql immutable as 'select $1'")
     mallory.execute("create index on of_mallory.traps (of_mallory.harmless(id))")
     mallory.execute(
         "create or replace function of_mallory.harmless(anything text) returns text language sql immutable as 'select of_mallory.grab($1)'"
     )
     for care in ("reindex table of_mallory.traps", "vacuum analyze of_mallory.traps", "cluster of_mallory.traps using traps_harmless_idx"):
-        assert refusal(admin.execute, care) == "42501", care
+        assert refusal(admin.execute, care) == RESTRICTED, care
     mallory.execute("create materialized view of_mallory.copied as select of_mallory.grab('x') with no data")
-    assert refusal(admin.execute, "refresh materialized view of_mallory.copied") == "42501"
+    assert refusal(admin.execute, "refresh materialized view of_mallory.copied") == RESTRICTED
 
     # A view shows to each what is theirs, whoever made it; a function of hers that Alice calls acts as her.
     assert alice.execute("select username from of_mallory.configurations").fetchall() == [{"username": "VICTIM"}]
