@@ -62,8 +62,8 @@ pub fn keep_out_of_core_files() {
     let _ = std::fs::write("/proc/self/coredump_filter", "0x10");
 }
 
-/// Takes statement and context (the calling PL/pgSQL line, bound parameters) out of an entry about a statement with secrets. The
-/// client still gets the context: the text came from there. What is no error and tells the statement itself, its parameters,
+/// Takes statement, inner statement and context (the calling PL/pgSQL line, bound parameters) out of an entry about a statement
+/// with secrets. The client still gets the context: the text came from there. What is no error and tells the statement itself, its parameters,
 /// parse tree or plan does not get into the log at all; how long it took does, if that is all.
 unsafe extern "C-unwind" fn hide_text(report: *mut pg_sys::ErrorData) {
     // SAFETY: PostgreSQL passes the entry it is about to write; a hook may change these flags. Strings are null or live.
@@ -78,9 +78,15 @@ unsafe extern "C-unwind" fn hide_text(report: *mut pg_sys::ErrorData) {
                 may_call_any(statement).then_some(true)
             }
         };
-        if let Some(is_telling) = is_telling {
+        // A function's or block's own statement may be the one that names them, while the client's says nothing.
+        let is_inside = [(*report).internalquery, (*report).context]
+            .into_iter()
+            .any(|inner| text(inner).is_some_and(may_call_any));
+        if let Some(is_telling) = is_telling.or(is_inside.then_some(false)) {
             (*report).hide_stmt = true;
             (*report).hide_ctx = true;
+            (*report).internalquery = std::ptr::null_mut();
+            (*report).internalpos = 0;
             let is_error = (*report).elevel >= pg_sys::WARNING as i32;
             if is_telling && !is_error && message != b"duration: %s ms" {
                 (*report).output_to_server = false;

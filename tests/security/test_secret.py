@@ -141,6 +141,13 @@ def calls(bridge: Bridge, new_secret: Callable[[], str], *, bound: bool) -> int:
         if not bound:
             inner = UPDATE.format(name="'missing'", password=literal(new_secret())).replace("select", "perform", 1)
             call("do $do$ begin " + inner + "; end $do$")
+            # The same where the block's own statement is not even understood, which is shown as its QUERY.
+            call("do $do$ begin perform snowflake_bridge.create_config(acount_identifier => 'a', password => {password}); end $do$", password=new_secret())
+            call(
+                "do $do$ begin execute format('select snowflake_bridge.create_config(acount_identifier => %L, password => %L)', 'a', {password}); "
+                "end $do$",
+                password=new_secret(),
+            )
         connection.execute("select snowflake_bridge.delete_config('hunted')")
     return refused
 
@@ -192,11 +199,17 @@ def test_what_the_log_cannot_be_kept_from(make_bridge: Callable[..., Bridge]) ->
         "create function save(secret text) returns void language sql as "
         "$$ select snowflake_bridge.update_config('missing', password => secret, verify => false) $$"
     )
+    bridge.app.execute(
+        "create function save_misspelt(secret text) returns void language plpgsql as "
+        "$$ begin execute format('select snowflake_bridge.update_config(pasword => %L)', secret); end $$"
+    )
     for settings, expected in (({}, False), ({"log_statement": "all"}, True)):
-        secret = f"pw-{secrets.token_hex(12)}"
-        with logged(bridge, settings), bridge.cluster.connect(DATABASE, "app") as connection, pytest.raises(psycopg.Error):
-            connection.execute("select save(%s)", [secret])
-        assert (secret in bridge.cluster.log_text()) is expected, "as docs/security.md says"
+        for function in ("save", "save_misspelt"):
+            for call in (f"select {function}(%s)", "select {}({!r})"):
+                secret = f"pw-{secrets.token_hex(12)}"
+                with logged(bridge, settings), bridge.cluster.connect(DATABASE, "app") as connection, pytest.raises(psycopg.Error):
+                    connection.execute(*((call, [secret]) if "%s" in call else (call.format(function, secret), None)))
+                assert (secret in bridge.cluster.log_text()) is expected, f"{function}: as docs/security.md says"
         finding = bridge.admin.execute("select ok from snowflake_bridge.check() where item = 'statement_logging'").fetchone()
         assert finding == {"ok": True}, "nothing is set any more"
 
