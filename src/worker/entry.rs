@@ -204,7 +204,8 @@ pub(super) fn end_unless_same(installation: &Installation) -> Result<()> {
 }
 
 /// Ends this process if another one is this database's worker. Code of the application's can have released the lock of this
-/// one with `pg_advisory_unlock_all`, and then it is taken again.
+/// one with `pg_advisory_unlock_all`, and then it is taken again; and what such code has locked for the session is released: this
+/// session does not end.
 pub(super) fn end_unless_alone() {
     if !take_lock() {
         log_message("snowflake_bridge: another worker serves this database; this one ends");
@@ -215,7 +216,8 @@ pub(super) fn end_unless_alone() {
 
 /// One worker per database, whatever started it. Held until the process ends; to take it once more costs next to nothing.
 fn take_lock() -> bool {
-    // SAFETY: a session lock outside of transactions, as a process may hold; the tag is plain data.
+    // SAFETY: outside of transactions; the tag is plain data. The transaction holds the lock as well while the session lets go of
+    // all its own, so that nobody else gets it meanwhile.
     unsafe {
         let mut tag = pg_sys::LOCKTAG {
             locktag_field1: pg_sys::MyDatabaseId.to_u32(),
@@ -225,9 +227,17 @@ fn take_lock() -> bool {
             locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
             locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
         };
+        let mut acquire = |for_session| {
+            let mode = pg_sys::ExclusiveLock as i32;
+            pg_sys::LockAcquire(&raw mut tag, mode, for_session, true)
+                != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+        };
         pg_sys::StartTransactionCommand();
-        let result = pg_sys::LockAcquire(&raw mut tag, pg_sys::ExclusiveLock as i32, true, true);
+        let is_taken = acquire(false) && {
+            pg_sys::LockReleaseSession(pg_sys::USER_LOCKMETHOD as pg_sys::LOCKMETHODID);
+            acquire(true)
+        };
         pg_sys::CommitTransactionCommand();
-        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+        is_taken
     }
 }

@@ -104,6 +104,7 @@ impl Service {
             self.janitor
                 .work(&self.spool_root, &self.pool, &self.reporter);
             self.note_clock();
+            end_unless_alone();
             let timeout = more
                 .unwrap_or_else(guc::poll_interval)
                 .min(guc::poll_interval());
@@ -127,7 +128,6 @@ impl Service {
 
     /// Everything there is to do now. Returns when to look again at the latest.
     fn turn(&mut self) -> Result<Option<Duration>> {
-        end_unless_alone();
         end_unless_same(&self.installation)?;
         self.handle_events();
         self.handle_readers();

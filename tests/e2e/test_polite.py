@@ -88,6 +88,23 @@ def test_code_of_the_application_cannot_have_a_second_worker_started(bridge: Bri
     assert bridge.admin.execute(held).fetchall() == [{"pid": before}]
 
 
+def test_what_code_of_the_application_locks_is_let_go(bridge: Bridge, user: User) -> None:
+    """A lock for the session is the application's until its session ends; the worker's does not."""
+    bridge.app.execute(
+        "create function lock_on() returns trigger language plpgsql as "
+        "'begin perform pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8, 9); return new; end';"
+        f"create trigger lock_on before update of snowflake_status on {TABLE} for each row execute function lock_on()"
+    )
+    worker = bridge.worker()
+    bridge.run("run-1", ROWS)
+    bridge.completed("run-1")
+    locks = "select objsubid from pg_locks where locktype = 'advisory' and pid = %s"
+    own = [{"objsubid": 0x5342}]
+    wait.until(lambda: bridge.admin.execute(locks, [worker]).fetchall() == own, "it holds nothing but its own")
+    bridge.app.execute("set lock_timeout = '5s'; select pg_advisory_lock(7)")
+    assert bridge.worker() == worker
+
+
 @pytest.mark.parametrize(
     ("held", "begins"),
     [
