@@ -49,10 +49,7 @@ impl Watch {
     /// somebody has locked it.
     pub fn hold(&self, access: Access) -> Result<Option<Held<'_>>> {
         if guards::ON {
-            match access {
-                Access::Read => tx::lock_to_read(self.relation),
-                Access::Write => tx::lock_to_write_now(self.relation)?,
-            }
+            self.lock_tree(access)?;
         }
         // What was committed before the lock was there has to be seen, whatever snapshot the transaction has.
         tx::with_latest_snapshot(|| {
@@ -70,6 +67,20 @@ impl Watch {
                 Ok(Some(Held { watch: self, name }))
             })
         })
+    }
+
+    /// Locks the relation, then its parts, in the order in which PostgreSQL does: what is checked of one of them stays so as well.
+    fn lock_tree(&self, access: Access) -> Result<()> {
+        let lock = |relation| match access {
+            Access::Read => {
+                tx::lock_to_read(relation);
+                Ok(())
+            }
+            Access::Write => tx::lock_to_write_now(relation),
+        };
+        lock(self.relation)?;
+        let parts = tx::with_latest_snapshot(|| sandbox::as_caller(|| parts(self.relation)))?;
+        parts.into_iter().try_for_each(lock)
     }
 
     /// The same of a relation that has to be there.
@@ -168,6 +179,18 @@ pub fn others_with_trigger(
         relation,
         owner,
     )
+}
+
+/// A relation's partitions and whatever else inherits from it.
+fn parts(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    Spi::connect(|client| {
+        let query = of_tree!("select oid from tree where oid <> $1 order by oid");
+        let query = kept(client, query, &[PgBuiltInOids::OIDOID])?;
+        client
+            .select(query, None, &[relation.into()])?
+            .map(|row| Ok(row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid)))
+            .collect()
+    })
 }
 
 /// The two texts of a query's first row, if it gives one.

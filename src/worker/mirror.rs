@@ -228,8 +228,8 @@ fn write(mirror: &Mirror) -> Result<Written> {
         "select coalesce(snowflake_status::text = $2, false) from {relation} where {condition} limit 1"
     ));
     sandbox::as_table_owner(watch.owner.oid(), || {
-        // The table itself is locked; what else there is to wait for, partitions and what triggers need, the application
-        // holds for a moment only.
+        // The table and its parts are locked; what else there is to wait for, as what triggers need, the application holds for a
+        // moment only.
         Spi::run("set local lock_timeout = '50ms'")?;
         let id = || key.id.value(&mirror.execution_id);
         let (free, updated) = update.run(|update| {
