@@ -129,7 +129,7 @@ fn reach_v4(address: Ipv4Addr) -> Reach {
 }
 
 fn reach_v6(address: Ipv6Addr) -> Reach {
-    let first = address.segments()[0];
+    let [first, second, ..] = address.segments();
     match first {
         _ if address.is_unspecified() || address.is_loopback() || address.is_multicast() => {
             Reach::Local
@@ -138,6 +138,9 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         0xfe80..=0xfeff => Reach::Local,
         // fc00::/7
         0xfc00..=0xfdff => Reach::Private,
+        // 2001::/23 is for protocols, of which Teredo carries IPv4 addresses; 2001:db8::/32 and 3fff::/20 are for documents.
+        0x2001 if second < 0x200 || second == 0xdb8 => Reach::Local,
+        0x3fff if second < 0x1000 => Reach::Local,
         // Only 2000::/3 is given out.
         0x2000..=0x3fff => Reach::Public,
         _ => Reach::Local,
@@ -173,7 +176,8 @@ mod tests {
                 Reach::Local,
                 "127.0.0.1 127.9.9.9 0.0.0.0 169.254.169.254 224.0.0.1 239.1.1.1 255.255.255.255 240.0.0.1 192.0.0.8 \
                  198.18.0.1 :: ::1 fe80::1 febf::1 fec0::1 ff02::1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 \
-                 ::127.0.0.1 64:ff9b::a9fe:a9fe 2002:7f00:1::1 100::1",
+                 ::127.0.0.1 64:ff9b::a9fe:a9fe 2002:7f00:1::1 100::1 \
+                 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001::1 2001:1ff::1 2001:db8::1 3fff::1",
             ),
             (
                 Reach::Private,
@@ -183,7 +187,7 @@ mod tests {
             (
                 Reach::Public,
                 "8.8.8.8 172.15.0.1 172.32.0.1 100.63.0.1 100.128.0.1 192.167.1.1 169.253.0.1 2606:4700::1111 \
-                 ::ffff:8.8.8.8 64:ff9b::808:808",
+                 2001:200::1 2001:4860:4860::8888 ::ffff:8.8.8.8 64:ff9b::808:808",
             ),
         ] {
             for address in addresses.split_whitespace() {

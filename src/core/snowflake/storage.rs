@@ -103,15 +103,25 @@ fn bare_host(url: &Url) -> &str {
     url.host_str().unwrap_or_default().trim_matches(['[', ']'])
 }
 
-/// Whether a host is one of a cloud's storage hosts. Customers have hosts below Amazon's domain as well, but none with a
-/// label like `s3` or `s3-fips`.
+/// Whether a host is one of a cloud's storage hosts. Customers have hosts below Amazon's domain as well.
 fn is_below(host: &str, cloud: &[&str]) -> bool {
     let host = host.to_ascii_lowercase();
-    let below = cloud
-        .iter()
-        .any(|domain| host.ends_with(domain) && host.len() > domain.len());
-    let of_storage = cloud != S3 || host.split('.').any(|label| label.starts_with("s3"));
-    (below && of_storage || cloud == GOOGLE && host == GOOGLE_HOST) && host.split('.').all(is_plain)
+    let below = cloud.iter().any(|domain| {
+        host.strip_suffix(domain)
+            .is_some_and(|rest| !rest.is_empty() && (cloud != S3 || is_of_s3(rest)))
+    });
+    (below || cloud == GOOGLE && host == GOOGLE_HOST) && host.split('.').all(is_plain)
+}
+
+/// Whether what comes before Amazon's domain ends with the service `s3` or one like `s3-fips`, then maybe `dualstack`, the region,
+/// and `vpce`. Further to the left, customers choose: `s3-mine.eu-west-1.elb` is a load balancer of theirs.
+fn is_of_s3(rest: &str) -> bool {
+    let is_service = |label: &str| label == "s3" || label.starts_with("s3-");
+    let mut labels = rest.rsplit('.').peekable();
+    labels.next_if(|label| *label == "vpce");
+    labels.next_if(|label| label.contains('-') && !is_service(label));
+    labels.next_if(|label| *label == "dualstack");
+    labels.next().is_some_and(is_service)
 }
 
 pub(super) fn not_allowed(host: &str) -> Error {
@@ -137,7 +147,27 @@ mod tests {
     fn addresses_of_result_parts() {
         for (url, allowed) in [
             ("https://b.s3.us-west-2.amazonaws.com/x?y=z", true),
+            ("https://b.s3.amazonaws.com/x", true),
+            ("https://s3.dualstack.us-west-2.amazonaws.com/b/x", true),
+            (
+                "https://b.s3-fips.dualstack.us-gov-west-1.amazonaws.com/x",
+                true,
+            ),
+            ("https://b.s3-us-west-2.amazonaws.com/x", true),
+            ("https://b.s3.cn-north-1.amazonaws.com.cn/x", true),
+            (
+                "https://b.vpce-1a-2b.s3.us-west-2.vpce.amazonaws.com/x",
+                true,
+            ),
             ("https://b.ec2-1.compute.amazonaws.com/x", false),
+            ("https://s3-b.us-west-2.elb.amazonaws.com/x", false),
+            ("https://s3.b.us-west-2.elb.amazonaws.com/x", false),
+            ("https://s3b.us-west-2.amazonaws.com/x", false),
+            ("https://s3.execute-api.us-west-2.amazonaws.com/x", false),
+            (
+                "https://s3.vpce-svc-1.us-west-2.vpce.amazonaws.com/x",
+                false,
+            ),
             ("https://x.blob.core.windows.net/a", true),
             ("https://storage.googleapis.com/b/o", true),
             ("https://b.storage.googleapis.com/o", true),
