@@ -181,10 +181,35 @@ pub fn rescale(unscaled: i128, from: u8, to: u8, precision: u8) -> Option<i128> 
 #[must_use]
 pub fn unscaled_of_groups(
     negative: bool,
-    groups: impl IntoIterator<Item = u16>,
+    groups: impl ExactSizeIterator<Item = u16> + Clone,
     weight: i32,
     scale: u8,
 ) -> Option<i128> {
+    let few = few_groups(groups.clone(), weight, scale).map(i128::from);
+    let magnitude = few.or_else(|| many_groups(groups, weight, scale))?;
+    Some(if negative { -magnitude } else { magnitude })
+}
+
+/// The magnitude of most numbers, with which 64 bits can reckon; nothing says no more than that it is another one.
+fn few_groups(groups: impl ExactSizeIterator<Item = u16>, weight: i32, scale: u8) -> Option<u64> {
+    /// Of 16 digits.
+    const FEW: usize = 4;
+    let count = groups.len();
+    if count > FEW {
+        return None;
+    }
+    let magnitude = groups.fold(0, |sum, group| sum * 10_000 + u64::from(group));
+    // Of the last digit of the last group, in the unscaled number.
+    let exponent = (i64::from(weight) - count as i64 + 1) * 4 + i64::from(scale);
+    let power = u64::try_from(power_of_ten(exponent.abs())?).ok()?;
+    if exponent >= 0 {
+        magnitude.checked_mul(power)
+    } else {
+        (magnitude % power == 0).then(|| magnitude / power)
+    }
+}
+
+fn many_groups(groups: impl Iterator<Item = u16>, weight: i32, scale: u8) -> Option<i128> {
     let mut magnitude = 0u128;
     // Of the last digit of the group, in the unscaled number.
     let mut exponent = i64::from(weight) * 4 + i64::from(scale);
@@ -206,9 +231,50 @@ pub fn unscaled_of_groups(
         magnitude = magnitude.checked_add(part)?;
         exponent -= 4;
     }
-    let magnitude = i128::try_from(magnitude).ok()?;
-    Some(if negative { -magnitude } else { magnitude })
+    i128::try_from(magnitude).ok()
 }
+
+/// The text of a number times 10^-`scale`, with all decimals, as the database writes it; the end of `room`, which is ample.
+pub fn write_unscaled(unscaled: i128, scale: u8, room: &mut [u8; TEXT_ROOM]) -> &str {
+    let mut at = room.len();
+    let mut put = |byte: u8| {
+        at -= 1;
+        if let Some(place) = room.get_mut(at) {
+            *place = byte;
+        }
+    };
+    let mut rest = unscaled.unsigned_abs();
+    let (mut digits, decimals) = (0u16, u16::from(scale));
+    // At least one digit stands before the point.
+    while rest != 0 || digits <= decimals {
+        if digits == decimals && decimals != 0 {
+            put(b'.');
+        }
+        let digit = match u64::try_from(rest) {
+            // Much quicker.
+            Ok(short) => {
+                rest = u128::from(short / 10);
+                short % 10
+            }
+            Err(_) => {
+                let digit = rest % 10;
+                rest /= 10;
+                digit as u64
+            }
+        };
+        put(b'0' + digit as u8);
+        digits += 1;
+    }
+    if unscaled < 0 {
+        put(b'-');
+    }
+    room.get(at..)
+        .and_then(|text| std::str::from_utf8(text).ok())
+        .unwrap_or_default()
+}
+
+/// Room for a sign, a point and either 39 digits, which 128 bits have, or a zero and as many decimals as a scale can say.
+pub const TEXT_ROOM: usize = 2 + 1 + u8::MAX as usize;
 
 #[cfg(test)]
 mod tests {
@@ -389,7 +455,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn numbers_are_written_with_all_their_decimals() {
+        for (unscaled, scale, expected) in [
+            (0, 0, "0"),
+            (0, 2, "0.00"),
+            (5, 0, "5"),
+            (-5, 1, "-0.5"),
+            (-5, 2, "-0.05"),
+            (1999, 2, "19.99"),
+            (-120_000, 4, "-12.0000"),
+            (i128::MAX, 0, "170141183460469231731687303715884105727"),
+            (i128::MIN, 38, "-1.70141183460469231731687303715884105728"),
+        ] {
+            assert_eq!(
+                write_unscaled(unscaled, scale, &mut [0; TEXT_ROOM]),
+                expected
+            );
+        }
+        let longest = format!("-0.{}1", "0".repeat(254));
+        assert_eq!(write_unscaled(-1, 255, &mut [0; TEXT_ROOM]), longest);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_is_read_as_the_same_number(unscaled_value: i128, scale in 0u8..=38) {
+            let mut room = [0; TEXT_ROOM];
+            let text = write_unscaled(unscaled_value, scale, &mut room);
+            let digits: String = text.chars().filter(|c| *c != '.').collect();
+            prop_assert_eq!(digits.parse::<i128>().unwrap(), unscaled_value);
+            prop_assert_eq!(text.split_once('.').map_or(0, |(_, decimals)| decimals.len()), usize::from(scale));
+        }
+
         /// Against the number's text, written group by group.
         #[test]
         fn groups_are_read_as_their_digits(

@@ -12,6 +12,7 @@ use pgrx::pg_sys;
 use super::Unread;
 use super::catalog::{extension_type, money_scale};
 use super::nested::Types;
+use super::numeric;
 use super::scalar::{self, Moment};
 use super::text::{c_to_utf8, to_utf8};
 use crate::error::Result;
@@ -244,7 +245,8 @@ impl Form {
             | Self::Name
             | Self::Bytea
             | Self::Uuid
-            | Self::Moment(_) => true,
+            | Self::Moment(_)
+            | Self::Json(pg_sys::JSONOID | pg_sys::JSONBOID) => true,
             Self::MomentText(..) | Self::Json(_) | Self::Sent(_) | Self::Output(_) => false,
         }
     }
@@ -268,10 +270,16 @@ impl Form {
                 Self::Int2 => Value::Int((value.value() as i16).into()),
                 Self::Int4 => Value::Int((value.value() as i32).into()),
                 Self::Int8 => Value::Int(value.value() as i64),
+                Self::Oid => Value::Int((value.value() as u32).into()),
+                Self::Float4 => Value::Float(f32::from_bits(value.value() as u32).into()),
                 Self::Float8 => Value::Float(f64::from_bits(value.value() as u64)),
+                Self::Money { scale } => Value::Decimal {
+                    unscaled: (value.value() as i64).into(),
+                    scale: *scale,
+                },
                 Self::Moment(moment) => moment.value(value).ok()?,
                 Self::Number { scale } => {
-                    scalar::number(scalar::bytes_at_hand(value)?, *scale).ok()?
+                    numeric::number(scalar::bytes_at_hand(value)?, *scale).ok()?
                 }
                 Self::Text if is_utf8 => {
                     let bytes = scalar::bytes_at_hand(value)?;
@@ -318,7 +326,7 @@ impl Form {
                 Self::Oid => Value::Int((value.value() as u32).into()),
                 Self::Float4 => Value::Float(f32::from_bits(value.value() as u32).into()),
                 Self::Float8 => Value::Float(f64::from_bits(value.value() as u64)),
-                Self::Number { scale } => scalar::number(scalar::bytes(value), *scale)?,
+                Self::Number { scale } => numeric::number(scalar::bytes(value), *scale)?,
                 Self::Digits(output) => {
                     let digits = output.text(value)?;
                     scalar::require_number(digits)?;

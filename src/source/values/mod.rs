@@ -6,6 +6,7 @@ mod catalog;
 mod column;
 mod memory;
 mod nested;
+pub(super) mod numeric;
 mod scalar;
 mod settings;
 pub(super) mod text;

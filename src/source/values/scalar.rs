@@ -3,7 +3,7 @@
 
 use bridge_core::batch::Value;
 use bridge_core::calendar::{MICROS_PER_DAY, day_in_range, timestamp_in_range};
-use bridge_core::decimal::{Decimal, unscaled_of_groups};
+use bridge_core::decimal::Decimal;
 use bridge_core::types::{MAX_PRECISION, MAX_SCALE, SourceType};
 use pgrx::pg_sys;
 
@@ -15,7 +15,7 @@ const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * MICROS_PER_DAY;
 
 const NUMBER_HINT: &str = "Pass options => '{\"numeric\": \"varchar\"}' to load numerics without declared digits as text, or \
      '{\"on_out_of_range\": \"null\"}' to load such values as NULL.";
-const DECLARED_NUMBER_HINT: &str = "Pass options => '{\"on_out_of_range\": \"null\"}' to load such values as NULL, or cast \
+pub(super) const DECLARED_NUMBER_HINT: &str = "Pass options => '{\"on_out_of_range\": \"null\"}' to load such values as NULL, or cast \
      the column to text, or to numeric without digits, in the query.";
 const MOMENT_HINT: &str = "Snowflake holds the years 1 to 9999 and times of day before 24:00. Pass \
      options => '{\"on_out_of_range\": \"null\"}', or \"text\", to load such values as NULL, or the columns as text.";
@@ -118,50 +118,6 @@ pub(super) fn declared_digits(typmod: i32) -> SourceType {
         }
         None => SourceType::Numeric,
     }
-}
-
-/// A numeric in its stored form, as `numeric.c` describes it: a header that says sign, scale and weight, and groups of
-/// four decimal digits, the first of which counts 10000^weight.
-pub(super) fn number<'a>(stored: &[u8], scale: u8) -> Result<Value<'a>, Unread> {
-    const KIND: u16 = 0xC000;
-    const NEGATIVE: u16 = 0x4000;
-    const SHORT: u16 = 0x8000;
-    const SPECIAL: u16 = 0xC000;
-    const SHORT_NEGATIVE: u16 = 0x2000;
-    const SHORT_WEIGHT: u16 = 0x003F;
-    const SHORT_WEIGHT_NEGATIVE: u16 = 0x0040;
-
-    let mut words = stored
-        .chunks_exact(2)
-        .map(|word| u16::from_ne_bytes([word[0], word[1]]));
-    let header = words.next().unwrap_or(SPECIAL);
-    let (negative, weight) = match header & KIND {
-        SPECIAL => {
-            return Err(Unread::out_of_range(
-                "the number is NaN or infinite",
-                DECLARED_NUMBER_HINT,
-            ));
-        }
-        SHORT => {
-            let mut weight = i32::from(header & SHORT_WEIGHT);
-            if header & SHORT_WEIGHT_NEGATIVE != 0 {
-                weight -= i32::from(SHORT_WEIGHT) + 1;
-            }
-            (header & SHORT_NEGATIVE != 0, weight)
-        }
-        kind => {
-            let weight = words.next().unwrap_or_default().cast_signed();
-            (kind == NEGATIVE, weight.into())
-        }
-    };
-    unscaled_of_groups(negative, words, weight, scale)
-        .map(|unscaled| Value::Decimal { unscaled, scale })
-        .ok_or_else(|| {
-            Unread::out_of_range(
-                "the number does not fit the declared digits",
-                DECLARED_NUMBER_HINT,
-            )
-        })
 }
 
 /// Refuses the text of a numeric that no NUMBER holds.
