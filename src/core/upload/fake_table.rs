@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use super::{ClusterBy, Strategy, Upload};
+use super::Upload;
 use crate::error::{Error, ErrorKind, Result};
-use crate::snowflake::sql::TableName;
 use crate::snowflake::{LocalFile, QueryResult, Statement, Warehouse};
 use crate::spool::Manifest;
 use crate::types::{Column, ColumnType};
@@ -228,40 +227,20 @@ impl Warehouse for Session {
     }
 }
 
+/// An upload of these columns whose files are staged.
 pub(super) fn upload(columns: &[(&str, ColumnType)]) -> Upload {
     let columns = columns
         .iter()
         .map(|(name, column_type)| Column::new(*name, *column_type))
         .collect();
     Upload {
-        upload_id: uuid::Uuid::from_u128(7),
-        target: TableName {
-            database: "DB".to_owned(),
-            schema: "S".to_owned(),
-            table: "T".to_owned(),
-        },
-        spool: std::path::PathBuf::new(),
-        stage_directory: String::new(),
         manifest: Manifest {
             columns,
-            files: Vec::new(),
             rows: 1,
-            bytes: 0,
-            window: None,
-            relation: None,
+            ..Manifest::default()
         },
         is_staged: true,
-        transaction: None,
-        transaction_table: None,
-        replaces: Vec::new(),
-        strategy: Strategy::Append,
-        cluster_by: ClusterBy::Nothing,
-        evolve_schema: true,
-        comment: String::new(),
-        is_canceled: false,
-        only_settles: false,
-        is_several: false,
-        is_alone: true,
+        ..super::tests::upload(0)
     }
 }
 
