@@ -12,6 +12,7 @@ mod in_flight;
 mod janitor;
 mod launcher;
 mod ledger;
+mod live;
 mod mirror;
 mod reader;
 mod readers;

@@ -10,13 +10,13 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use pgrx::shmem::PGRXSharedMemory;
 
+use super::live;
+pub use super::live::Live;
 use super::stubborn::Stubborn;
 use crate::timer::Purpose;
 
 /// Databases that can have a worker at once.
 const MAX_DATABASES: usize = 64;
-/// Uploads whose live progress can be shown at once, over all databases.
-const MAX_LIVE: usize = 256;
 
 static REGISTRY: PgLwLock<Registry> = unsafe {
     // SAFETY: initialised by `register` in _PG_init before any use, which `is_available` tells.
@@ -29,7 +29,7 @@ struct Registry {
     /// The launcher found no process for a worker.
     short_of_processes: bool,
     workers: [WorkerSlot; MAX_DATABASES],
-    live: [Live; MAX_LIVE],
+    live: live::Table,
 }
 
 impl Default for Registry {
@@ -38,7 +38,7 @@ impl Default for Registry {
             launcher: 0,
             short_of_processes: false,
             workers: [WorkerSlot::default(); MAX_DATABASES],
-            live: [Live::default(); MAX_LIVE],
+            live: live::Table::default(),
         }
     }
 }
@@ -89,17 +89,6 @@ pub enum WorkerState {
     NoExtension,
     /// The worker left in good order; an upload it left in flight is not to blame.
     LeftCleanly,
-}
-
-/// How far an upload in flight is.
-#[derive(Clone, Copy, Default)]
-pub struct Live {
-    pub upload: i64,
-    pub database: pg_sys::Oid,
-    pub phase: u8,
-    pub rows: u64,
-    pub staged_bytes: u64,
-    pub total_bytes: u64,
 }
 
 thread_local! {
@@ -263,11 +252,7 @@ pub(super) fn leave_worker(state: WorkerState) {
         slot.latch = 0;
         slot.state = state;
     });
-    for live in &mut REGISTRY.exclusive().live {
-        if live.database == database {
-            *live = Live::default();
-        }
-    }
+    REGISTRY.exclusive().live.end_all(database);
 }
 
 /// Notes how often in a row a worker of this database has ended soon after its start.
@@ -363,25 +348,12 @@ pub fn show_progress(live: Live) {
         database: my_database(),
         ..live
     };
-    let mut registry = REGISTRY.exclusive();
-    let position = registry
-        .live
-        .iter()
-        .position(|entry| entry.upload == live.upload && entry.database == live.database)
-        .or_else(|| registry.live.iter().position(|entry| entry.upload == 0));
-    if let Some(entry) = position.and_then(|position| registry.live.get_mut(position)) {
-        *entry = live;
-    }
+    REGISTRY.exclusive().live.show(live);
 }
 
 /// Forgets the progress of an upload that has ended.
 pub fn end_progress(upload: i64) {
-    let database = my_database();
-    for entry in &mut REGISTRY.exclusive().live {
-        if entry.upload == upload && entry.database == database {
-            *entry = Live::default();
-        }
-    }
+    REGISTRY.exclusive().live.end(my_database(), upload);
 }
 
 /// The progress of this database's uploads.
@@ -389,12 +361,5 @@ pub fn live_progress() -> Vec<Live> {
     if !is_available() {
         return Vec::new();
     }
-    let database = my_database();
-    REGISTRY
-        .share()
-        .live
-        .iter()
-        .filter(|entry| entry.upload != 0 && entry.database == database)
-        .copied()
-        .collect()
+    REGISTRY.share().live.of(my_database())
 }
