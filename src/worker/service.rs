@@ -16,6 +16,7 @@ use super::janitor::Janitor;
 use super::registry;
 use super::report::{Event, Reporter};
 use super::runner::{self, Job};
+use super::sharing::PATIENCE;
 use super::turns::Turns;
 use super::{activity, mirror, reader, recovery, signals, witness};
 use crate::error::{Result, log_error, log_message};
@@ -186,9 +187,14 @@ impl Service {
 
     /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
     fn work(&mut self) -> Result<Option<Duration>> {
-        self.stop()?;
+        let (mut until, mut is_late) = (None, false);
         loop {
-            let turn = self.turns.next(self.in_flight.values());
+            self.stop()?;
+            let turn = if is_late {
+                self.turns.next_newcomer(self.in_flight.values())
+            } else {
+                self.turns.next(self.in_flight.values())
+            };
             // One at a time: reading takes the main thread, and what was claimed should not wait for it.
             let taken = tx::transaction(|| {
                 failpoint::reach("claiming");
@@ -197,13 +203,19 @@ impl Service {
             let Some(upload) = taken else {
                 break;
             };
-            self.turns.took(&upload);
-            if let Some(begun) = self.begin(upload) {
-                let all = self.gather(begun);
+            if !is_late {
+                self.turns.took(&upload);
+            }
+            let begun = self.begin(upload);
+            let until = *until.get_or_insert_with(|| Instant::now() + PATIENCE);
+            if let Some(begun) = begun {
+                let all = self.gather(begun, until);
                 self.send(all);
             }
+            is_late = Instant::now() >= until;
         }
-        if mirror::run(|| self.handle_events())? {
+        // Whoever has more to do goes on in the next pass.
+        if mirror::run(|| self.handle_events())? || is_late {
             return Ok(Some(Duration::ZERO));
         }
         let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()))?;

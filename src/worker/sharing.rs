@@ -12,16 +12,19 @@ use crate::error::log_error;
 use crate::uploads::{self, Claimed};
 use crate::{failpoint, guc, tx};
 
-/// The first of them goes on its way after this, whatever else there is: their reading takes the main thread.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// What begins in one pass over the queue has so long for this in all: reading takes the main thread, for which others wait.
+pub(super) const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Results that are larger than this, together, gain little: what a COPY costs by itself is small beside them.
 const ENOUGH_BYTES: u64 = 16 << 20;
 
 impl Service {
-    /// Takes what may share the COPY of an upload that begins, and begins that as well.
-    pub(super) fn gather(&mut self, first: (InFlight, Job)) -> Vec<(InFlight, Job)> {
-        let until = Instant::now() + PATIENCE;
+    /// Takes what may share the COPY of an upload that begins, and begins that as well, for as long as there is time.
+    pub(super) fn gather(
+        &mut self,
+        first: (InFlight, Job),
+        until: Instant,
+    ) -> Vec<(InFlight, Job)> {
         let mut all = vec![first];
         let answers =
             |(in_flight, _): &(InFlight, Job)| self.turns.is_answering(&in_flight.upload.account);
@@ -39,6 +42,9 @@ impl Service {
                     break;
                 }
             }
+        }
+        if let [(first, _), _, ..] = all.as_slice() {
+            self.turns.shared(&first.upload);
         }
         all
     }

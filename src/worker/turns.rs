@@ -1,6 +1,7 @@
 //! Whose upload the worker takes next: lane after lane, as far as those may have another slot.
 
-use std::time::Instant;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use bridge_core::fairness::{Fairness, Running};
 use bridge_core::{Error, ErrorKind};
@@ -8,11 +9,17 @@ use bridge_core::{Error, ErrorKind};
 use super::in_flight::InFlight;
 use super::slots::Slots;
 use crate::guc;
+use crate::owner::Owner;
 use crate::uploads::{Claimed, Lane, Turn};
+
+/// Whoever has shared a COPY is no newcomer for so long.
+const LATELY: Duration = Duration::from_secs(30);
 
 /// What the worker remembers between two uploads that it takes.
 pub(super) struct Turns {
     last: Option<Lane>,
+    /// When uploads of these owners have shared a COPY.
+    shared: HashMap<Owner, Instant>,
     fairness: Fairness,
     slots: Slots,
 }
@@ -21,6 +28,7 @@ impl Turns {
     pub(super) fn new() -> Self {
         Self {
             last: None,
+            shared: HashMap::new(),
             fairness: Fairness::default(),
             slots: Slots::new(guc::max_concurrent_uploads()),
         }
@@ -56,6 +64,27 @@ impl Turns {
                 .clone()
                 .any(|in_flight| in_flight.upload.is_suspect()),
         }
+    }
+
+    /// As [`next`](Self::next), for owners only who have nothing under way and have not shared a COPY lately: what it takes to
+    /// begin all that others have waiting is not to be waited for.
+    pub(super) fn next_newcomer<'a>(
+        &self,
+        running: impl Iterator<Item = &'a InFlight> + Clone,
+    ) -> Turn {
+        let mut turn = self.next(running.clone());
+        let owners = running.map(|in_flight| &in_flight.upload.lane.owner);
+        turn.closed
+            .owners
+            .extend(owners.chain(self.shared.keys()).cloned());
+        turn
+    }
+
+    /// Uploads of the owner of this one share a COPY.
+    pub(super) fn shared(&mut self, upload: &Claimed) {
+        self.shared.retain(|_, since| since.elapsed() < LATELY);
+        self.shared
+            .insert(upload.lane.owner.clone(), Instant::now());
     }
 
     /// The upload was taken.

@@ -19,6 +19,11 @@ JOBS = int(os.environ.get("FAIRNESS_JOBS", "400"))
 ROUNDS = 10
 # The promise is one second; the rest is for a machine that is busy with other things.
 LIMIT = 2.5
+BUSY = 12
+# Half of 64 slots each.
+SHARE, MANY = 32, 320
+# A pass of the worker over the queue takes a fifth of a second, and what it has begun by then.
+SHARING_LIMIT = 1.0
 # Longer than what the client waits for by itself.
 RETRY_AFTER = 17
 
@@ -43,10 +48,10 @@ def queue(bridge: Bridge, name: str, jobs: int, prefix: str, **options: str) -> 
     )
 
 
-def delays(bridge: Bridge, name: str, prefix: str) -> list[float]:
+def delays(bridge: Bridge, name: str, prefix: str, rounds: int = ROUNDS) -> list[float]:
     """Seconds from commit to the worker's claim, for uploads one after the other."""
     found = []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         queue(bridge, name, 1, f"{prefix}-{number}-")
         bridge.completed(f"{prefix}-{number}-1", seconds=60)
         upload = bridge.upload(f"{prefix}-{number}-1")
@@ -97,6 +102,49 @@ def test_a_long_queue_of_somebody_else(bridge: Bridge) -> None:
         "select count(*) as n from snowflake_bridge.uploads where user_id = 'busy' and state = 'queued'"
     ).fetchone()
     assert waiting is not None and waiting["n"] > JOBS / 2, "it did not wait behind all of them"
+
+
+def test_queues_that_share_copies_keep_nobody_waiting(make_bridge: Callable[..., Bridge], capsys) -> None:
+    """What it takes to begin all that many others have waiting is for them alone to wait for."""
+    bridge = make_bridge()
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
+    bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
+    user = bridge.account.add_user()
+    busy = [f"busy-{number}" for number in range(BUSY)]
+    for name in (*busy, "calm", "held"):
+        tenant(bridge, name, user, bridge.account.host)
+    alone = delays(bridge, "calm", "alone")
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into[^(]*hangs"}, {"black_hole": True})
+    queue(bridge, "held", 1, "held-", table_name="hangs")
+    wait.until(lambda: bridge.upload("held-1")["state"] == "copying", "one hangs")
+    for name in busy:
+        queue(bridge, name, JOBS // 2, f"{name}-")
+
+    def waiting() -> int:
+        [row] = bridge.admin.execute("select count(*) as n from snowflake_bridge.uploads where state = 'queued'").fetchall()
+        return row["n"]
+
+    def shared() -> int:
+        sql = "select count(*) - count(distinct transaction_id) as n from snowflake_bridge.uploads where transaction_id is not null"
+        [row] = bridge.admin.execute(sql).fetchall()
+        return row["n"]
+
+    wait.until(lambda: shared() > BUSY * 4, "copies are shared", 60)
+    beside = delays(bridge, "calm", "beside", ROUNDS // 2)
+    began = time.monotonic()
+    bridge.call("cancel_upload", connection=bridge.admin, id=bridge.upload("held-1")["id"])
+    wait.until(lambda: bridge.upload("held-1")["state"] == "canceled", "it is canceled")
+    canceled = time.monotonic() - began
+    left = waiting()
+    with capsys.disabled():
+        print(
+            f"\nfairness: {BUSY} owners share copies; commit -> claim of somebody else, max alone {max(alone):.3f} s, beside them"
+            f" {max(beside):.3f} s; a cancellation took {canceled:.3f} s; {left} wait still"
+        )
+    assert left > 0, "the others had something to do all the time"
+    assert max(beside) < max(alone) + SHARING_LIMIT
+    assert canceled < SHARING_LIMIT
+    bridge.standin.clear_faults()
 
 
 def test_two_owners_whose_copies_hang_leave_a_slot_to_a_third(bridge: Bridge, capsys) -> None:
@@ -179,6 +227,31 @@ def test_slow_reports_of_many_owners_keep_nobody_from_loading(make_bridge: Calla
     status = "select snowflake_status from other_executions where execution_id = 'quick'"
     wait.until(lambda: bridge.admin.execute(status).fetchone()["snowflake_status"] == "completed", "the quick one is loaded", 60)
     assert all(bridge.upload(name)["state"] == "claimed" for name in names)
+
+
+def test_all_of_very_many_are_shown(make_bridge: Callable[..., Bridge]) -> None:
+    """As far as each is, where several hundred are under way."""
+    bridge = make_bridge({"snowflake_bridge.max_concurrent_uploads": "64", "snowflake_bridge.max_reader_processes": "1"})
+    user = bridge.account.add_user()
+    bridge.admin.execute(f"create table {TABLE} (execution_id text unique, user_id text, status text)")
+    bridge.admin.execute(
+        "create function rows_of(id text) returns table (n int) language sql volatile set search_path from current as "
+        "$$ select 1 from pg_catalog.pg_sleep(600) $$"
+    )
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)", act_for_users=True)
+    for number in range(MANY // SHARE):
+        tenant(bridge, f"user-{number}", user, bridge.account.host, verify=False)
+    bridge.admin.execute(
+        f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled) "
+        "select 'run-' || n, 'user-' || n %% %s, 'completed', true from generate_series(1, %s) n",
+        [MANY // SHARE, MANY],
+    )
+    sql = "select count(*) filter (where phase = 'reading') as shown from snowflake_bridge.upload_progress() where state = 'claimed'"
+
+    def all_are_shown() -> bool:
+        return bridge.admin.execute(sql).fetchone() == {"shown": MANY}
+
+    wait.until(all_are_shown, "all are shown", 60)
 
 
 def test_slow_reports_of_one_owner_leave_a_reader_to_others(bridge: Bridge) -> None:
