@@ -197,7 +197,7 @@ pub fn record_error(
              error_message = $5, error_hint = $6, error_code = $7, error_sqlstate = $8, query_id = $9, \
              completed_at = case when $3 = 'retry' then null else clock_timestamp() end, \
              staged_claim = case when $3 = 'canceled' or $10 then null else staged_claim end, \
-             transaction_id = case when $13 or staged_claim is not null then transaction_id end, \
+             transaction_id = case when $13 or staged_claim is not null and not $10 then transaction_id end, \
              manifest = case when $3 = 'canceled' and watch_id is null then null else manifest end, \
              clean_up_after = clock_timestamp() + case when clean_up_after is not null then \
                  case when $3 = 'canceled' then $11::interval else $12::interval end end, \

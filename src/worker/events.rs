@@ -1,6 +1,6 @@
 //! What the network thread tells, as the main thread takes it: progress, what must be recorded, and ends.
 
-use bridge_core::ErrorKind;
+use bridge_core::{ErrorKind, upload};
 use tokio::sync::oneshot;
 
 use super::report::{Entry, Event};
@@ -83,6 +83,7 @@ impl Service {
                 Event::Parted {
                     claim,
                     error,
+                    is_canceled,
                     is_undecided,
                     recorded,
                 } => {
@@ -97,7 +98,12 @@ impl Service {
                             "snowflake_bridge: uploads that shared one COPY are loaded one by one: {error}"
                         ));
                     }
-                    if in_flight.parted(is_undecided) {
+                    let is_recorded = if is_canceled {
+                        in_flight.failed(&upload::canceled().into(), is_undecided)
+                    } else {
+                        in_flight.parted(&error, is_undecided)
+                    };
+                    if is_recorded {
                         // Nobody listens where nothing is left to tidy up.
                         let _ = recorded.send(());
                     }

@@ -101,13 +101,9 @@ impl InFlight {
     }
 
     /// What it shared with others has failed. Returns whether it was recorded that it goes on by itself.
-    pub(super) fn parted(self, is_undecided: bool) -> bool {
-        let error = bridge_core::Error::new(
-            ErrorKind::Transient,
-            "what it shared with others was not loaded; it is loaded by itself now",
-        )
-        .into();
+    pub(super) fn parted(self, cause: &bridge_core::Error, is_undecided: bool) -> bool {
         let claim = self.upload.as_claim();
+        let error = shared(cause).into();
         let recorded = tx::transaction(|| {
             uploads::record_error(claim, NextState::ByItself, &error, is_undecided)
         });
@@ -184,6 +180,23 @@ impl InFlight {
             Err(error) => end_unrecorded(id, &error),
         }
     }
+}
+
+/// What is recorded of each upload that shared a COPY, with what Snowflake said: whether a file was missing, say, so that all are
+/// staged again.
+fn shared(cause: &bridge_core::Error) -> bridge_core::Error {
+    let message = format!(
+        "what it shared with others was not loaded, it is loaded by itself now: {}",
+        cause.message()
+    );
+    let mut error = bridge_core::Error::new(ErrorKind::Transient, message);
+    if let Some(code) = cause.code() {
+        error = error.with_code(code);
+    }
+    if let Some(query_id) = cause.query_id() {
+        error = error.with_query_id(query_id);
+    }
+    error
 }
 
 /// The end of an upload could not be written down. The next worker finds it in flight and asks Snowflake what came of it.

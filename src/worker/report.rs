@@ -39,10 +39,12 @@ pub enum Event {
         is_undecided: bool,
         recorded: oneshot::Sender<()>,
     },
-    /// What the upload has shared with others has failed, for whatever reason: it is to be loaded by itself. Sent back as above.
+    /// What the upload has shared with others has failed, for whatever reason: it is to be loaded by itself, or ends because
+    /// somebody wanted that. Sent back as above.
     Parted {
         claim: Claim,
         error: Arc<Error>,
+        is_canceled: bool,
         is_undecided: bool,
         recorded: oneshot::Sender<()>,
     },
@@ -102,19 +104,23 @@ impl Reporter {
             .map_err(|_| Error::new(ErrorKind::Canceled, "the worker is shutting down"))?
     }
 
-    /// The upload goes on by itself.
-    pub(super) async fn part(&self, claim: Claim, error: Arc<Error>, is_undecided: bool) {
+    /// The upload goes on by itself, or ends. Returns as [`finish`](Self::finish).
+    pub(super) async fn part(
+        &self,
+        claim: Claim,
+        error: Arc<Error>,
+        is_canceled: bool,
+        is_undecided: bool,
+    ) -> bool {
         let (recorded, is_recorded) = oneshot::channel();
         let event = Event::Parted {
             claim,
             error,
+            is_canceled,
             is_undecided,
             recorded,
         };
-        if self.send(event).is_ok() {
-            // Whoever has taken it over meanwhile knows how it goes on.
-            let _ = is_recorded.await;
-        }
+        self.send(event).is_ok() && is_recorded.await.is_ok()
     }
 
     /// Returns whether it was recorded: not if another claim has taken the upload over, whose files are in the stage.

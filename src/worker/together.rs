@@ -48,7 +48,7 @@ pub(super) async fn carry_all(
     };
     match result {
         Ok(loaded) => end(parts, loaded, target, &reporter).await,
-        Err(error) => part_ways(parts, &cancels, error, target, &pool, &reporter).await,
+        Err(error) => part_ways(parts, &cancels, error, &pool, &reporter).await,
     }
 }
 
@@ -186,7 +186,6 @@ async fn part_ways(
     parts: Vec<Part>,
     cancels: &[Option<oneshot::Receiver<()>>],
     error: Error,
-    target: Option<String>,
     pool: &Pool,
     reporter: &Reporter,
 ) {
@@ -194,12 +193,9 @@ async fn part_ways(
     let mut canceled = Vec::new();
     for (part, cancel) in parts.iter().zip(cancels) {
         let (claim, is_undecided) = (part.job.claim, part.state.is_undecided());
-        if cancel.is_some() {
-            reporter.part(claim, Arc::clone(&error), is_undecided).await;
-        } else if reporter
-            .finish(claim, target.clone(), Err(upload::canceled()), is_undecided)
-            .await
-        {
+        let is_canceled = cancel.is_none();
+        let error = Arc::clone(&error);
+        if reporter.part(claim, error, is_canceled, is_undecided).await && is_canceled {
             canceled.push(claim);
         }
     }
