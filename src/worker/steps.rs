@@ -46,6 +46,21 @@ fn step_claim(
     ))
 }
 
+/// Takes what goes with an upload that this worker has taken, as it does for one COPY.
+#[pg_extern(volatile, parallel_unsafe)]
+fn step_claim_beside(
+    execution_id: &str,
+    claim: i32,
+) -> Result<TableIterator<'static, (name!(execution_id, String), name!(claim, i32))>, ErrorReport> {
+    let mut claimed = Vec::new();
+    if let Some(first) = uploads::of_claim(of(execution_id, claim)?)? {
+        while let Some(upload) = uploads::claim_beside(&first)? {
+            claimed.push((upload.execution_id, upload.claim));
+        }
+    }
+    Ok(TableIterator::new(claimed))
+}
+
 /// With whose configuration, and which version of it, an attempt would begin.
 #[pg_extern(volatile, parallel_unsafe)]
 fn step_plan(execution_id: &str, claim: i32) -> Result<String, ErrorReport> {
@@ -67,7 +82,7 @@ fn plan(execution_id: &str, claim: i32) -> Result<String> {
 }
 
 /// Writes down how far a claim has come: `read`, `staged`, `copying`, `completed`, or an attempt's end without: `retry`,
-/// `failed`, `canceled`, `refused` (the credentials of version 1 of the configuration).
+/// `itself` (what it shared with others has failed), `failed`, `canceled`, `refused` (the credentials of version 1 of the configuration).
 #[pg_extern(volatile, parallel_unsafe)]
 fn step_record(execution_id: &str, claim: i32, what: &str) -> Result<(), ErrorReport> {
     Ok(record(execution_id, claim, what)?)
@@ -95,6 +110,7 @@ fn record(execution_id: &str, claim: i32, what: &str) -> Result<()> {
         }
         "completed" => uploads::record_completed(claim, "\"T\"", 1, 1, None),
         "retry" => record_error(claim, NextState::Retry(Duration::ZERO)),
+        "itself" => record_error(claim, NextState::ByItself),
         "failed" => record_error(claim, NextState::Failed),
         "canceled" => record_error(claim, NextState::Canceled),
         "refused" => {
