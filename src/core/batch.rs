@@ -71,6 +71,8 @@ pub struct BatchBuilder {
     /// Rows ended since the last batch, and in all.
     rows: usize,
     total_rows: u64,
+    /// Values that the current row has.
+    values: usize,
     bytes: usize,
 }
 
@@ -84,6 +86,7 @@ impl BatchBuilder {
             schema: Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>())),
             rows: 0,
             total_rows: 0,
+            values: 0,
             bytes: 0,
         }
     }
@@ -146,6 +149,7 @@ impl BatchBuilder {
         }
         match builder.append(value) {
             Ok(bytes) => {
+                self.values += 1;
                 self.bytes += bytes;
                 Ok(bytes)
             }
@@ -161,12 +165,15 @@ impl RowSink for BatchBuilder {
     }
 
     fn end_row(&mut self) -> Result<()> {
-        for builder in &mut self.builders {
-            if builder.len() == self.rows {
-                builder.append_null();
-                self.bytes += builder.fixed_bytes();
+        if self.values < self.builders.len() {
+            for builder in &mut self.builders {
+                if builder.len() == self.rows {
+                    builder.append_null();
+                    self.bytes += builder.fixed_bytes();
+                }
             }
         }
+        self.values = 0;
         self.rows += 1;
         self.total_rows += 1;
         Ok(())
