@@ -49,7 +49,10 @@ impl Watch {
     /// somebody has locked it.
     pub fn hold(&self, access: Access) -> Result<Option<Held<'_>>> {
         if guards::ON {
-            self.lock_tree(access)?;
+            match access {
+                Access::Read => tx::lock_to_read(self.relation),
+                Access::Write => self.lock_tree()?,
+            }
         }
         // What was committed before the lock was there has to be seen, whatever snapshot the transaction has.
         tx::with_latest_snapshot(|| {
@@ -69,18 +72,12 @@ impl Watch {
         })
     }
 
-    /// Locks the relation, then its parts, in the order in which PostgreSQL does: what is checked of one of them stays so as well.
-    fn lock_tree(&self, access: Access) -> Result<()> {
-        let lock = |relation| match access {
-            Access::Read => {
-                tx::lock_to_read(relation);
-                Ok(())
-            }
-            Access::Write => tx::lock_to_write_now(relation),
-        };
-        lock(self.relation)?;
+    /// Locks the relation, then its parts, in the order in which PostgreSQL does: nothing that is checked of one of them is changed
+    /// meanwhile. Nothing attached to a part runs when the whole is read.
+    fn lock_tree(&self) -> Result<()> {
+        tx::lock_to_write_now(self.relation)?;
         let parts = tx::with_latest_snapshot(|| sandbox::as_caller(|| parts(self.relation)))?;
-        parts.into_iter().try_for_each(lock)
+        parts.into_iter().try_for_each(tx::lock_to_write_now)
     }
 
     /// The same of a relation that has to be there.
