@@ -106,7 +106,7 @@ fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SEC
 
 bench: ## everything in docs/performance.md in one run, SCALE=0.1 is short; WHAT=speed, latency, trigger, small, queue, wide: a part; leak, shutdown: its own; core: the core crate's hot parts
 	@[ "$(WHAT)" = core ] || $(MAKE) --no-print-directory install
-	@if [ "$(WHAT)" = core ]; then cargo bench --package bridge_core $(if $(N),-- $(N)); else $(RUN) -m bench $(WHAT) $(N); fi
+	@if [ "$(WHAT)" = core ]; then cargo bench --package bridge_core --profile $(PROFILE) $(if $(N),-- $(N)); else $(RUN) -m bench $(WHAT) $(N); fi
 
 audit: deps ## what is linked: licences, sources, banned libraries, and vulnerabilities that were published (needs the network)
 	@command -v cargo-deny > /dev/null || cargo install cargo-deny --locked --version 0.20.2
