@@ -51,15 +51,17 @@ def measure(queue: int, sample: int = SAMPLE) -> Cost:
         # The session is open and the tables are there before anything is measured.
         small.finish(bridge, "first", TABLES, ROWS, USERS, TABLES)
         wait.until(lambda: loaded(bridge) == TABLES, "the tables are there", SECONDS)
-        mark = standin.audit_mark()
+        heard = small.Heard(standin)
         began = time.monotonic()
         # Their tables are those that are there.
         small.finish(bridge, "first", queue, ROWS, USERS, TABLES, first=TABLES + 1)
         entered = time.monotonic()
         cpu = Cpu({"worker": bridge.worker(), "standin": standin.process.pid})
-        count = wait.until(lambda: at_least(loaded(bridge) - TABLES, min(queue, sample)), "enough are loaded", SECONDS, pause=0.25)
+        # Looking takes time as well, where many wait.
+        pause = max(small.LOOK_SECONDS, queue / 250_000)
+        count = wait.until(lambda: at_least(loaded(bridge) - TABLES, min(queue, sample)), "enough are loaded", SECONDS, pause=pause)
         seconds, used = time.monotonic() - entered, cpu.used()
-        copies = len(bridge.account.statements(small.COPY, mark))
+        heard.listen()
         return Cost(
             queue,
             count,
@@ -67,7 +69,7 @@ def measure(queue: int, sample: int = SAMPLE) -> Cost:
             seconds / count * 1000,
             used["cpu_worker"] / count * 1000,
             used["cpu_standin"] / count * 1000,
-            copies / count,
+            heard.copies / count,
         )
 
 

@@ -6,11 +6,11 @@ from html import escape
 
 Figures = dict[str, float | str]
 
-WIDTH = 760
-LEFT, RIGHT, TOP, BAR, GAP = 250, 110, 56, 20, 8
+WIDTH = 800
+LEFT, RIGHT, TOP, BAR, GAP = 280, 110, 56, 20, 8
+FONT = "-apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 STYLE = """
-  text { font: 13px -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }
-  .head { font-weight: 600 } .note { fill: #59636e; font-size: 12px }
+  text { fill: #1f2328 } .head { font-weight: 600 } .note { fill: #59636e; font-size: 12px }
   .base { fill: #8c959f } .ours { fill: #0969da } .other { fill: #c9d1d9 }
   @media (prefers-color-scheme: dark) {
     text { fill: #f0f6fc } .note { fill: #9198a1 }
@@ -48,7 +48,7 @@ def draw(figures: Figures) -> str:
     label = "How fast rows leave PostgreSQL: snowflake_bridge beside COPY and other tools"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" viewBox="0 0 {WIDTH} {y}" role="img" '
-        f'aria-label="{label}">\n<title>{label}</title>\n<style>{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'font-family="{FONT}" font-size="13" aria-label="{label}">\n<title>{label}</title>\n<style>{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"
     )
 
 

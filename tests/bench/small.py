@@ -22,8 +22,28 @@ TABLES = 200
 ROUNDS = 1
 SETTINGS = {**DURABLE, "snowflake_bridge.max_concurrent_uploads": "8", "max_wal_size": "4GB"}
 SECONDS = 3_600.0
+# Seldom enough to cost nothing.
+LOOK_SECONDS = 0.25
 SHARING = {"shared": "100", "alone": "1"}
 COPY = "COPY INTO"
+
+
+class Heard:
+    """Statements that have reached Snowflake's side, counted in small pieces: all of them at once are hundreds of megabytes."""
+
+    def __init__(self, standin: Standin) -> None:
+        self._standin = standin
+        self._mark = standin.audit_mark()
+        self.statements = self.copies = 0
+
+    def listen(self) -> None:
+        """Counts those that were answered since, up to the first that was not."""
+        for record in self._standin.audit(self._mark):
+            if record["finished"] is None:
+                return
+            self._mark += 1
+            self.statements += record["kind"] == "query"
+            self.copies += (record["sql"] or "").lstrip().upper().startswith(COPY)
 
 
 @dataclass
@@ -65,12 +85,13 @@ def measure(executions: int = EXECUTIONS, rounds: int = ROUNDS, tables: int = TA
     with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, SETTINGS)) as bridge:
         user = prepare(bridge, USERS)
         found = [Small(name, executions) for name in SHARING]
+        heard = Heard(standin)
         for number in range(rounds):
             for way in found:
                 bridge.admin.execute(f"alter system set snowflake_bridge.max_shared_uploads = {SHARING[way.name]}")
                 bridge.reload()
                 prefix = f"{way.name}_{number}"
-                add(way, bridge, prefix, tables)
+                add(way, bridge, heard, prefix, tables)
                 every_row_is_there(bridge, user, executions, prefix, tables)
         return found
 
@@ -96,25 +117,28 @@ def finish(bridge: Bridge, prefix: str, executions: int, rows: int, users: int, 
     )
 
 
-def add(way: Small, bridge: Bridge, prefix: str, tables: int) -> None:
+def add(way: Small, bridge: Bridge, heard: Heard, prefix: str, tables: int) -> None:
     """One more round, of tables of its own."""
-    mark = bridge.standin.audit_mark()
+    heard.listen()
+    statements, copies = heard.statements, heard.copies
     cpu = Cpu({"worker": bridge.worker(), "standin": bridge.standin.process.pid})
     finish(bridge, prefix, way.executions, ROWS, USERS, tables)
     began = time.monotonic()
     of_round = "from snowflake_bridge.uploads where execution_id like %s || '%%'"
 
     def ended() -> bool:
+        heard.listen()
         [row] = bridge.admin.execute(f"select count(*) filter (where completed_at is null) as n {of_round}", [prefix]).fetchall()
         return row["n"] == 0
 
-    wait.until(ended, "all are loaded", SECONDS, pause=0.1)
+    wait.until(ended, "all are loaded", SECONDS, pause=LOOK_SECONDS)
     way.seconds.append(time.monotonic() - began)
     way.cpu.append(cpu.used())
     [row] = bridge.admin.execute(f"select count(*) filter (where state = 'completed') as completed {of_round}", [prefix]).fetchall()
     assert row["completed"] == way.executions, row
-    way.statements += sum(record["kind"] == "query" for record in bridge.standin.audit(mark))
-    way.copies += len(bridge.account.statements(COPY, mark))
+    heard.listen()
+    way.statements += heard.statements - statements
+    way.copies += heard.copies - copies
 
 
 def every_row_is_there(bridge: Bridge, user: User, executions: int, prefix: str, tables: int) -> None:
