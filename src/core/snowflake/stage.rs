@@ -25,8 +25,13 @@ use super::transport::lock;
 use super::wire::PutData;
 use crate::Result;
 
-/// Files of one statement that are on their way at once. What they take in memory together is bounded for all transfers.
-const AT_ONCE: usize = 4;
+/// Files of one statement that are on their way at once: a second one fills the time in which the first waits or is encrypted, and
+/// each takes memory for a few parts.
+const AT_ONCE: usize = 2;
+/// The same of files no larger than [`SMALL`], which take next to no memory and spend their time waiting.
+const SMALL_AT_ONCE: usize = 8;
+/// In bytes.
+const SMALL: u64 = 1024 * 1024;
 
 /// Told how many of a file's bytes have been handed to storage.
 type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
@@ -156,7 +161,9 @@ impl Transfers<'_> {
         for (place, name) in places.iter().zip(names) {
             all.push(self.send_one(answer, *place, name, &has_failed));
         }
-        let mut under_way = stream::iter(all).buffer_unordered(AT_ONCE);
+        let are_small = self.files.iter().all(|(source, _)| source.size <= SMALL);
+        let at_once = if are_small { SMALL_AT_ONCE } else { AT_ONCE };
+        let mut under_way = stream::iter(all).buffer_unordered(at_once);
         let mut failure = None;
         while let Some(ended) = under_way.next().await {
             match ended {
