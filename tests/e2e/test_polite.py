@@ -88,16 +88,25 @@ def test_code_of_the_application_cannot_have_a_second_worker_started(bridge: Bri
     assert bridge.admin.execute(held).fetchall() == [{"pid": before}]
 
 
-def test_what_code_of_the_application_locks_is_let_go(bridge: Bridge, user: User) -> None:
+@pytest.mark.parametrize("place", ["trigger", "result_function"])
+def test_what_code_of_the_application_locks_is_let_go(make_bridge: Callable[..., Bridge], place: str) -> None:
     """A lock for the session is the application's until its session ends; the worker's does not."""
+    bridge = make_bridge({"snowflake_bridge.max_reader_processes": "0"})
+    bridge.configure(bridge.account.add_user())
     bridge.app.execute(
         "create function lock_on() returns trigger language plpgsql as "
         "'begin perform pg_advisory_lock(7), pg_advisory_lock(7), pg_advisory_lock_shared(8, 9); return new; end';"
-        f"create trigger lock_on before update of snowflake_status on {TABLE} for each row execute function lock_on()"
+        "create function rows_of(id text) returns table (n int) language sql set search_path from current as "
+        "'select 1 from (select pg_advisory_lock(7), pg_advisory_lock_shared(8, 9)) l'"
     )
+    if place == "trigger":
+        bridge.watch()
+        bridge.app.execute(f"create trigger lock_on before update of snowflake_status on {TABLE} for each row execute function lock_on()")
+    else:
+        bridge.watch(result_function="rows_of(text)")
     worker = bridge.worker()
-    bridge.run("run-1", ROWS)
-    bridge.completed("run-1")
+    bridge.app.execute(f"insert into {TABLE} (execution_id, status, snowflake_enabled) values ('run-1', 'completed', true)")
+    bridge.settled("run-1")
     locks = "select objsubid from pg_locks where locktype = 'advisory' and pid = %s"
     own = [{"objsubid": 0x5342}]
     wait.until(lambda: bridge.admin.execute(locks, [worker]).fetchall() == own, "it holds nothing but its own")
