@@ -48,7 +48,7 @@ def main() -> int:
 
 def renewed(text: str, figures: Figures) -> str:
     """A document with what is generated made anew."""
-    for name, block in (("comparison", comparison), ("aims", aims), ("beside the application", latency), ("many small results", small), ("forms", forms), ("summary", summary)):
+    for name, block in BLOCKS.items():
         begin = f"<!-- generated: {name} -->\n"
         if begin in text:
             before, rest = text.split(begin, 1)
@@ -187,8 +187,17 @@ def summary(figures: Figures) -> str:
     for key, who in (("adbc_parquet", "ADBC with pyarrow"), ("adbc_ingest", "ADBC's own ingest"), ("dlt", "dlt"), ("pandas", "pandas with `write_pandas`")):
         if key in figures:
             words.append(f"{who} takes {float(figures[key]) / float(figures['bridge_query']):.1f} times as long as `upload_query`")
-    return f"![Rows each second]({'docs/performance.svg'})\n\n{'; '.join(words)}. {conditions(figures)}\n"
+    return f"![Rows each second](docs/performance.svg)\n\n{'; '.join(words)}. {conditions(figures)}\n"
 
+
+BLOCKS = {
+    "summary": summary,
+    "comparison": comparison,
+    "aims": aims,
+    "beside the application": latency,
+    "many small results": small,
+    "forms": forms,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

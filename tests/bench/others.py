@@ -23,7 +23,11 @@ STAGED = {"adbc_ingest", "pandas", "pandas_inline"}
 # The driver of ADBC waits for a COPY that is held, and is let go once nothing more arrives.
 HELD = {"adbc_ingest"}
 # So long may nothing arrive, while the process does nothing, before it is taken to have sent everything.
-QUIET_SECONDS = 1.0
+QUIET_SECONDS = 2.0
+# More processor time than this, meanwhile, is work; less is what a runtime takes that waits.
+QUIET_CPU = 0.1
+# Files of the same rows differ by so much at the most.
+SAME = 0.05
 TABLES = {
     "orders": '"id" NUMBER(38,0), "customer" VARCHAR, "product" NUMBER(38,0), "note" VARCHAR, "day" DATE, '
     '"created_at" TIMESTAMP_LTZ(6), "amount" NUMBER(12,2), "weight" FLOAT, "code" NUMBER(38,0), "paid" BOOLEAN'
@@ -59,6 +63,8 @@ class Others:
             assert after.objects > before.objects, f"{name} has sent nothing"
             seconds = after.last - began
             measured["mb"] = (after.bytes - before.bytes) / 1e6
+            for earlier in series.details:
+                assert abs(measured["mb"] / earlier["mb"] - 1) < SAME, f"{name} has sent more one time than another"
         series.seconds.append(seconds)
         series.details.append(measured | cpu.used())
 
@@ -108,7 +114,7 @@ class Others:
         while process.poll() is None:
             time.sleep(0.05)
             now = (self._sink.arrived().objects, processes.seconds(process.pid))
-            is_busy = now[0] != seen[0] or now[1] - seen[1] > 0.1 * QUIET_SECONDS
+            is_busy = now[0] != seen[0] or now[1] - seen[1] > QUIET_CPU
             if is_busy or now[0] == start:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > QUIET_SECONDS:
