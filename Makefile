@@ -65,9 +65,10 @@ test-conformance: ## tier: the Snowflake client against the stand-in over TLS, i
 test-regress: ## tier: the SQL surface by pg_regress
 	$(RUN) -m pg_regress
 
-# The extension with a feature that is for tests only. It goes into servers of their own, which no other test uses.
+# The extension with a feature that is for tests only, or several, such as `package-a+b`. It goes into servers of their own, which
+# no other test uses.
 package-%:
-	cargo pgrx package --debug --pg-config $(PG_CONFIG) --out-dir target/$@ --no-default-features --features "pg$(PG) $*"
+	cargo pgrx package --debug --pg-config $(PG_CONFIG) --out-dir target/$@ --no-default-features --features "pg$(PG) $(subst +, ,$*)"
 
 test-isolation: package-failpoints ## tier: sessions and a worker's steps in every order, by pg_isolation_regress
 	$(RUN) -m isolation target/package-failpoints
@@ -83,15 +84,16 @@ test-e2e: ## tier: a real server, the worker and the stand-in, read back by the 
 
 test-chaos: package-failpoints ## tier: uploads while everything fails that can, briefly, and builds that the checker must refuse
 	$(RUN) -m chaos.panics target/package-failpoints
+	$(RUN) -m chaos.shared target/package-failpoints
 	SEED=$${SEED:-1} ROUNDS=$${ROUNDS:-2} JOBS=$${JOBS:-60} $(RUN) -m chaos target/package-failpoints
 	@$(MAKE) --no-print-directory chaos-mutants
 
 chaos: package-failpoints ## uploads while everything fails that can, ROUNDS=100 SEED=… JOBS=100 for each round
 	ROUNDS=$${ROUNDS:-100} $(RUN) -m chaos target/package-failpoints
 
-chaos-mutants: package-failpoints package-mutant_no_delete package-mutant_no_replace package-mutant_no_verify ## builds with a fault each, which the checker must find, and nothing in one without
+chaos-mutants: package-failpoints package-mutant_no_delete+mutant_no_verify package-mutant_no_replace package-mutant_no_verify ## builds with a fault each, which the checker must find, and nothing in one without
 	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-failpoints
-	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_delete lost doubled
+	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_delete+mutant_no_verify doubled unverified
 	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_replace doubled
 	TROUBLE=0 SEED=1 ROUNDS=1 JOBS=60 $(RUN) -m chaos target/package-mutant_no_verify lost unverified
 

@@ -2,8 +2,9 @@
 them, and what is in the tables, read by the official client.
 
 An execution's last upload tells what has to be there. Completed: exactly the rows that the source has now, with this
-upload's id, as many as it recorded. Canceled: what the last completed upload before it brought, whole. Tables that are
-merged into or replaced as a whole hold what the last of their completed uploads brought.
+upload's id and its user's, as many as it recorded. Canceled: what the last completed upload before it brought, whole. Tables that
+are merged into or replaced as a whole hold what the last of their completed uploads brought. Where somebody has emptied or dropped
+a table, what was queued before that is there whole, or not at all.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from chaos.jobs import Round, text
-from chaos.world import FUNCTION_TABLE, TABLE, Tenant, World
+from chaos.world import APPLICATION, FUNCTION_TABLE, TABLE, Tenant, World
 from harness import reader
 
 SOURCES = f"""
@@ -26,10 +28,15 @@ SOURCES = f"""
     from {FUNCTION_TABLE} e left join results r using (execution_id) where e.execution_id like %(round)s
 """
 UPLOADS = """
-    select id, u.upload_id::text as upload_id, watch_id, execution_id, state, row_count, needs_mirror, error_message,
-        options ->> 'table_name' as target, coalesce(options ->> 'strategy', 'append') as strategy, row_user_id, query
+    select id, u.upload_id::text as upload_id, watch_id, u.execution_id, state, row_count, needs_mirror, error_message,
+        created_at, options ->> 'table_name' as target, coalesce(options ->> 'strategy', 'append') as strategy, row_user_id, query
     from snowflake_bridge.uploads u left join queries q on q.upload_id = u.id
-    where execution_id like %(round)s order by id
+    where u.execution_id like %(round)s order by id
+"""
+# Entered in the transaction that queued them.
+NEVER_QUEUED = """
+    select execution_id from queries q where execution_id like %(round)s
+    and not exists (select from snowflake_bridge.uploads u where u.id = q.upload_id)
 """
 MIRRORS = f"""
     select execution_id, snowflake_status as status, snowflake_row_count as row_count from {TABLE} where execution_id like %(round)s
@@ -90,7 +97,10 @@ class _Check:
         self.verdict = Verdict()
         mine = {"round": f"{round.number}-%"}
         self.uploads = world.ask(UPLOADS, mine)
+        self.never_queued = [row["execution_id"] for row in world.ask(NEVER_QUEUED, mine)]
         self.mirrors = {row["execution_id"]: row for row in world.ask(MIRRORS, mine)}
+        # When somebody has last emptied the table that is looked at.
+        self.wiped: datetime | None = None
         self.sources: dict[str, Counter[Row]] = {}
         self.users: dict[str, str | None] = {}
         for row in world.ask(SOURCES, mine):
@@ -111,16 +121,23 @@ class _Check:
             by_table[tenant.account.name, upload["target"]].append(upload)
         for (account, table), uploads in by_table.items():
             tenant = next(tenant for tenant in self.world.tenants if tenant.account.name == account)
-            found = self._table(tenant, table)
+            self.wiped = self.round.wiped.get((account, table))
+            found = self._table(tenant, table, uploads)
             self.verdict.rows += sum(rows.total() for rows in found.values())
             judge = {"upsert": self._upserted, "replace": self._replaced, "append": self._appended}
             judge[uploads[0]["strategy"]](table, uploads, found)
         return self.verdict
 
+    def _user(self, upload: dict[str, Any]) -> str | None:
+        """Whose rows an upload's are."""
+        return self.users[upload["execution_id"]] if upload["watch_id"] else APPLICATION
+
     def _executions_have_uploads(self) -> None:
         queued = {upload["execution_id"] for upload in self.uploads}
         for execution in self.sources.keys() - queued:
             self.verdict.say("lost", 1, f"execution {execution} has finished and was never queued")
+        for execution in self.never_queued:
+            self.verdict.say("lost", 1, f"query {execution} was never queued")
 
     def _mirrors(self) -> None:
         """The application's row says what became of the last upload."""
@@ -133,9 +150,9 @@ class _Check:
             )
             self.verdict.say("unverified", int(wrong), f"the row says {dict(mirror)}, the upload {brief(upload)}")
 
-    def _table(self, tenant: Tenant, table: str) -> dict[tuple[str, str], Counter[Row]]:
-        """The table's rows by execution and upload."""
-        amount = "AMOUNT" if table.endswith("_DRIFT") else "NULL"
+    def _table(self, tenant: Tenant, table: str, uploads: list[dict[str, Any]]) -> dict[tuple[str, str], Counter[Row]]:
+        """The table's rows by execution and upload. That they are their user's is checked here."""
+        users = {upload["upload_id"]: self._user(upload) for upload in uploads}
         name = f'"{tenant.user.database}"."{tenant.user.schema}"."{table}"'
         found: dict[tuple[str, str], Counter[Row]] = defaultdict(Counter)
         if not reader.query(
@@ -146,9 +163,11 @@ class _Check:
         if "K" not in columns:  # every result so far was without rows, and so without columns
             return found
         amount = "AMOUNT" if "AMOUNT" in columns else "NULL"
-        sql = f"select EXECUTION_ID, UPLOAD_ID, K, V, X, {amount} from {name}"
-        for execution, upload, *row in reader.query(tenant.account, tenant.user, sql):
+        sql = f"select EXECUTION_ID, UPLOAD_ID, USER_ID, K, V, X, {amount} from {name}"
+        for execution, upload, user, *row in reader.query(tenant.account, tenant.user, sql):
             found[execution, upload][tuple(row)] += 1
+            is_other = upload in users and user != users[upload]
+            self.verdict.say("unverified", int(is_other), f"{table}: a row of {upload} is {user}'s, and not {users.get(upload)}'s")
         return found
 
     def _source(self, upload: dict[str, Any]) -> Counter[Row]:
@@ -170,6 +189,8 @@ class _Check:
             key = (source["execution_id"], source["upload_id"])
             expected.add(key)
             rows = found.get(key, Counter())
+            if not rows and self.wiped and source["created_at"] < self.wiped:
+                continue
             what = f"{table}, upload {source['id']} of execution {key[0]}"
             wanted = self._source(source) if source is last else whole(key[0], rows, source["row_count"])
             self.verdict.compare(wanted, rows, what)

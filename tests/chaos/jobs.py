@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -24,6 +25,8 @@ class Round:
     queries: int = 0
     # Uploads that somebody has sent on their way again: these come to their table later than their place in the queue says.
     retried: set[int] = field(default_factory=set)
+    # When somebody has last emptied or dropped a table of an account.
+    wiped: dict[tuple[str, str], datetime] = field(default_factory=dict)
 
     def table(self, kind: str) -> str:
         """The target table of this round for jobs of this kind."""
@@ -45,8 +48,8 @@ class Application:
     def job(self, round: Round) -> None:
         """One more upload is queued, or one that waits has more to do."""
         [draw] = self.rng.choices(
-            [self.inline, self.batch, self.again, self.function, self.query, self.upsert, self.replace, self.drift],
-            [37, 8, 18, 10, 12, 7, 4, 4],
+            [self.inline, self.batch, self.money, self.wiped, self.again, self.function, self.query, self.upsert, self.replace, self.drift],
+            [30, 10, 5, 6, 18, 10, 12, 7, 4, 4],
         )
         draw(round)
 
@@ -55,16 +58,34 @@ class Application:
 
     def batch(self, round: Round) -> None:
         """Executions of one user that are committed at once, and may share a COPY."""
+        self._batch(round, "append", [])
+
+    def money(self, round: Round) -> None:
+        """As `batch`, into a table that the user has made: cents, and what it takes more digits to hold."""
+        for tenant in self.world.tenants:
+            tenant.account.sql(
+                f"create table if not exists {tenant.user.database}.{tenant.user.schema}.{round.table('money')} (K number(38,0), V number(38,0), X varchar, "
+                "AMOUNT number(10,2), EXECUTION_ID varchar, UPLOADED_AT timestamp_tz, USER_ID varchar, UPLOAD_ID varchar)"
+            )
+        self._batch(round, "money", [19.99, 7, 0.5] if self.rng.random() < 0.5 else [19.99, 7, 0.125])
+
+    def wiped(self, round: Round) -> None:
+        """Into the table that somebody empties, drops or makes anew meanwhile."""
+        self._batch(round, "wiped", [])
+
+    def _batch(self, round: Round, kind: str, amounts: list[float]) -> None:
         tenant = self.rng.choice(self.world.tenants)
         executions = []
-        for _ in range(self.rng.randrange(2, 7)):
+        for number in range(self.rng.randrange(2, 7)):
             rows = self._rows(round)
-            executions.append({"id": self._name(round, "append"), "rows": rows})
+            if amounts:
+                rows = [row | {"amount": amounts[number % len(amounts)]} for row in rows]
+            executions.append({"id": self._name(round, kind), "rows": rows})
         self.world.attempt(
             f"insert into {TABLE} (execution_id, user_id, status, result_rows, snowflake_enabled, snowflake_table_name) "
             "select e.id, %(user)s, 'completed', e.rows, true, %(table)s "
             "from jsonb_to_recordset(%(executions)s) as e (id text, rows jsonb)",
-            {"user": tenant.user_id, "table": round.table("append"), "executions": Jsonb(executions)},
+            {"user": tenant.user_id, "table": round.table(kind), "executions": Jsonb(executions)},
         )
 
     def upsert(self, round: Round) -> None:
@@ -115,7 +136,7 @@ class Application:
         )
         self.world.attempt(
             "insert into queries select snowflake_bridge.upload_query("
-            "query => %(query)s, table_name => %(table)s, execution_id => %(name)s), %(query)s",
+            "query => %(query)s, table_name => %(table)s, execution_id => %(name)s), %(name)s, %(query)s",
             {"query": query, "table": round.table("append"), "name": name},
         )
 

@@ -15,7 +15,7 @@ MESSAGES = [
     r"the network thread panicked; the server log of this process has the place",
     r"the renewal of a session panicked",
     # Short COPYs.
-    r"COPY loaded \d+ rows of \d+ files, but \d+ rows of \d+ files were staged; nothing was committed",
+    r"COPY loaded \d+ rows of \d+ files, but \d+ rows of \d+ files were staged(?:, or others by file)?; nothing was committed",
     # The network.
     rf"no connection to {HOST} in time",
     rf"cannot connect to {HOST}",

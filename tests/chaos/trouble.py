@@ -7,11 +7,14 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime
 
 from chaos.jobs import Round
-from chaos.world import World
+from chaos.world import TABLE, WATCH, World
+from harness.standin import ROLE, WAREHOUSE
 
 # Every named place of the product (`failpoint::reach` and `during`), and the first words of statements under way.
 PLACES = (
@@ -22,10 +25,12 @@ PLACES = (
 ORDERS = {"kill": 35, "error": 30, "panic": 15, "sleep": 20}
 # Snowflake ends a transaction that has been idle for five minutes and keeps others waiting. Here, sooner.
 PATIENCE_SECONDS = 2.0
+WIPED = (
+    "K number(38,0), V number(38,0), X varchar, EXECUTION_ID varchar, UPLOADED_AT timestamp_tz, USER_ID varchar, UPLOAD_ID varchar"
+)
 WORKER_SECONDS = 20.0
-# A request is sent four times before an attempt gives up, and the uploads of several users commit at the same time.
-LOST_COMMITS = 40
-DENIALS = 1_000
+# An attempt asks twice, for the one before it and for its own; nothing fails if all of these are about one upload.
+DENIALS = 20
 STATEMENTS = ("copy into", "commit", "begin", "delete", "merge", "insert", "create", "describe", "select", "alter", "put")
 
 
@@ -40,6 +45,7 @@ class Trouble:
         self._orders = 0
         self._posted = 0
         self._looked = 0.0
+        self._wipes: list[threading.Thread] = []
         # When each transaction was first seen that no upload in flight holds.
         self._left_open: dict[int, float] = {}
 
@@ -69,9 +75,12 @@ class Trouble:
                 self.kill_worker,
                 self.end_worker,
                 self.people,
+                self.configuration,
+                self.watch_again,
+                self.wipe,
                 self.reload,
             ],
-            [30, 26, 8, 3, 5, 3, 4, 2, 1, 1, 16, 1],
+            [30, 26, 8, 3, 5, 3, 4, 2, 1, 1, 16, 4, 3, 6, 1],
         )
         draw(round)
 
@@ -86,6 +95,10 @@ class Trouble:
         for account in self.world.accounts:
             account.complete_copies()
         self.world.standin.admin("DELETE", "validity")
+        while any(wipe.is_alive() for wipe in self._wipes):
+            self.time_passes()
+            time.sleep(0.1)
+        self._wipes.clear()
 
     # --- each kind ------------------------------------------------------------------------------------------------
 
@@ -188,15 +201,13 @@ class Trouble:
         self.counts["short copy"] += 1
 
     def deny_commits(self) -> None:
-        """The answers to some COMMITs are lost, and whoever asks is told that the transaction was rolled back: only the DELETE of a repeated
+        """Whoever asks what became of a COMMIT is told, for a while, that the transaction was rolled back: only the DELETE of a repeated
         load is left between the rows that are there and the same rows again."""
-        self.world.standin.fault({"kind": "query", "sql": r"^\s*commit"}, {"lose_answer": True}, times=LOST_COMMITS)
         column = {"name": "state", "type": "text", "nullable": True, "length": None, "precision": None, "scale": None}
         data = {"queryId": "01", "queryResultFormat": "json", "rowtype": [column], "rowset": [["rolled back"]], "total": 1}
         answer = json.dumps({"success": True, "code": None, "message": None, "data": data})
-        # Each attempt asks.
         self.world.standin.fault({"kind": "query", "sql": r"^\s*describe transaction"}, {"status": 200, "body": answer}, times=DENIALS)
-        self._posted += LOST_COMMITS + DENIALS
+        self._posted += DENIALS
 
     def restart(self, _: Round) -> None:
         how = self.rng.choice([signal.SIGINT, signal.SIGQUIT])
@@ -246,6 +257,40 @@ class Trouble:
             round.retried.add(upload)
         self.world.attempt(f"select snowflake_bridge.{wish}(%s)", [upload], as_admin=True)
         self.counts[wish] += 1
+
+    def configuration(self, _: Round) -> None:
+        """Somebody saves a configuration again, tested or not: the password, or something else about it."""
+        tenant = self.rng.choice(self.world.tenants)
+        change = self.rng.choice([{"password": tenant.user.password}, {"warehouse": WAREHOUSE}, {"role": ROLE}])
+        [name] = change
+        self.world.attempt(
+            f"select snowflake_bridge.update_config({name} => %(value)s, user_id => %(user)s, verify => %(verify)s)",
+            {"value": change[name], "user": tenant.user_id, "verify": self.rng.random() < 0.5},
+            as_admin=True,
+        )
+        self.counts["configuration"] += 1
+
+    def watch_again(self, _: Round) -> None:
+        """The watch ends, which cancels what waits, and begins anew: in one transaction, so that no execution is missed."""
+        self.world.attempt(f"select snowflake_bridge.unwatch('{TABLE}'), {WATCH}", as_admin=True)
+        self.counts["watch"] += 1
+
+    def wipe(self, round: Round) -> None:
+        """Somebody empties a table, drops it or puts another one in its place. That waits for open transactions, and nobody here waits
+        for that."""
+        tenant = self.rng.choice(self.world.tenants)
+        table = round.table("wiped")
+        name = f"{tenant.user.database}.{tenant.user.schema}.{table}"
+        sql = self.rng.choice([f"truncate table {name}", f"drop table {name}", f"create or replace table {name} ({WIPED})"])
+
+        def carry_out() -> None:
+            with contextlib.suppress(RuntimeError):  # there is none yet
+                tenant.account.sql(sql)
+                round.wiped[tenant.account.name, table] = datetime.now(UTC)
+
+        self._wipes.append(threading.Thread(target=carry_out))
+        self._wipes[-1].start()
+        self.counts["wipe"] += 1
 
 
 __all__ = ["PLACES", "Trouble"]

@@ -32,13 +32,14 @@ SETTINGS = {
     # Also how long a statement waits for a lock, such as that of a transaction whose session nobody holds any more.
     "snowflake_bridge.statement_timeout": "15s",
 }
+WATCH = f"snowflake_bridge.watch('{TABLE}', act_for_users => true, create_if_missing => true)"
 SCHEMA = """
     create table results (execution_id text not null, k int not null, v int not null, x text not null);
     create index on results (execution_id);
     create function result_of(id text) returns table (k int, v int, x text)
         language sql stable set search_path from current
         as $$ select r.k, r.v, r.x from results r where r.execution_id = id order by r.k $$;
-    create table queries (upload_id bigint primary key, query text not null);
+    create table queries (upload_id bigint primary key, execution_id text not null, query text not null);
 """
 
 
@@ -93,9 +94,7 @@ class World:
         self.bridge.app.execute(
             f"select snowflake_bridge.watch('{FUNCTION_TABLE}', create_if_missing => true, result_function => 'result_of')"
         )
-        self.bridge.admin.execute(
-            f"select snowflake_bridge.watch('{TABLE}', act_for_users => true, create_if_missing => true)"
-        )
+        self.bridge.admin.execute(f"select {WATCH}")
 
     def _proxy(self, port: int, rng: random.Random) -> Proxy:
         return self._open.enter_context(contextlib.closing(Proxy(port, random.Random(rng.random()))))
