@@ -11,7 +11,7 @@ use pgrx::prelude::*;
 use super::reader;
 use super::registry::{self, WorkerState};
 use super::service::{self, Service};
-use super::{activity, signals, stubborn, vacancy};
+use super::{activity, memory, signals, stubborn, vacancy};
 use crate::error::{Result, log_error, log_message};
 use crate::installation::Installation;
 use crate::{guards, guc, keys, net, secrets, timer, tx};
@@ -31,6 +31,7 @@ thread_local! {
 pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) {
     signals::install();
     secrets::keep_out_of_core_files();
+    memory::share_among_threads();
     let database = BackgroundWorker::get_extra().to_owned();
     BackgroundWorker::connect_worker_to_spi(Some(&database), guc::worker_role().as_deref());
     // SAFETY: a callback of this library, which stays loaded until the process has gone.

@@ -13,6 +13,7 @@ mod janitor;
 mod launcher;
 mod ledger;
 mod live;
+mod memory;
 mod mirror;
 mod reader;
 mod readers;

@@ -13,6 +13,7 @@ use super::begin::{self, Begun};
 use super::entry::{end_unless_alone, end_unless_same, has_recovered};
 use super::in_flight::{InFlight, Stage, quoted};
 use super::janitor::Janitor;
+use super::memory::Spare;
 use super::registry;
 use super::report::{Event, Reporter};
 use super::runner::{self, Job};
@@ -37,6 +38,7 @@ pub(super) struct Service {
     pub(super) turns: Turns,
     /// No process was free for a reader; then it is tried again.
     pub(super) no_process_until: Option<Instant>,
+    spare: Spare,
 }
 
 /// The pool of this process, for its end.
@@ -88,6 +90,7 @@ impl Service {
             clock_ahead: None,
             turns: Turns::new(),
             no_process_until: None,
+            spare: Spare::new(),
         })
     }
 
@@ -105,6 +108,7 @@ impl Service {
             self.janitor
                 .work(&self.spool_root, &self.pool, &self.reporter);
             self.note_clock();
+            self.spare.give_back(!self.in_flight.is_empty());
             end_unless_alone();
             let timeout = more
                 .unwrap_or_else(guc::poll_interval)
