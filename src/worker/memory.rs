@@ -23,22 +23,32 @@ pub(super) fn share_among_threads() {
 /// When memory was given back, and whether anything was done since.
 pub(super) struct Spare {
     is_any: bool,
-    given_back: Instant,
+    /// Nothing if it is to be given back at once.
+    given_back: Option<Instant>,
 }
 
 impl Spare {
     pub(super) fn new() -> Self {
         Self {
             is_any: false,
-            given_back: Instant::now(),
+            given_back: Some(Instant::now()),
         }
+    }
+
+    /// Has it given back at once.
+    pub(super) fn begin_anew(&mut self) {
+        *self = Self {
+            is_any: true,
+            given_back: None,
+        };
     }
 
     /// Gives back what uploads have left, now and then.
     pub(super) fn give_back(&mut self, is_busy: bool) {
         self.is_any |= is_busy;
         let pause = if is_busy { BUSY } else { QUIET };
-        if !self.is_any || self.given_back.elapsed() < pause {
+        let is_due = self.given_back.is_none_or(|at| at.elapsed() >= pause);
+        if !(self.is_any && is_due) {
             return;
         }
         // SAFETY: the allocator's own housekeeping, which takes its locks.
@@ -48,7 +58,7 @@ impl Spare {
         }
         *self = Self {
             is_any: is_busy,
-            given_back: Instant::now(),
+            given_back: Some(Instant::now()),
         };
     }
 }

@@ -100,6 +100,7 @@ impl Service {
             if signals::reload_if_asked() {
                 self.reload();
                 self.janitor.begin_anew();
+                self.spare.begin_anew();
             }
             let more = self.turn().unwrap_or_else(|error| {
                 log_error("snowflake_bridge: worker", &error);

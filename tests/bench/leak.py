@@ -24,6 +24,9 @@ BATCH = 100
 # Caches fill, and the allocator finds its size, during the first uploads.
 WARM_UP = 300
 SAMPLE_SECONDS = 0.02
+SETTLE_SECONDS = 0.3
+# A look closes the sessions, which are then opened anew.
+BETWEEN_LOOKS = 1_000
 # What could not be removed from the stage at once is, some minutes later.
 SEND_SECONDS = 900.0
 ENDED_BADLY = "('failed', 'canceled', 'needs_credentials')"
@@ -116,6 +119,19 @@ def size(pid: int, uploads: int) -> Size:
     return Size(uploads, int(status["RssAnon"].split()[0]), len(os.listdir(f"/proc/{pid}/fd")), int(status["Threads"]))
 
 
+def settled(bridge: Bridge, pid: int, uploads: int) -> Size:
+    """The same once the worker has given back what it does not need, which it does at once when the settings are read again."""
+    bridge.reload()
+    last = size(pid, uploads)
+
+    def look() -> Size | None:
+        nonlocal last
+        before, last = last, size(pid, uploads)
+        return last if before.memory == last.memory else None
+
+    return wait.until(look, "the worker's memory has settled", pause=SETTLE_SECONDS)
+
+
 def send(bridge: Bridge, count: int, name: str) -> None:
     """`count` small uploads, queued by one statement; returns when all have completed and the stage is tidy."""
     bridge.app.execute(
@@ -140,16 +156,17 @@ def send(bridge: Bridge, count: int, name: str) -> None:
 
 
 def measure(bridge: Bridge, count: int, warm_up: int = WARM_UP) -> Leak:
-    """`count` uploads after some to warm up, in batches, and a look at the worker after each."""
+    """`count` uploads after some to warm up, in batches, and a look at the worker now and then."""
     worker = bridge.worker()
     for number in range(warm_up // BATCH):
         send(bridge, BATCH, f"warm-up-{number}")
-    leak = Leak([size(worker, 0)])
+    leak = Leak([settled(bridge, worker, 0)])
     began = time.monotonic()
     with watched_snapshots(bridge) as snapshots:
         for done in range(BATCH, count + 1, BATCH):
             send(bridge, BATCH, f"run-{done}")
-            leak.sizes.append(size(worker, done))
+            if done % BETWEEN_LOOKS == 0 or done == count:
+                leak.sizes.append(settled(bridge, worker, done))
     leak.seconds = time.monotonic() - began
     leak.snapshots = snapshots
     assert bridge.worker() == worker, "it is the same process all the time"

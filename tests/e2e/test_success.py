@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from psycopg.types.json import Jsonb
 
-from harness import keys
+from harness import keys, wait
 from harness.bridge import DATABASE, RESULTS, Bridge
 from harness.reader import columns
 from harness.standin import User
@@ -168,7 +168,7 @@ def test_the_status_while_it_runs(bridge: Bridge, user: User) -> None:
         bridge.finish("run-1", ROWS)
         assert bridge.execution("run-1")["snowflake_status"] == "pending"
     bridge.uploading({"kind": "objectstore", "method": "PUT"}, mark)
-    assert bridge.execution("run-1")["snowflake_status"] == "uploading"
+    wait.until(lambda: bridge.execution("run-1")["snowflake_status"] == "uploading", "the application sees it")
     progress = bridge.app.execute("select * from snowflake_bridge.upload_progress()").fetchall()
     assert [row["execution_id"] for row in progress] == ["run-1"]
     bridge.standin.clear_faults()

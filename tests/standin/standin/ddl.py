@@ -205,7 +205,10 @@ def _alter(session: Session, name: TableName, stored: TableName, action: Expr) -
             raise _column_exists(column)
         if action.args.get("exists") and action.find(exp.DefaultColumnConstraint):
             raise syntax_error("IF NOT EXISTS cannot be combined with DEFAULT.")
-        session.duck.execute(f"ALTER TABLE {table} ADD COLUMN {_column(session, action, info, stored)}")
+        # Known once it is there: the statement may be aborted.
+        extended = deepcopy(info)
+        session.duck.execute(f"ALTER TABLE {table} ADD COLUMN {_column(session, action, extended, stored)}")
+        catalog.remember(stored, extended)
     elif isinstance(action, exp.AlterColumn):
         _alter_column(session, stored, info, present, action)
     elif isinstance(action, exp.AlterRename):

@@ -90,6 +90,14 @@ def test_add_columns(driver: Driver) -> None:
     driver.run("ALTER TABLE IF EXISTS NOPE ADD COLUMN X NUMBER")
 
 
+def test_a_column_that_could_not_be_added_is_not_there(driver: Driver) -> None:
+    driver.run("CREATE TABLE T (A NUMBER)")
+    driver.run("INSERT INTO T VALUES (1)")
+    refused(driver, "ALTER TABLE T ADD COLUMN X NUMBER NOT NULL")
+    driver.run("ALTER TABLE T ADD COLUMN X VARCHAR")
+    assert driver.rows("SELECT * FROM T") == [["1", None]]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "allowed"),
     [
