@@ -90,10 +90,15 @@ fn thread() -> Result<&'static Thread> {
     })
 }
 
+/// Threads that read, encrypt and look up names for the network thread: enough for the files that are on their way at once, and
+/// some for names that nobody answers.
+const HELPERS: usize = 32;
+
 fn start() -> std::io::Result<Thread> {
     let wake = Arc::new(EventFd::new()?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(HELPERS)
         .build()?;
     let handle = runtime.handle().clone();
     with_signals_blocked(|| {

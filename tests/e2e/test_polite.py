@@ -159,7 +159,8 @@ def test_many_uploads_leave_nothing_behind_in_the_worker(bridge: Bridge, user: U
     assert last.memory - first.memory < 8 * 1024, measured.report()
     # Sessions of uploads at once come and go; one descriptor for each upload would be 200.
     assert last.files - first.files < 20, measured.report()
-    assert last.threads - first.threads < 8, measured.report()
+    # Those that read and encrypt files come and go as well, up to 32.
+    assert last.threads <= 40, measured.report()
     assert measured.snapshots is not None
     assert measured.snapshots.looks > 0
     assert measured.snapshots.oldest < 10, measured.report()
