@@ -44,6 +44,8 @@ class Application:
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world = world
         self.rng = rng
+        # Tables that the users have made themselves, by their account.
+        self._made: set[tuple[str, str]] = set()
 
     def job(self, round: Round) -> None:
         """One more upload is queued, or one that waits has more to do."""
@@ -63,10 +65,14 @@ class Application:
     def money(self, round: Round) -> None:
         """As `batch`, into a table that the user has made: cents, and what it takes more digits to hold."""
         for tenant in self.world.tenants:
-            tenant.account.sql(
-                f"create table if not exists {tenant.user.database}.{tenant.user.schema}.{round.table('money')} (K number(38,0), V number(38,0), X varchar, "
-                "AMOUNT number(10,2), EXECUTION_ID varchar, UPLOADED_AT timestamp_tz, USER_ID varchar, UPLOAD_ID varchar)"
-            )
+            table = f"{tenant.user.database}.{tenant.user.schema}.{round.table('money')}"
+            # Later it would wait for whoever holds the table.
+            if (tenant.account.name, table) not in self._made:
+                self._made.add((tenant.account.name, table))
+                tenant.account.sql(
+                    f"create table {table} (K number(38,0), V number(38,0), X varchar, "
+                    "AMOUNT number(10,2), EXECUTION_ID varchar, UPLOADED_AT timestamp_tz, USER_ID varchar, UPLOAD_ID varchar)"
+                )
         self._batch(round, "money", [19.99, 7, 0.5] if self.rng.random() < 0.5 else [19.99, 7, 0.125])
 
     def wiped(self, round: Round) -> None:
