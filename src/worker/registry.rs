@@ -18,10 +18,8 @@ use crate::timer::Purpose;
 /// Databases that can have a worker at once.
 const MAX_DATABASES: usize = 64;
 
-static REGISTRY: PgLwLock<Registry> = unsafe {
-    // SAFETY: initialised by `register` in _PG_init before any use, which `is_available` tells.
-    PgLwLock::new(c"snowflake_bridge registry")
-};
+// SAFETY: initialised by `register` in _PG_init before any use, which `is_available` tells.
+static REGISTRY: PgLwLock<Registry> = unsafe { PgLwLock::new(c"snowflake_bridge registry") };
 
 #[derive(Clone, Copy)]
 struct Registry {

@@ -23,10 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks whether the worker has left, which takes it some milliseconds.
 const LOOK: Duration = Duration::from_millis(5);
 
-static VACANCIES: PgLwLock<Vacancies> = unsafe {
-    // SAFETY: initialised by `register` in _PG_init before any use: nothing here is called unless it was.
-    PgLwLock::new(c"snowflake_bridge vacancies")
-};
+// SAFETY: initialised by `register` in _PG_init before any use: nothing here is called unless it was.
+static VACANCIES: PgLwLock<Vacancies> = unsafe { PgLwLock::new(c"snowflake_bridge vacancies") };
 
 #[derive(Clone, Copy, Default)]
 struct Vacancies([Vacancy; MAX_VACANCIES]);

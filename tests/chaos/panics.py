@@ -6,43 +6,27 @@ PACKAGE is what `cargo pgrx package` made of a build with fail points. Ends with
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 
 from psycopg.types.json import Jsonb
 
+from chaos.ordered import Order, server
 from harness import wait
 from harness.bridge import RESULTS, Bridge
-from harness.cluster import give, scratch
-from harness.installation import with_package
-from harness.standin import Standin, User
+from harness.standin import User
 
 MAIN = ("claimed", "reading", "read", "read-recorded", "recording", "completing", "mirroring", "mirrored")
 NETWORK = ("put", "put-done", "staged", "prepared", "BEGIN", "intent-recorded", "COPY", "loaded", "COMMIT", "committed", "clean-up")
 # Where a worker that cannot write down the end of an upload starts anew, in order.
 STARTS_ANEW = ("completing",)
 FINAL = ("completed", "failed")
-# Of the server's log, after a failure.
-LOG_LINES = 80
 
 
 def main() -> int:
-    with with_package(Path(sys.argv[1]).resolve()), contextlib.closing(Standin()) as standin:
-        orders = scratch()
-        try:
-            give(orders, 0o755)
-            variables = {"SNOWFLAKE_BRIDGE_FAILPOINTS": str(orders)}
-            with contextlib.closing(Bridge(standin, variables=variables)) as bridge:
-                try:
-                    found = play(bridge, orders)
-                except BaseException:
-                    print("\n".join(bridge.cluster.log_text().splitlines()[-LOG_LINES:]), flush=True)
-                    raise
-        finally:
-            shutil.rmtree(orders, ignore_errors=True)
+    with server(sys.argv[1]) as (bridge, orders):
+        found = play(bridge, orders)
     print(f"panics: places={found.total()} failed={found['failed']} completed={found['completed']}")
     return 0
 
@@ -67,18 +51,14 @@ def play(bridge: Bridge, orders: Path) -> Counter[str]:
 
 def hit(bridge: Bridge, orders: Path, place: str) -> str:
     """Has an upload panic there. Returns what became of it, and has it completed in the end."""
-    order = orders / f"{place}@panic"
-    # Complete before it is found, and removable by whoever carries it out.
-    (orders / "new").write_text("panic")
-    give(orders, 0o777)
-    (orders / "new").rename(order)
+    order = Order(orders, place, "panic")
     # Long enough for the panic to come while the request is under way.
     if place == "put":
         bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 500})
     elif place.isupper():
         bridge.standin.fault({"kind": "query", "sql": rf"^\s*{place}"}, {"delay_ms": 500})
     bridge.run(f"hit-{place}", [{"n": 1}, {"n": 2}])
-    wait.until(lambda: not order.exists(), f"somebody panics at {place}")
+    wait.until(order.is_taken, f"somebody panics at {place}")
     bridge.run(f"beside-{place}", [{"n": 1}], snowflake_options=Jsonb({"config": "others"}))
     bridge.completed(f"beside-{place}")
 

@@ -6,18 +6,15 @@ PACKAGE is what `cargo pgrx package` made of a build with fail points. Ends with
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import sys
 from pathlib import Path
 
 import psycopg
 
+from chaos.ordered import Order, server
 from harness import wait
 from harness.bridge import RESULTS, Bridge
-from harness.cluster import give, scratch
-from harness.installation import with_package
-from harness.standin import Standin, User
+from harness.standin import User
 
 MANY = 12
 # Where it dies, at which coming there, and whether all are staged before. What is recorded together is one transaction.
@@ -31,28 +28,15 @@ PLACES = (
 SETTINGS = {"snowflake_bridge.crash_retry_delay": "0", "snowflake_bridge.max_shared_uploads": str(MANY)}
 # Long enough to see how things stand meanwhile.
 PAUSE = "sleep 400"
-# Of the server's log, after a failure.
-LOG_LINES = 80
 
 
 def main() -> int:
-    with with_package(Path(sys.argv[1]).resolve()), contextlib.closing(Standin()) as standin:
-        orders = scratch()
-        try:
-            give(orders, 0o777)
-            variables = {"SNOWFLAKE_BRIDGE_FAILPOINTS": str(orders)}
-            with contextlib.closing(Bridge(standin, SETTINGS, variables=variables)) as bridge:
-                try:
-                    user = bridge.ready()
-                    bridge.run("first", [{"n": 0}])
-                    bridge.completed("first")
-                    for number, (place, coming, are_staged) in enumerate(PLACES):
-                        die(bridge, orders, user, f"{number}-{place}", place, coming, are_staged=are_staged)
-                except BaseException:
-                    print("\n".join(bridge.cluster.log_text().splitlines()[-LOG_LINES:]), flush=True)
-                    raise
-        finally:
-            shutil.rmtree(orders, ignore_errors=True)
+    with server(sys.argv[1], SETTINGS) as (bridge, orders):
+        user = bridge.ready()
+        bridge.run("first", [{"n": 0}])
+        bridge.completed("first")
+        for number, (place, coming, are_staged) in enumerate(PLACES):
+            die(bridge, orders, user, f"{number}-{place}", place, coming, are_staged=are_staged)
     print(f"shared: kills={len(PLACES)} uploads={len(PLACES) * MANY}")
     return 0
 
@@ -91,20 +75,6 @@ def die(bridge: Bridge, orders: Path, user: User, name: str, place: str, coming:
     ).fetchone()
     assert crashes is not None and crashes["n"] > 1, "it was the death of several"
     print(f"{place}, at the {coming}. coming: {crashes['n']} of {MANY} uploads were under way, and all are there once", flush=True)
-
-
-class Order:
-    """What whoever comes to a place next has to do."""
-
-    def __init__(self, orders: Path, place: str, what: str) -> None:
-        self.file = orders / f"{place}@{what.split()[0]}"
-        # Complete before it is found.
-        (orders / "new").write_text(what)
-        (orders / "new").rename(self.file)
-
-    def is_taken(self) -> bool:
-        """Whether somebody has come there."""
-        return not self.file.exists()
 
 
 def in_state(bridge: Bridge, name: str, state: str) -> int:
