@@ -134,25 +134,31 @@ impl Watch {
                 "revoke trigger on {relation} from {roles}; and drop the triggers that you do not know."
             )));
         }
-        // A trigger may have been made before TRIGGER was revoked. A row that moves to another partition is deleted in one and
+        // A trigger may have been made before TRIGGER was revoked: its function may be somebody's, and so may what its condition
+        // calls, by name, as an operator or through a type. What PostgreSQL's own are is no dependency. A row that moves to another partition is deleted in one and
         // inserted in the other.
         let trigger = first(
             of_tree!(
-                "select format('%I on %s', t.tgname, c.oid::regclass), p.oid::regprocedure::text from tree join pg_class c using (oid) \
-                 join pg_trigger t on t.tgrelid = c.oid join pg_proc p on p.oid = t.tgfoid \
-                 where t.tgenabled <> 'D' and (c.relispartition or t.tgtype & 16 <> 0) and not pg_has_role(p.proowner, $2, 'usage') \
+                "select format('%I on %s', t.tgname, c.oid::regclass), pg_describe_object(d.refclassid, d.refobjid, 0) \
+                 from tree join pg_class c using (oid) join pg_trigger t on t.tgrelid = c.oid \
+                 join pg_depend d on d.classid = 'pg_trigger'::regclass and d.objid = t.oid \
+                 left join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid \
+                 left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
+                 left join pg_type y on d.refclassid = 'pg_type'::regclass and y.oid = d.refobjid \
+                 where t.tgenabled <> 'D' and (c.relispartition or t.tgtype & 16 <> 0) \
+                     and not pg_has_role(coalesce(f.proowner, o.oprowner, y.typowner), $2, 'usage') \
                  order by c.oid, t.tgname limit 1"
             ),
             self.relation,
             self.owner.oid(),
         )?;
-        let Some((trigger, function)) = trigger else {
+        let Some((trigger, used)) = trigger else {
             return Ok(());
         };
         Err(Error::denied(format!(
-            "trigger {trigger} calls {function}, whose owner does not have the rights of role \"{owner}\""
+            "trigger {trigger} uses {used}, whose owner does not have the rights of role \"{owner}\""
         ))
-        .hint("It would run with these rights: drop the trigger, or give the function to a role that has them."))
+        .hint("It would run with these rights: drop the trigger, or give what it uses to a role that has them."))
     }
 }
 

@@ -45,6 +45,7 @@ KIT = """
         $kit$ begin perform kit.attack(tg_argv[0]); return new; end $kit$;
     create function kit.rows(id text) returns table (n int) language plpgsql as
         $kit$ begin perform kit.attack('result_function'); return query select 1; end $kit$;
+    create operator kit.@@@@ (function = kit.pure, leftarg = text, rightarg = text);
     create type kit.who as (id text);
     create function kit.to_text(who kit.who) returns text language plpgsql as
         $kit$ begin perform kit.attack('cast_in_' || who.id); return 'somebody'; end $kit$;

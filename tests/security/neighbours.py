@@ -76,6 +76,28 @@ BY_TRIGGER = (
     ),
     Attack("trigger_left_by_grantee", "grant trigger on {t} to app", TRIGGER, revoked="revoke trigger on {t} from app"),
     Attack(
+        "condition_left_by_grantee",
+        "grant trigger on {t} to app",
+        "create trigger a before update on {t} for each row when (kit.pure('{name}', new.snowflake_status) is not null) "
+        "execute function suppress_redundant_updates_trigger()",
+        revoked="revoke trigger on {t} from app",
+    ),
+    Attack(
+        "operator_left_by_grantee",
+        "grant trigger on {t} to app",
+        "create trigger a before update on {t} for each row when (('{name}' operator(kit.@@@@) new.snowflake_status) is not null) "
+        "execute function suppress_redundant_updates_trigger()",
+        revoked="revoke trigger on {t} from app",
+    ),
+    Attack(
+        "type_left_by_grantee",
+        "grant trigger on {t} to app",
+        "create domain kit.of_{name} as text check (kit.pure('{name}', value) is distinct from ''); "
+        "create trigger a before update on {t} for each row when (new.snowflake_status::kit.of_{name} is not null) "
+        "execute function suppress_redundant_updates_trigger()",
+        revoked="revoke trigger on {t} from app",
+    ),
+    Attack(
         "trigger_on_partition",
         "grant trigger on {t}_0 to app",
         "create trigger a before update on {t}_0 for each row execute function kit.fire('{name}')",
