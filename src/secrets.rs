@@ -62,33 +62,34 @@ pub fn keep_out_of_core_files() {
     let _ = std::fs::write("/proc/self/coredump_filter", "0x10");
 }
 
-/// Takes statement, inner statement and context (the calling PL/pgSQL line, bound parameters) out of an entry about a statement
-/// with secrets. The client still gets the context: the text came from there. What is no error and tells the statement itself, its parameters,
-/// parse tree or plan does not get into the log at all; how long it took does, if that is all.
+/// Takes statement, inner statement and context (the calling PL/pgSQL line, bound parameters) out of an error about a statement
+/// with secrets. The client still gets the context: the text came from there. What is no error does not get into the log at all, since
+/// it may tell the statement, its parameters, parse tree or plan, at whatever level somebody has chosen for that; how long it took does,
+/// if that is all.
 unsafe extern "C-unwind" fn hide_text(report: *mut pg_sys::ErrorData) {
     // SAFETY: PostgreSQL passes the entry it is about to write; a hook may change these flags. Strings are null or live.
     unsafe {
-        let message = text((*report).message_id).unwrap_or_default();
-        let is_telling = match text(pg_sys::debug_query_string) {
+        let is_hidden = match text(pg_sys::debug_query_string) {
             // PostgreSQL sets the text again when the client's next statement arrives.
-            None if HIDING.load(Ordering::Relaxed) => Some(message.starts_with(b"duration: ")),
-            None => None,
+            None => HIDING.load(Ordering::Relaxed),
             Some(statement) => {
                 HIDING.store(false, Ordering::Relaxed);
-                may_call_any(statement).then_some(true)
+                may_call_any(statement)
             }
         };
         // A function's or block's own statement may be the one that names them, while the client's says nothing.
-        let is_inside = [(*report).internalquery, (*report).context]
-            .into_iter()
-            .any(|inner| text(inner).is_some_and(may_call_any));
-        if let Some(is_telling) = is_telling.or(is_inside.then_some(false)) {
+        let is_inside = || {
+            [(*report).internalquery, (*report).context]
+                .into_iter()
+                .any(|inner| text(inner).is_some_and(may_call_any))
+        };
+        if is_hidden || is_inside() {
             (*report).hide_stmt = true;
             (*report).hide_ctx = true;
             (*report).internalquery = std::ptr::null_mut();
             (*report).internalpos = 0;
-            let is_error = (*report).elevel >= pg_sys::WARNING as i32;
-            if is_telling && !is_error && message != b"duration: %s ms" {
+            let is_error = (*report).elevel >= pg_sys::PGERROR as i32;
+            if !is_error && text((*report).message_id) != Some(b"duration: %s ms") {
                 (*report).output_to_server = false;
             }
         }

@@ -39,6 +39,7 @@ LOGGING = {
     "parse trees": {"debug_print_parse": "on", "debug_print_rewritten": "on"},
     "plans": {"debug_print_plan": "on"},
     "plans by auto_explain": {"auto_explain.log_min_duration": "0", "auto_explain.log_analyze": "on", "auto_explain.log_verbose": "on"},
+    "plans by auto_explain, as warnings": {"auto_explain.log_min_duration": "0", "auto_explain.log_level": "warning", "auto_explain.log_nested_statements": "on"},
     "statistics": {"log_parser_stats": "on", "log_planner_stats": "on", "log_executor_stats": "on"},
     "debugging": {"log_min_messages": "debug5"},
     "connections and locks": {"log_connections": "on", "log_disconnections": "on", "log_lock_waits": "on"},
@@ -148,6 +149,10 @@ def calls(bridge: Bridge, new_secret: Callable[[], str], *, bound: bool) -> int:
                 "end $do$",
                 password=new_secret(),
             )
+            # In a function, of which the client's statement says nothing.
+            body = UPDATE.format(name="'missing'", password=literal(new_secret())).replace("select", "perform", 1)
+            connection.execute(f"create or replace function pg_temp.hide() returns void language plpgsql as $f$ begin {body}; end $f$")
+            call("select pg_temp.hide()")
         connection.execute("select snowflake_bridge.delete_config('hunted')")
     return refused
 
