@@ -167,6 +167,8 @@ comment on column snowflake_bridge.uploads.staged_claim is 'The claim that put e
 comment on column snowflake_bridge.uploads.staged_for is 'Account and user whose stage that is (id and version of the configuration where only an OAuth token names the user): with another, everything begins anew.';
 comment on column snowflake_bridge.uploads.watch_id is
     'The watch, which is never deleted; no foreign key, since pg_restore may bring watches later. Null for upload_query and upload_table, whose rows were read by their caller and wait in the spool.';
+comment on column snowflake_bridge.uploads.byte_count is
+    'The size of its files: of upload_query and upload_table from the beginning, otherwise once they are loaded.';
 comment on column snowflake_bridge.uploads.out_of_range_count is 'Values that Snowflake cannot hold and that were loaded as NULL or text, as on_out_of_range says.';
 comment on column snowflake_bridge.uploads.clean_up_after is
     'Files of this upload may lie in the stage: once it has ended, they are removed from then on. Null when they have been.';
@@ -199,6 +201,9 @@ create index uploads_alone on snowflake_bridge.uploads
 create index uploads_mirror on snowflake_bridge.uploads (mirror_after) where needs_mirror;
 create index uploads_clean_up on snowflake_bridge.uploads (clean_up_after)
     where clean_up_after is not null and state in ('completed', 'failed', 'canceled');
+-- What an owner's files in the spool take, which wait until their upload has completed or was canceled.
+create index uploads_spooled on snowflake_bridge.uploads (owner_kind, user_id, owner_oid)
+    where watch_id is null and state not in ('completed', 'canceled');
 create index uploads_execution on snowflake_bridge.uploads (watch_id, execution_id, id);
 
 create table snowflake_bridge.cancellations (

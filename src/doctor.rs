@@ -245,10 +245,11 @@ fn spool_directory(show_paths: bool) -> Result<Finding> {
     })
 }
 
-/// What all uploads at once may take, one file each; a result of several files is refused by a full disk and tried again.
+/// What all uploads at once may take, one file each, above what is left free: a result that takes more is refused and tried again.
 fn spool_space() -> Finding {
     let wanted = guc::target_file_size()
-        .saturating_mul(u64::try_from(guc::max_concurrent_uploads()).unwrap_or(u64::MAX));
+        .saturating_mul(u64::try_from(guc::max_concurrent_uploads()).unwrap_or(u64::MAX))
+        .saturating_add(guc::min_free_space());
     let megabytes = |bytes: u64| bytes >> 20;
     match spooled::free_bytes() {
         Ok(free) => finding(
@@ -256,7 +257,7 @@ fn spool_space() -> Finding {
             free >= wanted,
             format!("{} MB free", megabytes(free)),
             format!(
-                "At least {} MB should be: one file for each upload at once. Make room, set snowflake_bridge.spool_directory to \
+                "At least {} MB should be: snowflake_bridge.min_free_space, and one file for each upload at once. Make room, set snowflake_bridge.spool_directory to \
                  another disk, or cancel failed uploads of queries, whose files are kept.",
                 megabytes(wanted)
             ),

@@ -87,6 +87,11 @@ impl Error {
         self.sqlstate_and_hint().0 == PgSqlErrorCode::ERRCODE_QUERY_CANCELED
     }
 
+    /// Whether there was no room for a file.
+    pub fn is_disk_full(&self) -> bool {
+        self.sqlstate_and_hint().0 == PgSqlErrorCode::ERRCODE_DISK_FULL
+    }
+
     /// SQLSTATE and hint, as they reach the user.
     pub fn sqlstate_and_hint(&self) -> (PgSqlErrorCode, Option<String>) {
         match self {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // MarkGUCPrefixReserved has no safe wrapper.
 
 mod files;
+mod limits;
 mod network;
 
 use std::ffi::CString;
@@ -13,6 +14,7 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
 pub use files::{spool_options, target_file_size};
+pub use limits::{max_configs_per_owner, max_spool_per_owner, min_free_space};
 pub use network::allow_private_endpoints;
 
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -249,6 +251,7 @@ pub fn register() {
     }
 
     files::register();
+    limits::register();
     network::register();
 
     // SAFETY: called once in _PG_init on the main thread with a static C string.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
@@ -43,6 +44,13 @@ impl Owner {
     pub fn oid_argument(&self) -> DatumWithOid<'static> {
         // SAFETY: an OID is passed by value, in the lower half of the same word as this number.
         unsafe { DatumWithOid::new(i64::from(self.oid().to_u32()), pg_sys::OIDOID) }
+    }
+
+    /// A number that stands for the owner in all sessions of a server, until that is restarted.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The owner that three columns of one of our tables name.

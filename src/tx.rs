@@ -173,6 +173,23 @@ pub fn lock_to_write_now(relation: pg_sys::Oid) -> Result<()> {
     ))
 }
 
+/// Locks what a class and a number stand for, until the transaction ends; waits for who has it. No SQL function takes locks of
+/// other classes than PostgreSQL's own, 1 and 2.
+pub fn lock_number(class: u16, number: u64) {
+    // SAFETY: inside a transaction; the tag is plain data, and the numbers are its halves.
+    unsafe {
+        let mut tag = pg_sys::LOCKTAG {
+            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
+            locktag_field2: (number >> 32) as u32,
+            locktag_field3: number as u32,
+            locktag_field4: class,
+            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+        };
+        pg_sys::LockAcquire(&raw mut tag, pg_sys::ExclusiveLock as i32, false, false);
+    }
+}
+
 /// The one value of a query that only reads. pgrx's own `get_one` takes every query for a change: it would use up a
 /// transaction id each time, which a standby cannot even assign.
 ///

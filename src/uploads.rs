@@ -40,7 +40,7 @@ pub use record::{
     record_moved, record_read, record_settled, record_staged,
 };
 pub use shown::{MESSAGE, STATUS};
-pub use spooled::{Spooled, drop_files, enqueue_spooled, with_files};
+pub use spooled::{OVERHEAD, Spooled, drop_files, enqueue_spooled, spooled_bytes, with_files};
 
 /// Whether it is open what became of the rows of an upload of `uploads u`: a load was begun, and only Snowflake can tell how it
 /// ended. Such an upload is not ended by anybody but the worker, who asks.

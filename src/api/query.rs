@@ -1,5 +1,7 @@
 //! `upload_query` and `upload_table`: rows that their caller reads, here and now, and the worker only sends.
 
+use std::cell::Cell;
+
 use bridge_core::json::OutOfRange;
 use bridge_core::spool::{SpoolOptions, Stamp};
 use chrono::Utc;
@@ -160,6 +162,63 @@ impl Target<'_> {
     }
 }
 
+/// Between two looks at what an owner's uploads take, in bytes of one of them.
+const LOOK_BYTES: u64 = 16 << 20;
+
+/// What an upload takes of what its owner may have waiting.
+struct Share<'a> {
+    owner: &'a Owner,
+    upload_id: Uuid,
+    /// Bytes at which to look again.
+    next: Cell<u64>,
+}
+
+impl<'a> Share<'a> {
+    fn new(owner: &'a Owner, upload_id: Uuid) -> Self {
+        Self {
+            owner,
+            upload_id,
+            next: Cell::new(LOOK_BYTES),
+        }
+    }
+
+    /// As [`Share::take`], now and then.
+    fn take_more(&self, bytes: u64) -> Result<()> {
+        if bytes < self.next.get() {
+            return Ok(());
+        }
+        self.next.set(bytes + LOOK_BYTES);
+        self.take(bytes)
+    }
+
+    /// Refuses files of that size if the owner would have more than one may have. They are announced before anything is counted:
+    /// of two sessions whose files do not fit together, one at least sees the other's. And what others announce is looked at before
+    /// what they have committed, so that nothing is missed in between.
+    fn take(&self, bytes: u64) -> Result<()> {
+        let Some(most) = guc::max_spool_per_owner().filter(|_| guards::ON) else {
+            return Ok(());
+        };
+        let own = bytes + uploads::OVERHEAD;
+        let announced = spooled::announce(self.upload_id, self.owner.fingerprint(), own)?;
+        let queued = sandbox::as_extension_owner(|| uploads::spooled_bytes(self.owner))?;
+        if announced + queued + own <= most {
+            return Ok(());
+        }
+        Err(Error::user(
+            PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!(
+                "rows of user \"{}\" that wait to be sent would take more than snowflake_bridge.max_spool_per_owner, {} MB",
+                self.owner.user_id(),
+                most >> 20
+            ),
+        )
+        .hint(
+            "Wait until some have been sent, or let go of failed ones with snowflake_bridge.cancel_upload(); a superuser can raise the \
+             setting.",
+        ))
+    }
+}
+
 /// Reads the query's rows, which are all of `relation` if that is given, and queues them.
 fn queue(
     query: &[u8],
@@ -180,7 +239,10 @@ fn queue(
 
     let upload_id = Uuid::new_v4();
     let execution_id = execution_id.map_or_else(|| upload_id.to_string(), str::to_owned);
+    let share = Share::new(&owner, upload_id);
     let directory = spooled::begin(upload_id)?;
+    spooled::require_space()?;
+    share.take(0)?;
     let mut read = client::watched(|| {
         source::read_query(
             query,
@@ -201,9 +263,14 @@ fn queue(
                     ..guc::spool_options()
                 },
                 progress: &|_| {},
+                may_take: &|bytes| {
+                    spooled::require_space()?;
+                    share.take_more(bytes)
+                },
             },
         )
     })?;
+    share.take(read.manifest.bytes)?;
     read.manifest.relation = relation;
     // Keys that the result lacks are told to whoever can mend the query, and not to the worker.
     options.strategy(&read.manifest)?;

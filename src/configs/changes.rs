@@ -8,18 +8,51 @@ use uuid::Uuid;
 use super::sealed::{self, Purpose, Sealed};
 use super::{Draft, StoredConfig, account, require, resolve, waiting};
 use crate::error::{Error, Result};
-use crate::keys;
 use crate::owner::Owner;
+use crate::{guards, guc, keys, tx};
 
-/// Refuses a name that is taken.
+/// Class of the lock that whoever adds a configuration to an owner's holds.
+const LOCK_CLASS: u16 = 0x5343;
+
+/// Refuses a name that is taken, and another configuration to who has as many as one may have.
 ///
 /// # Errors
-/// `23505` if the owner has a configuration of that name.
+/// `23505` if the owner has a configuration of that name; `53400` if there is no room for another.
 pub fn require_free(owner: &Owner, name: &str) -> Result<()> {
     match resolve(owner, name)? {
         Some(_) => Err(taken(name)),
-        None => Ok(()),
+        None => require_room(owner),
     }
+}
+
+fn require_room(owner: &Owner) -> Result<()> {
+    const COUNT: &str = "
+        select pg_catalog.count(*) from snowflake_bridge.snowflake_configurations c
+         where c.owner_kind = $1 and c.user_id = $2 and c.owner_oid = $3";
+    let Some(most) = guc::max_configs_per_owner().filter(|_| guards::ON) else {
+        return Ok(());
+    };
+    let of_owner = [
+        owner.kind().into(),
+        owner.user_id().into(),
+        owner.oid_argument(),
+    ];
+    // What was committed since the transaction began counts, whatever it sees else.
+    let count: Option<i64> = tx::with_latest_snapshot(|| tx::read(COUNT, &of_owner))?;
+    if count.unwrap_or(0) < most {
+        return Ok(());
+    }
+    Err(Error::user(
+        PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        format!(
+            "user \"{}\" has as many Snowflake configurations as one may have, {most}",
+            owner.user_id()
+        ),
+    )
+    .hint(
+        "Delete one with snowflake_bridge.delete_config(), change one with update_config(), or have a superuser raise \
+         snowflake_bridge.max_configs_per_owner.",
+    ))
 }
 
 /// The columns that hold what a draft says, and the parameters that [`said`] makes of it, in the same order.
@@ -33,7 +66,7 @@ const SAYING: &str = "
 /// Saves a new configuration. The secret is encrypted before the first tuple exists.
 ///
 /// # Errors
-/// `23505` if the name is taken; if there is no key to encrypt with.
+/// As [`require_free`]; if there is no key to encrypt with.
 pub fn insert(owner: &Owner, name: &str, draft: &Draft, tested: bool) -> Result<Uuid> {
     let insert = format!(
         "insert into snowflake_bridge.snowflake_configurations
@@ -43,6 +76,9 @@ pub fn insert(owner: &Owner, name: &str, draft: &Draft, tested: bool) -> Result<
     );
     let id = Uuid::new_v4();
     let sealed = seal(id, owner, draft)?;
+    // Another session that adds one to the same owner's is waited for, and then seen.
+    tx::lock_number(LOCK_CLASS, owner.fingerprint());
+    require_room(owner)?;
     let mut arguments = said(id, draft, sealed, tested);
     arguments.extend([
         owner.kind().into(),

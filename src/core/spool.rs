@@ -6,6 +6,7 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::Schema;
 use chrono::{DateTime, Utc};
@@ -152,6 +153,8 @@ pub struct SpoolWriter {
     encoder: Encoder,
     /// Rows in batches that were given away.
     rows: u64,
+    /// Bytes of those that were encoded.
+    bytes: Arc<AtomicU64>,
     is_durable: bool,
     finished: bool,
 }
@@ -186,6 +189,7 @@ impl SpoolWriter {
             lacks_user: stamp.user_id.is_none(),
             batch: BatchBuilder::new(columns),
             row: RowSize::default(),
+            bytes: Arc::clone(&files.bytes),
             encoder: Encoder::Here(Box::new(files)),
             rows: 0,
             is_durable: options.is_durable,
@@ -197,6 +201,13 @@ impl SpoolWriter {
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows + self.batch.rows() as u64
+    }
+
+    /// About how many bytes the files have so far. Rows that are still to be encoded do not count, which are bounded by
+    /// [`SpoolOptions::memory`].
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Ends the last file, waits until the disk has everything that is to be durable, and tells what there is.

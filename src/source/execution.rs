@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::json_text::walk_json;
 use super::jsonb::Jsonb;
 use super::query::{QueryOptions, QueryResult, read_query};
+use super::spooled;
 use crate::bound::Bound;
 use crate::error::{Error, Result};
 use crate::sandbox;
@@ -88,6 +89,7 @@ fn read_result(query: &ResultQuery, options: &ReadOptions<'_>) -> Result<QueryRe
                 plan: options.plan,
                 files: options.files,
                 progress: options.progress,
+                may_take: &|_| spooled::require_space(),
             },
         )
     })

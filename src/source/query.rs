@@ -29,6 +29,8 @@ pub struct QueryOptions<'a> {
     pub files: SpoolOptions,
     /// Told from time to time how many rows were read.
     pub progress: &'a dyn Fn(u64),
+    /// Asked again and again whether the files may have that many bytes, about; reading ends with its error.
+    pub may_take: &'a dyn Fn(u64) -> Result<()>,
 }
 
 /// What was read.
@@ -193,6 +195,8 @@ unsafe fn read_as_they_come(
         receiver: receiver(read_row),
         reader,
         writer,
+        taken: 0,
+        may_take: options.may_take,
         result: Ok(()),
     };
     loop {
@@ -236,6 +240,7 @@ unsafe fn read_kept(
             receiver: receiver(keep_row),
             store,
         };
+        let mut taken = 0;
         loop {
             pg_sys::tuplestore_clear(store);
             let fetched = pg_sys::PortalRunFetch(
@@ -258,6 +263,7 @@ unsafe fn read_kept(
                     clear(slot);
                 }
                 writer.end_row()?;
+                look(writer, &mut taken, options.may_take)?;
             }
         }
         pg_sys::ExecDropSingleTupleTableSlot(slot);
@@ -286,6 +292,16 @@ unsafe fn values<'a>(slot: *mut pg_sys::TupleTableSlot) -> (&'a [pg_sys::Datum],
             std::slice::from_raw_parts((*slot).tts_isnull, count),
         )
     }
+}
+
+/// Asks whether the files may go on to grow, each time after they have.
+fn look(writer: &SpoolWriter, taken: &mut u64, may_take: &dyn Fn(u64) -> Result<()>) -> Result<()> {
+    let bytes = writer.bytes();
+    if bytes == *taken {
+        return Ok(());
+    }
+    *taken = bytes;
+    may_take(bytes)
 }
 
 type ReceiveSlot =
@@ -324,6 +340,8 @@ struct Reading<'a> {
     receiver: pg_sys::DestReceiver,
     reader: &'a mut RowReader,
     writer: &'a mut SpoolWriter,
+    taken: u64,
+    may_take: &'a dyn Fn(u64) -> Result<()>,
     result: Result<()>,
 }
 
@@ -339,7 +357,8 @@ unsafe extern "C-unwind" fn read_row(
         reading.result = reading
             .reader
             .read(values, nulls, reading.writer)
-            .and_then(|()| Ok(reading.writer.end_row()?));
+            .and_then(|()| Ok(reading.writer.end_row()?))
+            .and_then(|()| look(reading.writer, &mut reading.taken, reading.may_take));
         reading.result.is_ok()
     }
 }

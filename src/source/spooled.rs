@@ -5,23 +5,27 @@
 
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bridge_core::spool::{remove, storage};
+use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::guc;
+use crate::{guards, guc};
 
 /// The directory below an upload's that its own transaction writes; attempts of the worker count from 1.
 const OF_CALLER: &str = "0";
 /// Where files wait unless a setting says otherwise, within the data directory.
 const DEFAULT_ROOT: &str = "snowflake_bridge_spool";
+/// How the names of files begin that say how much an upload takes whose transaction has not ended. Its owner's number, the process and
+/// the upload follow.
+const ANNOUNCEMENT: &str = "share-";
 
 /// Where this database's files wait until they are staged, private to the server's user.
 ///
@@ -64,6 +68,33 @@ pub fn free_bytes() -> std::io::Result<u64> {
     }
 }
 
+/// Refuses to take what the server itself needs, where it shares a file system with the spool.
+///
+/// # Errors
+/// `Transient`, of a full disk, if there is less free than `snowflake_bridge.min_free_space`.
+pub fn require_space() -> Result<()> {
+    let least = guc::min_free_space();
+    if least == 0 || !guards::ON {
+        return Ok(());
+    }
+    let failed = |error| storage("look at the spool directory's file system", error);
+    let free = free_bytes().map_err(failed)?;
+    if free >= least {
+        return Ok(());
+    }
+    let message = format!(
+        "the spool directory's file system has {} MB free, less than snowflake_bridge.min_free_space, {} MB",
+        free >> 20,
+        least >> 20
+    );
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    Err(CoreError::new(ErrorKind::Transient, message)
+        .with_hint("Free space there, or set snowflake_bridge.spool_directory to another disk; a lower min_free_space leaves less to the server.")
+        .with_source(full)
+        .on_this_machine()
+        .into())
+}
+
 /// Makes a directory for the server's user alone, unless it is there.
 ///
 /// # Errors
@@ -98,6 +129,7 @@ pub fn begin(upload_id: Uuid) -> Result<PathBuf> {
         fate: Fate::RemoveOnAbort,
         subtransaction: current_subtransaction(),
         lock: None,
+        announcement: None,
     });
     make_private(&directory)?;
     sync(&root)?;
@@ -111,6 +143,44 @@ pub fn begin(upload_id: Uuid) -> Result<PathBuf> {
     Ok(directory.join(OF_CALLER))
 }
 
+/// Announces to other sessions that an upload of the current transaction takes that many bytes, until the transaction ends. The
+/// number stands for its owner. Returns what uploads of the same owner's take that others have announced.
+///
+/// # Errors
+/// If the spool directory cannot be used.
+pub fn announce(upload_id: Uuid, owner: u64, bytes: u64) -> Result<u64> {
+    let root = root()?;
+    let of_owner = format!("{ANNOUNCEMENT}{owner:016x}-");
+    let own = format!("{of_owner}{}-", std::process::id());
+    let path = root.join(format!("{own}{upload_id}"));
+    let directory = root.join(upload_id.to_string());
+    PENDING.with_borrow_mut(|pending| {
+        if let Some(own) = pending.iter_mut().find(|own| own.directory == directory) {
+            own.announcement = Some(path.clone());
+        }
+    });
+    // Its length says it; it takes no room.
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .and_then(|file| file.set_len(bytes))
+        .map_err(unusable)?;
+    let mut others = 0;
+    for entry in std::fs::read_dir(root).map_err(unusable)? {
+        let entry = entry.map_err(unusable)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(&of_owner) && !name.starts_with(&own) {
+            // One that has gone meanwhile belongs to a transaction that has ended.
+            others += entry.metadata().map_or(0, |found| found.len());
+        }
+    }
+    Ok(others)
+}
+
 /// Removes the files of an upload when the current transaction commits.
 ///
 /// # Errors
@@ -121,6 +191,7 @@ pub fn remove_at_commit(upload_id: Uuid) -> Result<()> {
         fate: Fate::RemoveOnCommit,
         subtransaction: current_subtransaction(),
         lock: None,
+        announcement: None,
     });
     Ok(())
 }
@@ -136,7 +207,14 @@ pub fn sweep(root: &Path, needed: impl Fn() -> Result<Vec<Uuid>>) -> Result<()> 
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(id) = name.to_str().and_then(|name| Uuid::parse_str(name).ok()) else {
+        let Some(name) = name.to_str() else {
+            continue;
+        };
+        if name.starts_with(ANNOUNCEMENT) {
+            forget(root, &entry.path());
+            continue;
+        }
+        let Ok(id) = Uuid::parse_str(name) else {
             continue;
         };
         // Nobody makes a directory while it is decided about this one.
@@ -152,6 +230,24 @@ pub fn sweep(root: &Path, needed: impl Fn() -> Result<Vec<Uuid>>) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Removes an announcement, unless a transaction is at its upload.
+fn forget(root: &Path, announcement: &Path) {
+    let upload_id = announcement
+        .to_str()
+        .and_then(|path| path.get(path.len().checked_sub(uuid::fmt::Hyphenated::LENGTH)?..));
+    let (Some(upload_id), Ok(whole)) = (upload_id, lock(root)) else {
+        return;
+    };
+    let is_held = || {
+        lock(&root.join(upload_id))
+            .is_ok_and(|own| matches!(own.try_lock(), Err(TryLockError::WouldBlock)))
+    };
+    if whole.lock().is_ok() && !is_held() {
+        // What stays is seen again.
+        let _ = std::fs::remove_file(announcement);
+    }
 }
 
 /// Removes the directories of databases that were dropped, where nobody ever looks again. Only within the data directory:
@@ -186,6 +282,18 @@ struct Pending {
     subtransaction: pg_sys::SubTransactionId,
     /// Held until the transaction has ended, whoever ends it: tells the worker that somebody is at it.
     lock: Option<File>,
+    /// The file that tells other sessions how much it takes.
+    announcement: Option<PathBuf>,
+}
+
+impl Drop for Pending {
+    /// From the commit on its row tells, which is seen by then.
+    fn drop(&mut self) {
+        if let Some(announcement) = self.announcement.take() {
+            // What stays is found by the next look at the spool.
+            let _ = std::fs::remove_file(announcement);
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

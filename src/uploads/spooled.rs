@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{from_pg_uuid, manifest_json, one, to_pg_uuid};
 use crate::error::Result;
 use crate::owner::Owner;
+use crate::tx;
 
 /// What to enter in the queue.
 pub struct Spooled<'a> {
@@ -28,8 +29,8 @@ pub struct Spooled<'a> {
 pub fn enqueue_spooled(new: &Spooled<'_>) -> Result<i64> {
     one(
         "insert into snowflake_bridge.uploads (upload_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, \
-             options, manifest, out_of_range_count, needs_mirror) \
-         values ($1, $2, $3, $4, $5, $3, $6, $7, $8, false) returning id",
+             options, manifest, out_of_range_count, byte_count, needs_mirror) \
+         values ($1, $2, $3, $4, $5, $3, $6, $7, $8, $9, false) returning id",
         &[
             to_pg_uuid(new.upload_id).into(),
             new.execution_id.into(),
@@ -39,8 +40,33 @@ pub fn enqueue_spooled(new: &Spooled<'_>) -> Result<i64> {
             JsonB(new.options.clone()).into(),
             manifest_json(new.manifest)?.into(),
             i64::try_from(new.out_of_range).unwrap_or(i64::MAX).into(),
+            i64::try_from(new.manifest.bytes).unwrap_or(i64::MAX).into(),
         ],
     )
+}
+
+/// What an upload takes of the disk besides the bytes of its files: two directories, and the rest of a block.
+pub const OVERHEAD: u64 = 12 << 10;
+
+/// How many bytes the files take that an owner's uploads of this kind have in the spool, as of now: all of those that have not
+/// ended well, whoever queued them.
+///
+/// # Errors
+/// If the statement fails.
+pub fn spooled_bytes(owner: &Owner) -> Result<u64> {
+    const BYTES: &str = "
+        select (coalesce(pg_catalog.sum(u.byte_count), 0) + $4 * pg_catalog.count(*))::pg_catalog.int8
+          from snowflake_bridge.uploads u
+         where u.owner_kind = $1 and u.user_id = $2 and u.owner_oid = $3
+           and u.watch_id is null and u.state not in ('completed', 'canceled')";
+    let arguments = [
+        owner.kind().into(),
+        owner.user_id().into(),
+        owner.oid_argument(),
+        OVERHEAD.cast_signed().into(),
+    ];
+    let bytes: Option<i64> = tx::with_latest_snapshot(|| tx::read(BYTES, &arguments))?;
+    Ok(bytes.unwrap_or(0).unsigned_abs())
 }
 
 /// Ids of uploads whose files in the spool may still be needed: those in flight, and of those that their caller has read

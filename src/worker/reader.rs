@@ -242,6 +242,7 @@ impl From<Result<Read>> for Report {
     fn from(result: Result<Read>) -> Self {
         match result {
             Ok(read) => Self::Read(read),
+            Err(error) if error.is_disk_full() => Self::server(&error),
             Err(Error::Core(error)) => Self::Core {
                 kind: error.kind(),
                 message: error.message().to_owned(),
@@ -253,13 +254,19 @@ impl From<Result<Read>> for Report {
                 hint: None,
             },
             Err(error @ (Error::User { .. } | Error::Server { .. } | Error::TakenOver { .. })) => {
-                let (sqlstate, hint) = error.sqlstate_and_hint();
-                Self::Server {
-                    sqlstate: sqlstate as i32,
-                    message: error.to_string(),
-                    hint,
-                }
+                Self::server(&error)
             }
+        }
+    }
+}
+
+impl Report {
+    fn server(error: &Error) -> Self {
+        let (sqlstate, hint) = error.sqlstate_and_hint();
+        Self::Server {
+            sqlstate: sqlstate as i32,
+            message: error.to_string(),
+            hint,
         }
     }
 }

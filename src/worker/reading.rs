@@ -125,6 +125,7 @@ fn read(
     spool_root: &Path,
     progress: &dyn Fn(u64),
 ) -> Result<Read> {
+    spooled::require_space()?;
     let spool = spool(upload, spool_root);
     spooled::make_private(spool.parent().unwrap_or(&spool))?;
     let result = tx::transaction(|| {

@@ -84,6 +84,7 @@ def test_a_full_disk(make_bridge: Callable[..., Bridge], small_disk: Path) -> No
     bridge = make_bridge(
         {
             "snowflake_bridge.spool_directory": str(spool),
+            "snowflake_bridge.min_free_space": "0",
             "snowflake_bridge.max_attempts": "3",
             "snowflake_bridge.retry_base_delay": "500ms",
         }

@@ -247,6 +247,8 @@ def test_the_spool_is_swept_while_the_worker_runs(bridge: Bridge, user: User) ->
     [spool] = (bridge.cluster.data / "snowflake_bridge_spool").iterdir()
     crashed = directory(spool / str(uuid.uuid4()))
     directory(crashed / "1")
+    announced = spool / f"share-0123456789abcdef-99999-{crashed.name}"
+    announced.touch()
     foreign = directory(spool / "notes")
     dropped = directory(spool.parent / "99999")
     directory(dropped / str(uuid.uuid4()))
@@ -255,14 +257,17 @@ def test_the_spool_is_swept_while_the_worker_runs(bridge: Bridge, user: User) ->
     with other.transaction():
         bridge.call("upload_query", connection=other, query="select 1 as n", table_name="t")
         [own] = [path for path in spool.iterdir() if path.is_dir() and path not in (crashed, foreign)]
+        [own_announcement] = [path for path in spool.glob("share-*") if path != announced]
         bridge.reload()
         wait.until(lambda: not crashed.exists(), "what a crash left is gone")
         wait.until(lambda: not dropped.exists(), "what a dropped database left is gone")
-        assert own.exists(), "what a transaction has not committed yet is its own"
+        wait.until(lambda: not announced.exists(), "and what that had announced")
+        assert own.exists() and own_announcement.exists(), "what a transaction has not committed yet is its own"
         assert foreign.exists(), "what is not ours is not touched"
         assert other_files.exists(), "nor beside it"
         assert spool.exists()
     wait.until(lambda: not own.exists(), "the rows are in Snowflake")
+    assert not own_announcement.exists()
     assert bridge.row_count(user, "T") == 1
 
 

@@ -1,6 +1,7 @@
 //! Batches of rows into the files of a spool directory, on the caller's thread or on one of its own.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +27,8 @@ pub(super) struct Files {
     files: Vec<SpoolFile>,
     /// Rows that were written.
     rows: u64,
+    /// Bytes that they take, with those that wait to be written.
+    pub(super) bytes: Arc<AtomicU64>,
     helpers: usize,
     /// Nobody wants them any more, and no further one may be made. Held while one is.
     abandoned: Arc<Mutex<bool>>,
@@ -46,6 +49,7 @@ impl Files {
             current: None,
             files: Vec::new(),
             rows: 0,
+            bytes: Arc::default(),
             helpers: 0,
             abandoned: Arc::default(),
         }
@@ -93,6 +97,8 @@ impl Files {
         };
         writer.write(batch, is_large)?;
         self.rows += count as u64;
+        let ended: u64 = self.files.iter().map(|file| file.bytes).sum();
+        self.bytes.store(ended + writer.size(), Ordering::Relaxed);
         if writer.size() >= self.options.target_file_size
             || writer.footer_memory() >= self.options.memory.row_group()
         {
