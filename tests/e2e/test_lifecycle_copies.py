@@ -12,6 +12,7 @@ import pytest
 
 from harness import copies, lifecycle, wait
 from harness.bridge import DATABASE, RESULTS, TABLE, Bridge
+from harness.cluster import Cluster
 
 UNFINISHED = "select execution_id, state from snowflake_bridge.uploads order by id"
 FINISH = f"update {TABLE} set status = 'completed', result_rows = '[{{\"n\": 1}}]' where execution_id = %s"
@@ -203,6 +204,34 @@ def test_a_base_backup_without_the_key_sends_nothing(original: Bridge) -> None:
         original.completed("loading")
         original.completed("waiting")
         assert loaded(original) == {"done": 10, "loading": 10, "waiting": 10, "of the copy": 1}
+
+
+def test_a_server_that_was_upgraded(original: Bridge) -> None:
+    original.app.close()
+    original.admin.close()
+    original.cluster.stop()
+    with copies.upgraded(original.cluster) as upgraded:
+        assert "snowflake_bridge: " not in server_logs(upgraded), "no worker runs during the upgrade"
+        original.standin.clear_faults()
+        upgraded.start()
+        with upgraded.connect(DATABASE) as database:
+            # The old server could be started again beside it, so somebody says which of the two it is now.
+            is_parked(database)
+            assert loaded(original) == {"done": 10}
+            assert database.execute("select snowflake_bridge.adopt(take_over => true) as n").fetchone()["n"] == 2
+            done = "select from snowflake_bridge.uploads where state <> 'completed'"
+            wait.until(lambda: not database.execute(done).fetchall(), "every upload is loaded")
+            assert sends(database, "afterwards")["snowflake_status"] == "completed"
+            with upgraded.connect(DATABASE, "app") as app:
+                assert app.execute("select success from snowflake_bridge.test_connection()").fetchone()["success"]
+        assert loaded(original) == {"done": 10, "loading": 10, "waiting": 10, "afterwards": 1}
+
+
+def server_logs(cluster: Cluster) -> str:
+    """What both servers have logged while `pg_upgrade` ran them."""
+    logs = list(cluster.data.glob("pg_upgrade_output.d/**/pg_upgrade_server.log"))
+    assert logs, "pg_upgrade has kept its logs"
+    return "".join(log.read_text() for log in logs)
 
 
 def test_a_standby_has_no_worker_until_it_is_promoted(original: Bridge) -> None:

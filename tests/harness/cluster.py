@@ -70,15 +70,11 @@ def scratch() -> Path:
     return path
 
 
-@functools.cache
-def pattern() -> Path:
-    """A freshly initialised data directory. Every server starts as a copy, which takes a tenth of the time of initdb."""
-    root = scratch()
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    give(root, 0o755)
+def initdb(data: Path) -> None:
+    """Makes a data directory with an identifier of its own."""
     command = [
         f"{bindir()}/initdb",
-        f"--pgdata={root / 'data'}",
+        f"--pgdata={data}",
         "--username=postgres",
         "--auth=trust",
         "--encoding=UTF8",
@@ -87,10 +83,19 @@ def pattern() -> Path:
         "--no-instructions",
     ]
     done = subprocess.run(
-        as_server_user(command), check=False, env=environment(), cwd=root, capture_output=True, text=True
+        as_server_user(command), check=False, env=environment(), cwd=data.parent, capture_output=True, text=True
     )
     if done.returncode != 0:
         raise RuntimeError(f"initdb failed:\n{done.stdout}{done.stderr}")
+
+
+@functools.cache
+def pattern() -> Path:
+    """A freshly initialised data directory. Every server starts as a copy, which takes a tenth of the time of initdb."""
+    root = scratch()
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    give(root, 0o755)
+    initdb(root / "data")
     return root / "data"
 
 

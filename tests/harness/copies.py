@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from harness.cluster import Cluster, as_server_user, bindir, environment
+from harness.cluster import Cluster, as_server_user, bindir, environment, initdb
 
 
 def program(name: str, cluster: Cluster, *arguments: str) -> None:
-    """Runs one of PostgreSQL's programs against a server; what it complains of is a failure."""
-    command = [f"{bindir()}/{name}", f"--host={cluster.sockets}", "--username=postgres", "--no-password", *arguments]
+    """Runs one of PostgreSQL's programs against a server."""
+    run(name, cluster.root, f"--host={cluster.sockets}", "--username=postgres", "--no-password", *arguments)
+
+
+def run(name: str, directory: Path, *arguments: str) -> None:
+    """Runs one of PostgreSQL's programs in a directory; what it complains of is a failure."""
+    command = [f"{bindir()}/{name}", *arguments]
     done = subprocess.run(
-        as_server_user(command), check=False, env=environment(), cwd=cluster.root, capture_output=True, text=True
+        as_server_user(command), check=False, env=environment(), cwd=directory, capture_output=True, text=True
     )
     if done.returncode != 0:
         raise RuntimeError(f"{name} failed:\n{done.stdout}{done.stderr}")
@@ -58,3 +65,31 @@ def base_backup(source: Cluster, *, standby: bool = False) -> Iterator[Cluster]:
         options = ["--write-recovery-conf"] if standby else []
         program("pg_basebackup", source, f"--pgdata={copy.directory('data')}", "--checkpoint=fast", "--no-sync", *options)
         yield copy
+
+
+@contextlib.contextmanager
+def upgraded(old: Cluster) -> Iterator[Cluster]:
+    """What `pg_upgrade` makes of a server that has stopped, not started yet. Both have the library loaded meanwhile, as on a server
+    whose postgresql.conf says so.
+    """
+    new = Cluster(old.settings)
+    new.settings["unix_socket_directories"] = str(new.sockets)
+    with contextlib.closing(new):
+        shutil.rmtree(new.data)
+        initdb(new.directory("data"))
+        kept = {name: value for name, value in old.settings.items() if name.startswith(("shared_preload", "snowflake_bridge."))}
+        options = shlex.join(part for name, value in kept.items() for part in ("-c", f"{name}={value}"))
+        directory = new.directory("upgrade")
+        run(
+            "pg_upgrade",
+            directory,
+            f"--old-bindir={bindir()}",
+            f"--old-datadir={old.data}",
+            f"--new-datadir={new.data}",
+            f"--socketdir={directory}",
+            f"--old-options={options}",
+            f"--new-options={options}",
+            "--username=postgres",
+            "--retain",
+        )
+        yield new
