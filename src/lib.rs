@@ -54,12 +54,23 @@ extension_sql_file!(
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
+/// Whether the postmaster is loading the library, for a server that is not being upgraded: only then can it have workers, shared
+/// memory and hooks.
+#[allow(unsafe_code)]
+fn is_preloading() -> bool {
+    // SAFETY: variables of the process, set before any library is loaded.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade }
+}
+
 /// Runs when the library is loaded: in the postmaster where it is preloaded, otherwise in a backend on first use.
 #[pg_guard]
 #[allow(unsafe_code, non_snake_case)] // The symbol that PostgreSQL looks for.
 pub extern "C-unwind" fn _PG_init() {
     guc::register();
     secrets::watch_log();
-    worker::register();
-    statement_end::install_hooks();
+    if is_preloading() {
+        worker::register();
+        utility::install_hook();
+        statement_end::install_hook();
+    }
 }

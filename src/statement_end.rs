@@ -2,14 +2,12 @@
 //! copies of the table's. Hooks tell of it, so that what such a statement finishes is entered together as well.
 #![allow(unsafe_code)]
 
-use std::ffi::c_char;
 use std::sync::OnceLock;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::finished;
-use crate::utility::{Utility, standard_ProcessUtility};
 
 type Finish = unsafe extern "C-unwind" fn(*mut pg_sys::QueryDesc);
 // Not through pgrx, for the reason that holds for utility statements.
@@ -18,25 +16,18 @@ unsafe extern "C-unwind" {
     fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
 }
 
-/// What the hooks found when they were installed, and call themselves.
-static NEXT: OnceLock<(Finish, Utility)> = OnceLock::new();
-const STANDARD: (Finish, Utility) = (standard_ExecutorFinish, standard_ProcessUtility);
+/// What the hook found when it was installed, and calls itself.
+static NEXT: OnceLock<Finish> = OnceLock::new();
+const STANDARD: Finish = standard_ExecutorFinish;
 
-/// Installs the hooks, in the postmaster while it loads its preloaded libraries. Elsewhere nothing is done: what is entered row by
-/// row is entered all the same.
-pub fn install_hooks() {
-    // SAFETY: nothing else runs while libraries are loaded, and the hooks stay as long as the server.
+/// Installs the hook. Only in the postmaster, while it loads its preloaded libraries; elsewhere what is entered row by row is
+/// entered all the same.
+pub fn install_hook() {
+    // SAFETY: nothing else runs while libraries are loaded, and the hook stays as long as the server.
     unsafe {
-        if !pg_sys::process_shared_preload_libraries_in_progress || pg_sys::IsBinaryUpgrade {
-            return;
-        }
-        let next = (
-            pg_sys::ExecutorFinish_hook.unwrap_or(STANDARD.0),
-            pg_sys::ProcessUtility_hook.unwrap_or(STANDARD.1),
-        );
+        let next = pg_sys::ExecutorFinish_hook.unwrap_or(STANDARD);
         if NEXT.set(next).is_ok() {
             pg_sys::ExecutorFinish_hook = Some(executor_finish);
-            pg_sys::ProcessUtility_hook = Some(process_utility);
         }
     }
 }
@@ -50,45 +41,22 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
         if is_told {
             begins();
         }
-        NEXT.get().unwrap_or(&STANDARD).0(query);
+        NEXT.get().unwrap_or(&STANDARD)(query);
         if is_told {
             ends();
         }
     }
 }
 
-/// Every utility statement passes here; COPY fires its triggers within. Of an ERROR the same holds.
-unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    is_read_only: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    receiver: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: a hook is given a live statement, and passes on what it was given; a node's tag tells its type.
+/// Whether a utility statement fires AFTER triggers: COPY does, within.
+///
+/// # Safety
+/// With a live statement.
+pub unsafe fn is_copy_from(statement: *mut pg_sys::Node) -> bool {
+    // SAFETY: a node's tag tells its type.
     unsafe {
-        let utility = (*statement).utilityStmt;
-        let is_told = (*utility).type_ == pg_sys::NodeTag::T_CopyStmt
-            && (*utility.cast::<pg_sys::CopyStmt>()).is_from;
-        if is_told {
-            begins();
-        }
-        NEXT.get().unwrap_or(&STANDARD).1(
-            statement,
-            text,
-            is_read_only,
-            context,
-            parameters,
-            environment,
-            receiver,
-            completion,
-        );
-        if is_told {
-            ends();
-        }
+        (*statement).type_ == pg_sys::NodeTag::T_CopyStmt
+            && (*statement.cast::<pg_sys::CopyStmt>()).is_from
     }
 }
 
@@ -108,12 +76,14 @@ unsafe fn writes_to_partition(query: *mut pg_sys::QueryDesc) -> bool {
     }
 }
 
+/// A statement that may finish executions begins, or has run and is about to fire its triggers.
 #[pg_guard]
-extern "C-unwind" fn begins() {
+pub extern "C-unwind" fn begins() {
     finished::begin_statement();
 }
 
+/// It has fired them.
 #[pg_guard]
-extern "C-unwind" fn ends() {
+pub extern "C-unwind" fn ends() {
     finished::end_statement();
 }

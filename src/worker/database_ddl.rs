@@ -1,75 +1,36 @@
 //! Statements that need a database without sessions: DROP DATABASE, CREATE DATABASE from a template, ALTER DATABASE RENAME
-//! and SET TABLESPACE. PostgreSQL refuses them while anybody is connected, and our workers always are: a hook has the
-//! worker leave before such a statement runs, if its user may run it.
+//! and SET TABLESPACE. PostgreSQL refuses them while anybody is connected, and our workers always are: the worker has to
+//! leave before such a statement runs, if its user may run it.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
-use std::sync::OnceLock;
 
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::{registry, vacancy};
-use crate::utility::{Utility, standard_ProcessUtility};
 
-/// What the hook found when it was installed, and calls after itself.
-static NEXT: OnceLock<Utility> = OnceLock::new();
-
-/// Installs the hook. Only in the postmaster, while it loads its preloaded libraries.
-pub(super) fn install_hook() {
-    // SAFETY: nothing else runs while libraries are loaded, and the hook stays as long as the server.
-    unsafe {
-        let next = pg_sys::ProcessUtility_hook.unwrap_or(standard_ProcessUtility);
-        if NEXT.set(next).is_ok() {
-            pg_sys::ProcessUtility_hook = Some(process_utility);
-        }
-    }
-}
-
-/// Every utility statement passes here. An ERROR jumps over this frame: it has nothing to be dropped.
-unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const c_char,
-    is_read_only: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    receiver: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    // SAFETY: a hook is given a live statement, and passes on what it was given.
-    unsafe {
-        match (*(*statement).utilityStmt).type_ {
-            pg_sys::NodeTag::T_DropdbStmt
+/// Whether [`make_way`] has to look at it; most statements it has not.
+///
+/// # Safety
+/// With a live statement.
+pub unsafe fn is_about_databases(statement: *mut pg_sys::Node) -> bool {
+    matches!(
+        // SAFETY: every node begins with its tag.
+        unsafe { (*statement).type_ },
+        pg_sys::NodeTag::T_DropdbStmt
             | pg_sys::NodeTag::T_CreatedbStmt
             | pg_sys::NodeTag::T_AlterDatabaseStmt
-            | pg_sys::NodeTag::T_RenameStmt => {
-                let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL
-                    && !pg_sys::IsTransactionBlock();
-                make_way((*statement).utilityStmt, is_alone);
-            }
-            _ => {}
-        }
-        let next = match NEXT.get() {
-            Some(next) => *next,
-            None => standard_ProcessUtility as Utility,
-        };
-        next(
-            statement,
-            text,
-            is_read_only,
-            context,
-            parameters,
-            environment,
-            receiver,
-            completion,
-        );
-    }
+            | pg_sys::NodeTag::T_RenameStmt
+    )
 }
 
-/// Has the worker leave whose database the statement needs for itself.
+/// Has the worker leave whose database the statement needs for itself. It `is_alone` outside of transaction blocks and functions.
+///
+/// # Safety
+/// Inside a transaction, with a live statement.
 #[pg_guard]
-unsafe extern "C-unwind" fn make_way(statement: *mut pg_sys::Node, is_alone: bool) {
+pub unsafe extern "C-unwind" fn make_way(statement: *mut pg_sys::Node, is_alone: bool) {
     // SAFETY: called by the hook, inside a transaction, with a live statement.
     unsafe {
         if let Some(database) = needs_for_itself(statement, is_alone) {

@@ -5,7 +5,7 @@ mod activity;
 mod begin;
 mod cleaning;
 mod clock;
-mod database_ddl;
+pub mod database_ddl;
 mod entry;
 mod events;
 mod in_flight;
@@ -38,28 +38,14 @@ mod witness;
 use std::time::Duration;
 
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
-use pgrx::pg_sys;
 
 /// Long enough not to turn a persistent fault into a load, short enough not to be noticed after a passing one.
 const LAUNCHER_RESTART: Duration = Duration::from_secs(10);
 
-/// Registers the launcher, reserves shared memory and installs the hook on statements about databases. Does nothing unless the postmaster is preloading libraries: a
-/// library that a backend loads later can do neither.
-#[allow(unsafe_code)]
+/// Registers the launcher and reserves shared memory. Only in the postmaster, while it loads its preloaded libraries.
 pub fn register() {
-    // SAFETY: variables of the process, set before any library is loaded.
-    let (preloading, upgrading) = unsafe {
-        (
-            pg_sys::process_shared_preload_libraries_in_progress,
-            pg_sys::IsBinaryUpgrade,
-        )
-    };
-    if !preloading || upgrading {
-        return;
-    }
     registry::register();
     vacancy::register();
-    database_ddl::install_hook();
     BackgroundWorkerBuilder::new("snowflake_bridge launcher")
         .set_type("snowflake_bridge launcher")
         .set_library("snowflake_bridge")
