@@ -11,6 +11,8 @@ create table snowflake_bridge.installation (
     id                uuid not null default gen_random_uuid(),
     database_oid      oid not null,
     system_identifier bigint not null,
+    timeline          text not null default left(pg_walfile_name(pg_current_wal_lsn()), 8),
+    may_be_loaded_up_to bigint not null default 0,
     created_at        timestamptz not null default now()
 );
 insert into snowflake_bridge.installation (database_oid, system_identifier)
@@ -20,6 +22,10 @@ comment on table snowflake_bridge.installation is
 comment on column snowflake_bridge.installation.database_oid is
     'The database that it was made for; with system_identifier tells a copy, which sends nothing until adopt() is called.';
 comment on column snowflake_bridge.installation.system_identifier is 'The server that it was made for.';
+comment on column snowflake_bridge.installation.timeline is
+    'The WAL timeline on which its worker last started. Another one tells that the server went on from an earlier state.';
+comment on column snowflake_bridge.installation.may_be_loaded_up_to is
+    'Uploads with an id up to this one may have been loaded without a trace here, since these records went back in time: loading one of them replaces its rows.';
 
 create table snowflake_bridge.snowflake_configurations (
     id                               uuid not null default gen_random_uuid() primary key,
@@ -208,8 +214,11 @@ create index uploads_execution on snowflake_bridge.uploads (watch_id, execution_
 
 create table snowflake_bridge.cancellations (
     upload       bigint not null primary key,
-    requested_at timestamptz not null default now()
+    requested_at timestamptz not null default now(),
+    is_hastened  boolean not null default false
 );
+comment on column snowflake_bridge.cancellations.is_hastened is
+    'Its next attempt, which is to find out what became of the rows, was made due at once. Those after it wait as any other.';
 comment on table snowflake_bridge.cancellations is
     'API: private. Uploads that somebody has asked to stop while a worker was at them: it stops, unless the rows are already being committed. Not a column of uploads, so that nobody''s open transaction holds a row that the worker has to write.';
 

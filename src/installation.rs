@@ -124,6 +124,20 @@ pub fn is_copied() -> Result<bool> {
     Ok(tx::read(IS_COPIED, &[])?.unwrap_or(true))
 }
 
+/// Notes if the server has come from recovery with records that may be older than what was done: a standby was promoted that
+/// lagged behind, or a backup was restored to a point in time. Whatever is queued may have been loaded since. Returns whether it has.
+///
+/// # Errors
+/// If the statement fails.
+pub fn note_timeline() -> Result<bool> {
+    const NOTE: &str = "
+        update snowflake_bridge.installation i
+           set timeline = t.line, may_be_loaded_up_to = (select coalesce(pg_catalog.max(u.id), 0) from snowflake_bridge.uploads u)
+          from (select pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8) as line) t
+         where i.timeline <> t.line returning true";
+    Spi::connect_mut(|client| Ok(!client.update(NOTE, None, &[])?.is_empty()))
+}
+
 /// Makes this database an installation of its own. With `take_over` it goes on in the place of the one it was copied from,
 /// under the same identity; otherwise it gets a new one, and unfinished uploads, which are the original's, are canceled.
 /// Returns how many unfinished uploads there were.
@@ -140,7 +154,9 @@ pub fn adopt(take_over: bool) -> Result<i64> {
            set id = case when $1 then coalesce((select w.installation_id from snowflake_bridge.watches w
                                                  where w.installation_id <> i.id order by w.id limit 1), i.id)
                          else pg_catalog.gen_random_uuid() end,
-               database_oid = d.oid, system_identifier = c.system_identifier, created_at = pg_catalog.now()
+               database_oid = d.oid, system_identifier = c.system_identifier, created_at = pg_catalog.now(),
+               timeline = pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8),
+               may_be_loaded_up_to = (select coalesce(pg_catalog.max(u.id), 0) from snowflake_bridge.uploads u)
           from pg_catalog.pg_control_system() c, pg_catalog.pg_database d
          where d.datname = pg_catalog.current_database()";
     Spi::run_with_args(ADOPT, &[take_over.into()])?;

@@ -47,6 +47,11 @@ pub use spooled::{OVERHEAD, Spooled, drop_files, enqueue_spooled, spooled_bytes,
 pub const UNDECIDED: &str =
     "u.transaction_id is not null and u.state not in ('completed', 'failed', 'canceled')";
 
+/// What is added to the message of an upload that ends while that is open.
+const ROWS_MAY_BE_THERE: &str = "'; its rows may be in table ' || target";
+/// And how to see whether they are.
+const FIND_ROWS: &str = "Rows of this upload have its upload_id in column UPLOAD_ID.";
+
 /// What is said of an upload during which the worker crashed.
 pub const CRASHED: &str = "the worker process crashed during this upload";
 /// What to do about it.
@@ -70,7 +75,7 @@ pub const STATES: [&str; 9] = [
 pub struct Outlook {
     /// When the next upload or mirror is due, counted from now; `None` if none waits.
     pub due: Option<Duration>,
-    /// Somebody wants to stop an upload.
+    /// Somebody wants to stop an upload, and it is not only waited for its next attempt.
     pub has_cancellations: bool,
     /// Somebody could not enter an execution in the queue.
     pub has_missed: bool,
@@ -87,7 +92,8 @@ pub fn outlook(paused: &[i64]) -> Result<Outlook> {
              (select min(next_attempt_at) from snowflake_bridge.uploads where state = 'retry'), \
              (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror and (watch_id is null or watch_id <> all ($1)))) \
                  - clock_timestamp())::float8, \
-             exists (select from snowflake_bridge.cancellations), \
+             exists (select from snowflake_bridge.cancellations c left join snowflake_bridge.uploads u \
+                 on u.id = c.upload and u.state = 'retry' where u.id is null or not c.is_hastened), \
              exists (select from snowflake_bridge.missed)";
     Spi::connect(|client| {
         let outlook = kept_for_queue(client, OUTLOOK, &[PgBuiltInOids::INT8ARRAYOID])?;
@@ -110,7 +116,8 @@ pub fn replaced_by(upload: &Claimed) -> Result<Vec<Uuid>> {
     Spi::connect(|client| {
         let rows = client.select(
             "select e.upload_id from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 \
-             and e.id < $3 and e.transaction_id is not null order by e.id",
+             and e.id < $3 and (e.transaction_id is not null \
+                 or e.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)) order by e.id",
             None,
             &[upload.watch_id.into(), upload.execution_id.as_str().into(), upload.id.into()],
         )?;
@@ -160,7 +167,7 @@ pub fn recover(
                  attempt_count = u.attempt_count - (not f.died)::integer, \
                  next_attempt_at = case when f.died then clock_timestamp() + make_interval(secs => $4) else u.created_at end, \
                  error_message = case when f.died then $5 || case when {has_failed} and {UNDECIDED} \
-                     then '; its rows may be in table ' || u.target else '' end end, \
+                     then {ROWS_MAY_BE_THERE} else '' end end, \
                  error_hint = case when f.died then $6 end, \
                  completed_at = case when {has_failed} then clock_timestamp() end, \
                  needs_mirror = true, mirror_after = clock_timestamp() \

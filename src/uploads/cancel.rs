@@ -4,7 +4,7 @@
 
 use pgrx::prelude::*;
 
-use super::{Claim, UNDECIDED};
+use super::{Claim, FIND_ROWS, ROWS_MAY_BE_THERE, UNDECIDED};
 use crate::error::Result;
 
 /// Cancels an upload that nobody is at and of which nothing can be in Snowflake's table. One that failed but still has its
@@ -15,19 +15,25 @@ use crate::error::Result;
 /// If the statement fails.
 pub fn cancel_waiting(id: i64) -> Result<bool> {
     changes(
-        &format!(
-            "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), \
-             error_message = 'canceled on request' \
-                 || case when {UNDECIDED} then '; its rows may be in table ' || u.target else '' end, \
-             error_hint = case when {UNDECIDED} then 'Rows of this upload have its upload_id in column UPLOAD_ID.' end, \
+        &ending(&format!(
+            "u.id = $1 and (u.state in ('queued', 'needs_credentials') \
+             or u.state = 'retry' and not ({UNDECIDED}) \
+             or u.state = 'failed' and u.watch_id is null and u.manifest is not null)"
+        )),
+        id,
+    )
+}
+
+/// The statement that cancels the uploads of which `condition` holds.
+fn ending(condition: &str) -> String {
+    format!(
+        "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), \
+             error_message = 'canceled on request' || case when {UNDECIDED} then {ROWS_MAY_BE_THERE} else '' end, \
+             error_hint = case when {UNDECIDED} then '{FIND_ROWS}' end, \
              staged_claim = null, \
              clean_up_after = case when u.clean_up_after is not null then now() end, \
              needs_mirror = u.watch_id is not null, mirror_after = now() \
-         where u.id = $1 and (u.state in ('queued', 'needs_credentials') \
-             or u.state = 'retry' and not ({UNDECIDED}) \
-             or u.state = 'failed' and u.watch_id is null and u.manifest is not null) returning true"
-        ),
-        id,
+         where {condition} returning true"
     )
 }
 
@@ -59,21 +65,33 @@ pub fn forget_cancel(id: i64) -> Result<()> {
     )
 }
 
-/// Makes uploads due at once that wait for another attempt and are to be stopped, and forgets what was asked of an upload
-/// that has ended by itself.
+/// Makes uploads due at once, for one time, that wait for another attempt and are to be stopped; cancels those that wait for
+/// credentials since; and forgets what was asked of an upload that has ended. Waits for nobody who has locked any of them.
 ///
 /// # Errors
 /// If a statement fails.
 pub fn settle_cancellations() -> Result<()> {
-    Spi::run(
-        "update snowflake_bridge.uploads set next_attempt_at = clock_timestamp() \
-         where id in (select u.id from snowflake_bridge.uploads u join snowflake_bridge.cancellations c on c.upload = u.id \
-             where u.state = 'retry' and u.next_attempt_at > clock_timestamp() for no key update of u skip locked)",
-    )?;
+    let asked = |what: &str| {
+        format!(
+            "select u.id from snowflake_bridge.uploads u join snowflake_bridge.cancellations c on c.upload = u.id \
+             where {what} for no key update skip locked"
+        )
+    };
+    Spi::run(&format!(
+        "with hastened as (update snowflake_bridge.uploads set next_attempt_at = clock_timestamp() \
+             where id in ({}) returning id) \
+         update snowflake_bridge.cancellations c set is_hastened = true from hastened h where h.id = c.upload",
+        asked("u.state = 'retry' and not c.is_hastened")
+    ))?;
+    Spi::run(&ending(&format!(
+        "u.id in ({})",
+        asked("u.state = 'needs_credentials'")
+    )))?;
     Ok(Spi::run(
-        "delete from snowflake_bridge.cancellations c where not exists ( \
-             select from snowflake_bridge.uploads u \
-             where u.id = c.upload and u.state in ('claimed', 'staged', 'copying', 'retry'))",
+        "delete from snowflake_bridge.cancellations where upload in (select c.upload from snowflake_bridge.cancellations c \
+             where not exists (select from snowflake_bridge.uploads u \
+                 where u.id = c.upload and u.state in ('claimed', 'staged', 'copying', 'retry')) \
+             for update skip locked)",
     )?)
 }
 

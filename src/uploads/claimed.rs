@@ -48,6 +48,8 @@ pub struct Claimed {
     pub transaction: Option<String>,
     /// The table that this transaction was about.
     pub transaction_table: Option<TableName>,
+    /// It was queued before these records went back in time: whatever they say, it may have been loaded.
+    pub may_be_loaded: bool,
     /// Somebody wants it to stop.
     pub cancel_requested: bool,
     /// For so long that it is not waited for any more, Snowflake has asked it to come later.
@@ -92,7 +94,8 @@ pub(super) static CLAIMED: LazyLock<String> = LazyLock::new(|| {
          coalesce(u.options ->> 'config', 'default'), u.crash_count, \
          exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
              and n.id > u.id and n.state not in ('queued', 'canceled')), \
-         coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}, u.transaction_table"
+         coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}, u.transaction_table, \
+         u.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)"
     )
 });
 
@@ -114,7 +117,7 @@ pub(super) fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
                 ),
                 config: row.get(17)?.ok_or_else(missing)?,
             },
-            account: row.get(23)?.unwrap_or_default(),
+            account: row.get(24)?.unwrap_or_default(),
             crash_count: row.get(18)?.unwrap_or(0),
             is_superseded: row.get(19)?.unwrap_or(false),
             is_alone: row.get(21)?.unwrap_or(false),
@@ -135,6 +138,7 @@ pub(super) fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
                 .get::<Vec<String>>(22)?
                 .and_then(|parts| <[String; 3]>::try_from(parts).ok())
                 .map(TableName::from),
+            may_be_loaded: row.get(23)?.unwrap_or(true),
             cancel_requested: row.get(16)?.unwrap_or(false),
         });
     }

@@ -10,7 +10,9 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-use super::{Claim, leftovers, manifest_json, to_pg_uuid, unpack_sqlstate};
+use super::{
+    Claim, FIND_ROWS, ROWS_MAY_BE_THERE, leftovers, manifest_json, to_pg_uuid, unpack_sqlstate,
+};
 use crate::error::{Error, Result};
 
 /// Records what was read, and by whose configuration it travels. The files are still on local disk only. How many values
@@ -189,19 +191,22 @@ pub fn record_error(
     };
     record(
         claim,
-        "state = $3, \
+        &format!(
+            "state = $3, \
              next_attempt_at = clock_timestamp() + make_interval(secs => $4), \
              attempt_count = attempt_count - ($14 or $15 or $16 or $3 = 'retry' and $8 in ('55P03', '40P01'))::integer, \
              needs_table = needs_table or $15, \
              throttled_since = case when $14 then coalesce(throttled_since, clock_timestamp()) else throttled_since end, \
-             error_message = $5, error_hint = $6, error_code = $7, error_sqlstate = $8, query_id = $9, \
+             error_message = $5 || case when $17 then {ROWS_MAY_BE_THERE} else '' end, \
+             error_hint = nullif(concat_ws(' ', $6, case when $17 then '{FIND_ROWS}' end), ''), error_code = $7, error_sqlstate = $8, query_id = $9, \
              completed_at = case when $3 = 'retry' then null else clock_timestamp() end, \
              staged_claim = case when $3 = 'canceled' or $10 then null else staged_claim end, \
              transaction_id = case when $13 or staged_claim is not null and not $10 then transaction_id end, \
              manifest = case when $3 = 'canceled' and watch_id is null then null else manifest end, \
              clean_up_after = clock_timestamp() + case when clean_up_after is not null then \
                  case when $3 = 'canceled' then $11::interval else $12::interval end end, \
-             needs_mirror = true, mirror_after = clock_timestamp()",
+             needs_mirror = true, mirror_after = clock_timestamp()"
+        ),
         [
             state.into(),
             delay.as_secs_f64().into(),
@@ -219,6 +224,7 @@ pub fn record_error(
             matches!(next, NextState::Later(_)).into(),
             (next == NextState::Alone).into(),
             (next == NextState::ByItself).into(),
+            (is_undecided && matches!(next, NextState::Failed | NextState::Canceled)).into(),
         ],
     )
 }

@@ -246,6 +246,7 @@ impl<'a> Attempt<'a> {
             staged_claim,
             transaction: upload.transaction.clone().filter(|_| is_same_account),
             transaction_table: upload.transaction_table.clone(),
+            may_be_loaded: upload.may_be_loaded,
             replaces: plan.replaces,
             cluster_by: options.cluster_by(),
             evolve_schema: options.evolve_schema(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use super::registry::{Before, WorkerState};
 use super::{stubborn, witness};
 use crate::error::{Result, log_message};
+use crate::installation;
 use crate::timer::Purpose;
 use crate::uploads::{self, Blame};
 use crate::{failpoint, guc, tx};
@@ -27,6 +28,11 @@ pub(super) fn recover(spool_root: &Path, before: &Before) -> Result<()> {
     stubborn::remember(before.stubborn);
     let recovered = tx::transaction(|| {
         failpoint::reach("recovering");
+        if installation::note_timeline()? {
+            log_message(
+                "snowflake_bridge: this server went on from an earlier state: what is queued may have been loaded since, and replaces its rows",
+            );
+        }
         uploads::recover(&blame, guc::max_crashes(), guc::crash_retry_delay())
     })?;
     witness::forget(spool_root);

@@ -42,6 +42,7 @@ pub struct Job {
     pub transaction: Option<String>,
     /// The table that it was about.
     pub transaction_table: Option<TableName>,
+    pub may_be_loaded: bool,
     pub replaces: Vec<Uuid>,
     pub strategy: Strategy,
     pub cluster_by: ClusterBy,
@@ -82,6 +83,7 @@ impl Job {
             is_staged: self.staged_claim.is_some(),
             transaction: self.transaction.clone(),
             transaction_table: self.transaction_table.clone(),
+            may_be_loaded: self.may_be_loaded,
             replaces: self.replaces.clone(),
             strategy: self.strategy.clone(),
             cluster_by: self.cluster_by.clone(),

@@ -81,6 +81,7 @@ fn may_share(upload: &Claimed, job: &Job) -> bool {
         && job.replaces.is_empty()
         && job.staged_claim.is_none()
         && job.transaction.is_none()
+        && !job.may_be_loaded
         && !job.manifest.files.is_empty()
         && !(job.is_canceled || job.only_settles || job.is_alone)
 }

@@ -14,8 +14,9 @@ use crate::{configs, guc};
 /// By then the wait has long become the longest one.
 const MAX_STEPS: i32 = 50;
 
-/// Only what can succeed on its own is tried again, and not for ever; unless it is open whether the rows are in the table
-/// (`is_undecided`): that has to be found out, whatever the error is. An attempt that Snowflake has only asked to come later
+/// Only what can succeed on its own is tried again, and not for ever. While it is open whether the rows are in the table
+/// (`is_undecided`), that has to be found out: this is tried as often whatever the error is, and without end if it can succeed
+/// on its own and nobody wants the upload to stop. An attempt that Snowflake has only asked to come later
 /// says nothing about the upload, and is not counted for a day.
 pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) -> NextState {
     let attempt = upload.attempt;
@@ -31,6 +32,8 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
         Error::Server { sqlstate, .. } if is_passing(*sqlstate) => (ErrorKind::Transient, None),
         Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
     };
+    let (has_attempts, is_retryable) = (attempt < guc::max_attempts(), kind.is_retryable());
+    let finds_out = is_undecided && (has_attempts || is_retryable && !upload.cancel_requested);
     let delay = |steps| delay(steps).max(retry_after.unwrap_or_default());
     match kind {
         ErrorKind::Credentials => NextState::NeedsCredentials,
@@ -38,14 +41,11 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
         _ if is_throttled(error) && !upload.throttled_too_long => {
             NextState::Later(delay(upload.claim.min(MAX_STEPS)))
         }
-        kind if is_undecided
-            || kind.is_retryable()
-                && attempt < guc::max_attempts()
-                && !upload.has_crashed_too_often() =>
-        {
+        _ if finds_out || is_retryable && has_attempts && !upload.has_crashed_too_often() => {
             NextState::Retry(delay(attempt))
         }
         ErrorKind::Canceled => NextState::Canceled,
+        _ if is_undecided && upload.cancel_requested => NextState::Canceled,
         _ => NextState::Failed,
     }
 }

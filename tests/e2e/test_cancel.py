@@ -106,6 +106,88 @@ def test_between_two_attempts_after_a_lost_commit(make_bridge: Any, is_committed
         assert bridge.row_count(user) == 0
 
 
+LOST_COMMIT = ({"kind": "query", "sql": r"^\s*commit"}, {"kind": "query", "sql": r"^\s*describe transaction"})
+
+
+def in_doubt(bridge: Bridge) -> dict[str, Any]:
+    """An upload whose COMMIT nobody has an answer to, between two attempts."""
+    for match in LOST_COMMIT:
+        bridge.standin.fault(match, {"status": 503}, times=1_000)
+    bridge.run("run-1", ROWS)
+    wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "the attempt has failed", 60)
+    return bridge.upload("run-1")
+
+
+def test_credentials_that_are_refused_meanwhile(make_bridge: Any) -> None:
+    """What was asked for is not forgotten until the credentials are there again."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "2s", "snowflake_bridge.retry_max_delay": "2s"})
+    user = bridge.ready()
+    in_doubt(bridge)
+    refused = {"code": "390100", "sqlState": "08001", "message": "Incorrect username or password was specified."}
+    bridge.standin.fault({"kind": "login"}, {"error": refused}, times=1_000)
+    assert cancel(bridge) is True
+
+    def look() -> bool:
+        # Whatever session it has, it has to log in again.
+        for session in bridge.standin.admin("GET", "sessions")["sessions"]:
+            if session["account"] == bridge.account.name.upper():
+                bridge.standin.admin("DELETE", "sessions", {"id": session["id"]})
+        return bridge.upload("run-1")["state"] == "canceled"
+
+    wait.until(look, "it is canceled", 60)
+    message = bridge.upload("run-1")["error_message"]
+    assert message.startswith("canceled on request; its rows may be in table "), message
+    bridge.standin.clear_faults()
+    bridge.call("update_config", password=user.password)
+    bridge.run("run-2", ROWS)
+    bridge.completed("run-2")
+    assert bridge.upload("run-1")["state"] == "canceled" and bridge.row_count(user) == len(ROWS)
+
+
+def test_a_cancel_hurries_once(make_bridge: Any) -> None:
+    """It is asked at once what became of the rows, and then no more often than without the cancel."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "600s", "snowflake_bridge.retry_max_delay": "600s"})
+    bridge.ready()
+    before = in_doubt(bridge)
+    assert cancel(bridge) is True
+    wait.until(lambda: bridge.upload("run-1")["attempt_count"] > before["attempt_count"], "it is asked again")
+    wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "there is no answer", 60)
+    # By then the worker has been through its loop, more than once.
+    for execution_id in ("bad", "bad-2", "bad-3"):
+        bridge.run(execution_id, ROWS, snowflake_options={"strategie": "append"})
+        bridge.failed(execution_id)
+    after = bridge.upload("run-1")
+    assert after["state"] == "retry" and after["attempt_count"] == before["attempt_count"] + 1
+
+
+@pytest.mark.parametrize("is_canceled", [True, False])
+def test_it_cannot_be_found_out(make_bridge: Any, is_canceled: bool) -> None:
+    """Neither a cancel nor an upload waits without end for what Snowflake refuses to say."""
+    bridge = make_bridge({"snowflake_bridge.max_attempts": "3", "snowflake_bridge.retry_max_delay": "1s"})
+    user = bridge.ready()
+    commit, describe = LOST_COMMIT
+    bridge.standin.fault(commit, {"status": 503}, times=1_000)
+    if is_canceled:
+        # Nobody answers at all.
+        bridge.standin.fault(describe, {"status": 503}, times=1_000)
+    else:
+        denied = {"code": "003001", "sqlState": "42501", "message": "Insufficient privileges to operate on transaction"}
+        bridge.standin.fault(describe, {"error": denied}, times=1_000)
+    bridge.run("run-1", ROWS)
+    if is_canceled:
+        wait.until(lambda: bridge.upload("run-1")["attempt_count"] > 3, "it is asked again and again", 60)
+        assert cancel(bridge) is True
+    ended = wait.until(lambda: bridge.upload("run-1") if bridge.upload("run-1")["completed_at"] else None, "it has ended", 60)
+    assert ended["state"] == ("canceled" if is_canceled else "failed")
+    assert "; its rows may be in table " in ended["error_message"] and "UPLOAD_ID" in ended["error_hint"]
+    bridge.failed("run-1")
+    bridge.standin.clear_faults()
+    assert bridge.call("retry_upload", id=ended["id"]) is True
+    wait.until(lambda: bridge.execution("run-1")["snowflake_status"] != "failed", "the row shows the new attempt")
+    bridge.completed("run-1", 30)
+    assert bridge.row_count(user) == len(ROWS)
+
+
 def test_while_it_is_found_out_whether_it_was_committed(bridge: Bridge, user: User) -> None:
     """Until that is known, nobody may say that the upload is canceled."""
     held = {"sql": "describe transaction"}

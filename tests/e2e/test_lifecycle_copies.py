@@ -167,6 +167,65 @@ def test_a_dump_that_takes_the_place_of_what_was_lost(original: Bridge) -> None:
         assert loaded(original) == {"done": 10, "loading": 10, "waiting": 10}
 
 
+@pytest.fixture
+def held_back(bridge: Bridge, user: User) -> Bridge:
+    """A server without a worker on which an execution has finished. Another one has been loaded."""
+    bridge.run("done", lifecycle.ROWS)
+    bridge.completed("done")
+    serve(bridge, "postgres")
+    wait.until(lambda: not lifecycle.workers(bridge.cluster, DATABASE), "the worker has ended")
+    bridge.run("run-1", lifecycle.ROWS)
+    bridge.run("run-2", lifecycle.ROWS)
+    return bridge
+
+
+def serve(bridge: Bridge, databases: str) -> None:
+    """Says which databases have workers."""
+    bridge.admin.execute(f"alter system set snowflake_bridge.databases = '{databases}'")
+    bridge.admin.execute("select pg_reload_conf()")
+
+
+def test_a_dump_that_is_older_than_what_was_loaded(held_back: Bridge) -> None:
+    with copies.restored(held_back.cluster, DATABASE, "restored") as restored:
+        serve(held_back, f"{DATABASE}, restored")
+        held_back.completed("run-1")
+        held_back.completed("run-2")
+        held_back.app.close()
+        held_back.admin.close()
+        with held_back.cluster.connect() as server:
+            server.execute(f"drop database {DATABASE}")
+        assert restored.execute("select snowflake_bridge.adopt(take_over => true) as n").fetchone()["n"] == 2
+        is_loaded_once_again(held_back, restored)
+
+
+def is_loaded_once_again(bridge: Bridge, database: psycopg.Connection[dict[str, Any]]) -> None:
+    """What the records have forgotten is loaded again, and replaces what there was; what comes later is as always."""
+    done = "select from snowflake_bridge.uploads where state <> 'completed'"
+    wait.until(lambda: not database.execute(done).fetchall(), "every upload is loaded", 60)
+    mark = bridge.standin.audit_mark()
+    assert sends(database, "afterwards")["snowflake_status"] == "completed"
+    assert loaded(bridge) == {"done": 10, "run-1": 10, "run-2": 10, "afterwards": 1}
+    assert not bridge.account.statements("DELETE", mark)
+
+
+def test_a_standby_that_lags_behind_when_it_is_promoted(held_back: Bridge) -> None:
+    with copies.base_backup(held_back.cluster, standby=True) as standby:
+        standby.start()
+        with standby.connect(DATABASE) as reader:
+            wait.until(lambda: len(reader.execute(UNFINISHED).fetchall()) == 3, "the standby has received everything")
+        standby.stop()
+        serve(held_back, DATABASE)
+        held_back.completed("run-1")
+        held_back.completed("run-2")
+        held_back.cluster.stop(signal.SIGQUIT)
+        # Nothing of what the primary has done since is here.
+        (standby.data / "postgresql.auto.conf").write_text("")
+        standby.start()
+        standby.promote()
+        with standby.connect(DATABASE) as primary:
+            is_loaded_once_again(held_back, primary)
+
+
 def test_a_dump_that_is_restored_into_another_server(original: Bridge, make_bridge: Callable[..., Bridge]) -> None:
     # Roles have other OIDs there; secrets are bound to them and have to be given again.
     allowed = original.cluster.settings["snowflake_bridge.allowed_hosts"]

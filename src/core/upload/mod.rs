@@ -78,6 +78,9 @@ pub struct Upload {
     pub transaction: Option<String>,
     /// The table of that transaction, which may be another one than today's target.
     pub transaction_table: Option<TableName>,
+    /// It may have been loaded without a trace in our records: they are older than what was done, as on a standby that lagged behind
+    /// when it was promoted, or in a dump.
+    pub may_be_loaded: bool,
     /// Uploads whose rows an append replaces: earlier ones of the same execution.
     pub replaces: Vec<Uuid>,
     /// How the rows meet those that are there.
@@ -202,14 +205,15 @@ pub async fn run(
     if upload.only_settles {
         return Err(Error::new(
             ErrorKind::Transient,
-            "an earlier attempt has not loaded the rows",
-        ));
+            "the last attempt ended before Snowflake answered, which has not kept its rows, and there are to be no more attempts",
+        )
+        .with_hint("Call snowflake_bridge.retry_upload once Snowflake can be reached again."));
     }
     if !upload.is_staged {
         stage_files(upload, warehouse, ledger).await?;
     }
     ledger.progress(Phase::Preparing, upload.manifest.bytes);
-    let mut is_repeated = upload.transaction.is_some();
+    let mut is_repeated = upload.transaction.is_some() || upload.may_be_loaded;
     let mut loads = 0;
     loop {
         let target = table::prepare(warehouse, upload).await?;

@@ -52,6 +52,7 @@ pub(super) fn upload(files: usize) -> Upload {
         is_staged: false,
         transaction: None,
         transaction_table: None,
+        may_be_loaded: false,
         replaces: Vec::new(),
         strategy: Strategy::Append,
         cluster_by: ClusterBy::Nothing,

@@ -33,6 +33,7 @@ impl Upload {
             && !self.manifest.files.is_empty()
             && !self.is_staged
             && self.transaction.is_none()
+            && !self.may_be_loaded
             && !self.is_canceled
             && !self.only_settles
             && !self.is_alone

@@ -120,6 +120,21 @@ async fn a_commit_that_found_nothing_to_commit_is_no_success() {
 }
 
 #[tokio::test]
+async fn what_may_be_loaded_without_a_record_replaces_its_rows() {
+    let mut warehouse = FakeWarehouse::default();
+    run(&upload(1), &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
+    let mut forgotten = upload(1);
+    forgotten.may_be_loaded = true;
+    assert!(!forgotten.may_share());
+    let outcome = run(&forgotten, &mut warehouse, &FakeLedger::default())
+        .await
+        .unwrap();
+    assert_eq!((outcome.rows, warehouse.rows.len()), (10, 10));
+}
+
+#[tokio::test]
 async fn an_attempt_that_only_settles_loads_nothing() {
     let mut warehouse = FakeWarehouse::default();
     warehouse.states.insert("1".to_owned(), "rolled back");
