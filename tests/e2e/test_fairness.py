@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,8 @@ from harness.standin import User
 # `FAIRNESS_JOBS=10000` gives the figure.
 JOBS = int(os.environ.get("FAIRNESS_JOBS", "400"))
 ROUNDS = 10
-# The promise is one second; the rest is for a machine that is busy with other things.
+# The promise. On a machine that is busy with other things half of them still keep it, and a single one may take `LIMIT`.
+PROMISE = 1.0
 LIMIT = 2.5
 BUSY = 12
 # Half of 64 slots each.
@@ -86,6 +88,7 @@ def test_dead_endpoints_and_a_long_queue(make_bridge: Callable[..., Bridge], cap
                 f" alone {max(alone):.3f} s, max of {len(crowded)} beside them {max(crowded):.3f} s"
                 f" ({time.monotonic() - began:.0f} s)"
             )
+        assert statistics.median(crowded) < statistics.median(alone) + PROMISE
         assert max(crowded) < max(alone) + LIMIT
 
 
@@ -172,6 +175,7 @@ def test_two_owners_whose_copies_hang_leave_a_slot_to_a_third(bridge: Bridge, ca
     beside = delays(bridge, "third", "beside")
     with capsys.disabled():
         print(f"\nfairness: commit -> claim of a third, max alone {max(alone):.3f} s, beside hanging copies {max(beside):.3f} s")
+    assert statistics.median(beside) < statistics.median(alone) + PROMISE
     assert max(beside) < max(alone) + LIMIT
     assert (hanging("two"), hanging("one")) == (4, 4), "they hang on, and have no more"
     bridge.standin.clear_faults()

@@ -18,9 +18,11 @@ from harness import hostile, wait
 from harness.bridge import APPLICATION, DATABASE, Bridge
 from harness.hostile import Hostile
 
-# The promise. On a machine that is busy with other things the median still keeps it; a single one may take `LIMIT`.
+# The promise, for every function wherever it is. On a machine that is busy with other things a single one may take `LIMIT`; the best
+# of `TRIES` keeps the promise.
 PROMISE = 0.2
 LIMIT = 3.0
+TRIES = 3
 OVERSHOOTS: list[tuple[float, str]] = []
 EVENTS = ("cancel", "statement_timeout", "terminate", "lost client")
 STATEMENT_TIMEOUT = 1.0
@@ -94,6 +96,16 @@ class Caller:
 
 def overshoot(bridge: Bridge, sql: str, event: str, what: str, is_there: Callable[[Caller], bool]) -> None:
     """Interrupts a statement once it `is_there`, and notes how long that took."""
+    best = LIMIT
+    for _ in range(TRIES):
+        best = min(best, interrupted(bridge, sql, event, what, is_there))
+        if best <= PROMISE:
+            return
+    raise AssertionError(f"{what}, {event}: the fastest of {TRIES} interrupts took {1000 * best:.0f} ms")
+
+
+def interrupted(bridge: Bridge, sql: str, event: str, what: str, is_there: Callable[[Caller], bool]) -> float:
+    """Seconds that one interrupt took."""
     caller = Caller(bridge, sql)
     try:
         if event == "statement_timeout":
@@ -103,6 +115,7 @@ def overshoot(bridge: Bridge, sql: str, event: str, what: str, is_there: Callabl
         seconds = caller.interrupted(event)
         OVERSHOOTS.append((seconds, f"{what}, {event}"))
         assert seconds < LIMIT
+        return seconds
     finally:
         caller.connection.close()
 
@@ -148,13 +161,12 @@ def report(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_on_the_network(shared: Bridge, servers: dict[str, Hostile], phase: str, event: str) -> None:
     for name, sql in NETWORK.items():
         server = servers[phase]
-        reached = server.reached
         overshoot(
             shared,
             sql.format(name=phase, host=server.host),
             event,
             f"{name}, {phase}",
-            lambda caller: caller.waits() and (phase == "connect" or server.reached > reached),
+            lambda caller, before=server.reached: caller.waits() and (phase == "connect" or server.reached > before),
         )
 
 
@@ -162,7 +174,7 @@ def test_on_the_network(shared: Bridge, servers: dict[str, Hostile], phase: str,
 def test_a_statement_is_aborted_in_snowflake(shared: Bridge, event: str) -> None:
     mark = shared.standin.audit_mark()
     match = {"kind": "query", "sql": "SHOW"}
-    shared.standin.fault({"kind": "query", "sql": "^SHOW"}, {"delay_ms": 120_000})
+    shared.standin.fault({"kind": "query", "sql": "^SHOW"}, {"delay_ms": 120_000}, times=TRIES)
     overshoot(
         shared,
         "select * from snowflake_bridge.list_tables()",

@@ -10,13 +10,15 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from harness import wait
+from harness import lifecycle, wait
 from harness.bridge import Bridge
 from harness.standin import User
 
 ROWS = [{"n": n} for n in range(1000)]
-# An exit within 2 s is the design's promise; the rest is for a machine that is busy with other things.
-STOP_SECONDS = 5.0
+# What an upload in flight may add to a shutdown; the goodbye to Snowflake takes a second at most.
+STOP_SECONDS = 2.0
+# An exit of the worker alone, within which there is the same goodbye; the rest is for a machine that is busy with other things.
+EXIT_SECONDS = 5.0
 # What a worker waits for when it dies.
 at_each_request = pytest.mark.parametrize(
     "match",
@@ -182,13 +184,14 @@ def test_a_restart_with_work_queued(make_bridge) -> None:
     ids=["login", "object store", "copy"],
 )
 def test_a_fast_shutdown_with_an_upload_in_flight(bridge: Bridge, user: User, match: dict[str, str]) -> None:
+    idle = lifecycle.seconds_to_stop(bridge)
+    bridge.cluster.start()
+    bridge.connect()
     mark = bridge.standin.audit_mark()
     bridge.standin.fault({name: "^\\s*" + text for name, text in match.items()}, {"delay_ms": 120_000})
     bridge.run("run-1", ROWS)
     bridge.uploading(match, mark)
-    began = time.monotonic()
-    bridge.cluster.stop()
-    assert time.monotonic() - began < STOP_SECONDS
+    assert lifecycle.seconds_to_stop(bridge) < idle + STOP_SECONDS
     bridge.standin.clear_faults()
     bridge.cluster.start()
     bridge.connect()
@@ -203,7 +206,7 @@ def test_sigterm_to_the_worker_alone(bridge: Bridge, user: User) -> None:
     bridge.uploading({"kind": "query", "sql": "COPY INTO"}, mark)
     first = bridge.worker()
     bridge.admin.execute("select pg_terminate_backend(%s)", [first])
-    wait.until(lambda: not os.path.exists(f"/proc/{first}"), "the worker has ended", STOP_SECONDS)
+    wait.until(lambda: not os.path.exists(f"/proc/{first}"), "the worker has ended", EXIT_SECONDS)
     bridge.standin.clear_faults()
     bridge.completed("run-1", seconds=60)
     assert bridge.row_count(user) == len(ROWS)
@@ -235,7 +238,7 @@ def test_drop_database_does_not_wait_for_an_upload(bridge: Bridge, user: User) -
         server.execute("create database bystander")
         began = time.monotonic()
         server.execute("drop database bystander")
-        assert time.monotonic() - began < STOP_SECONDS
+        assert time.monotonic() - began < EXIT_SECONDS
     bridge.standin.clear_faults()
     bridge.completed("run-1")
 

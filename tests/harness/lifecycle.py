@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,6 +66,15 @@ def worker(cluster: Cluster, database: str, *, other_than: int = 0, seconds: flo
 
     [pid] = wait.until(look, f"a worker runs in database {database}", seconds)
     return pid
+
+
+def seconds_to_stop(bridge: Bridge, how: signal.Signals = signal.SIGINT) -> float:
+    """How long the server takes to end. A smart shutdown (SIGTERM) waits for clients, so there are none."""
+    bridge.app.close()
+    bridge.admin.close()
+    began = time.monotonic()
+    bridge.cluster.stop(how)
+    return time.monotonic() - began
 
 
 def has_ended(pid: int) -> bool:
