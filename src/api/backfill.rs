@@ -1,9 +1,9 @@
 //! `backfill`: what should have been uploaded and never was.
 
+use pgrx::default;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
-use pgrx::{JsonB, default};
 
 use super::upload::{options, owner_of, resolve_watch};
 use crate::error::{Error, Result};
@@ -78,7 +78,7 @@ fn queue_missing_of(
         None => "and $2 is null".to_owned(),
     };
     let query = held.statement(format!(
-        "select pg_catalog.format('%s', {key}), {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} \
+        "select pg_catalog.format('%s', {key}), {user}, snowflake_options::pg_catalog.text, snowflake_table_name, snowflake_schema_name from {name} \
          where snowflake_enabled and {}::pg_catalog.text = any ($1) and {key} is not null {not_before}",
         quote_identifier(&watch.columns.status)
     ));
@@ -94,7 +94,7 @@ fn queue_missing_of(
                     cursor
                         .fetch(BATCH)?
                         .map(|row| {
-                            let json = row.get::<JsonB>(3)?.map(|json| json.0.to_string());
+                            let json = row.get::<String>(3)?;
                             let user_id = row.get::<String>(2)?;
                             Ok(NewUpload {
                                 watch_id: watch.id,

@@ -6,7 +6,7 @@ use bridge_core::names;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, default, pg_sys};
+use pgrx::{default, pg_sys};
 
 use crate::bound::Bound;
 use crate::error::{Error, Result};
@@ -56,10 +56,16 @@ fn cancel(id: i64) -> Result<bool> {
     sandbox::require_unrestricted()?;
     require_visible(id)?;
     let (is_canceled, files) = sandbox::as_extension_owner(|| {
-        if uploads::cancel_waiting(id)? {
-            return Ok((true, uploads::drop_files(id)?));
+        // An attempt may end between the two.
+        for _ in 0..2 {
+            if uploads::cancel_waiting(id)? {
+                return Ok((true, uploads::drop_files(id)?));
+            }
+            if uploads::request_cancel(id)? {
+                return Ok((true, None));
+            }
         }
-        Ok((uploads::request_cancel(id)?, None))
+        Ok((false, None))
     })?;
     if let Some(upload_id) = files {
         spooled::remove_at_commit(upload_id)?;
@@ -88,9 +94,11 @@ pub fn options(
     let mut options = match json.map(serde_json::from_str::<serde_json::Value>) {
         None | Some(Ok(serde_json::Value::Null)) => serde_json::Map::new(),
         Some(Ok(serde_json::Value::Object(options))) => options,
-        Some(Ok(other)) => {
-            serde_json::Map::from_iter([("snowflake_options is not an object".to_owned(), other)])
-        }
+        // Without what it is: in something around it, it may be deeper than what can be read again.
+        Some(Ok(_)) => serde_json::Map::from_iter([(
+            "snowflake_options is not an object".to_owned(),
+            true.into(),
+        )]),
         Some(Err(_)) => {
             serde_json::Map::from_iter([("snowflake_options is not JSON".to_owned(), true.into())])
         }
@@ -152,7 +160,7 @@ fn read_as(
         |column| format!("{}::pg_catalog.text", pgrx::spi::quote_identifier(column)),
     );
     let query = format!(
-        "select {user}, snowflake_options, snowflake_table_name, snowflake_schema_name from {name} where {}",
+        "select {user}, snowflake_options::pg_catalog.text, snowflake_table_name, snowflake_schema_name from {name} where {}",
         key.condition()
     );
     Bound::to_relations(query, &[watch.relation]).run(|query| {
@@ -161,7 +169,7 @@ fn read_as(
             let Some(row) = client.select(query, Some(1), &[id])?.next() else {
                 return Ok(None);
             };
-            let json = row.get::<JsonB>(2)?.map(|json| json.0.to_string());
+            let json = row.get::<String>(2)?;
             let options = options(json.as_deref(), row.get(3)?, row.get(4)?);
             Ok(Some((row.get::<String>(1)?, options)))
         })

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 from typing import Any
 
@@ -297,3 +298,22 @@ def test_a_query_gives_up_its_files(bridge: Bridge, user: User) -> None:
     wait.until(lambda: not [name for _, _, names in os.walk(spool) for name in names if name.endswith(".parquet")], "its files are gone")
     assert bridge.call("retry_upload", id=number) is False, "its rows are gone"
     assert "T" not in tables(bridge) or bridge.row_count(user, "T") == 0
+
+
+def test_an_attempt_that_ends_while_it_is_looked_at(make_bridge: Any) -> None:
+    """Neither one that waits when that is looked for, nor one that somebody is at when that is."""
+    bridge = make_bridge({"snowflake_bridge.databases": "postgres"})
+    bridge.ready()
+    bridge.run("run-1", ROWS)
+    change = "update snowflake_bridge.uploads set state = %s, next_attempt_at = now() + interval '1 day'"
+    bridge.admin.execute(change, ["claimed"])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        with bridge.cluster.connect("shop") as other, other.transaction():
+            other.execute("lock table snowflake_bridge.cancellations in exclusive mode")
+            upload = bridge.upload("run-1")["id"]
+            answer = pool.submit(bridge.call, "cancel_upload", id=upload)
+            waiting = "select from pg_locks where not granted and relation = 'snowflake_bridge.cancellations'::regclass"
+            wait.until(lambda: other.execute(waiting).fetchall(), "it is about to ask the worker")
+            bridge.admin.execute(change, ["retry"])
+        assert answer.result(60) is True
+    assert bridge.upload("run-1")["state"] == "canceled"
