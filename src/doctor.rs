@@ -215,6 +215,10 @@ fn spool_directory(show_paths: bool) -> Result<Finding> {
         Ok(found) if found.permissions().mode() & 0o077 != 0 => {
             Some("is open to other users of this machine".to_owned())
         }
+        Ok(_) if spooled::is_others()? => Some(
+            "is used by a copy of this server, or by the one that this is a copy of, too"
+                .to_owned(),
+        ),
         Ok(_) => write_trial(&path)
             .err()
             .map(|error| format!("cannot be written to: {error}")),
@@ -240,7 +244,7 @@ fn spool_directory(show_paths: bool) -> Result<Finding> {
             "spool_directory",
             false,
             format!("{name} {trouble}"),
-            "It must belong to the server's user with mode 0700; see snowflake_bridge.spool_directory.",
+            "It must belong to the server's user with mode 0700, and to no running copy of the server; see snowflake_bridge.spool_directory.",
         ),
     })
 }

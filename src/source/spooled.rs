@@ -3,109 +3,27 @@
 //! and the upload's from then on.
 #![allow(unsafe_code)]
 
+mod place;
+
 use std::cell::{Cell, RefCell};
-use std::ffi::CString;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use bridge_core::spool::{remove, storage};
-use bridge_core::{Error as CoreError, ErrorKind};
+use bridge_core::spool::remove;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
-use crate::{guards, guc};
+use crate::error::Result;
+use place::{directory, sync, unusable};
+pub use place::{free_bytes, is_others, make_private, require_space, root};
 
 /// The directory below an upload's that its own transaction writes; attempts of the worker count from 1.
 const OF_CALLER: &str = "0";
-/// Where files wait unless a setting says otherwise, within the data directory.
-const DEFAULT_ROOT: &str = "snowflake_bridge_spool";
 /// How the names of files begin that say how much an upload takes whose transaction has not ended. Its owner's number, the process and
 /// the upload follow.
 const ANNOUNCEMENT: &str = "share-";
-
-/// Where this database's files wait until they are staged, private to the server's user.
-///
-/// # Errors
-/// If it cannot be made.
-pub fn root() -> Result<PathBuf> {
-    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
-    // SAFETY: a variable of this process.
-    let database = unsafe { pg_sys::MyDatabaseId };
-    // Two databases of one server never share a directory.
-    let directory = root.join(database.to_u32().to_string());
-    if !directory.is_dir() {
-        make_private(&directory)?;
-        sync(&root)?;
-        if let Some(parent) = root.parent() {
-            sync(parent)?;
-        }
-    }
-    Ok(directory)
-}
-
-/// What the server's user may still write where the spool is, or where it will be made.
-///
-/// # Errors
-/// What the file system says.
-pub fn free_bytes() -> std::io::Result<u64> {
-    let root = guc::spool_directory().unwrap_or_else(|| PathBuf::from(DEFAULT_ROOT));
-    let nearest = root
-        .ancestors()
-        .find(|directory| directory.is_dir())
-        .unwrap_or(Path::new("."));
-    let path = CString::new(nearest.as_os_str().as_bytes())?;
-    // SAFETY: a system call that fills a structure of plain numbers, which is read only if it did.
-    unsafe {
-        let mut found = std::mem::zeroed::<libc::statvfs>();
-        if libc::statvfs(path.as_ptr(), &raw mut found) != 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
-    }
-}
-
-/// Refuses to take what the server itself needs, where it shares a file system with the spool.
-///
-/// # Errors
-/// `Transient`, of a full disk, if there is less free than `snowflake_bridge.min_free_space`.
-pub fn require_space() -> Result<()> {
-    let least = guc::min_free_space();
-    if least == 0 || !guards::ON {
-        return Ok(());
-    }
-    let failed = |error| storage("look at the spool directory's file system", error);
-    let free = free_bytes().map_err(failed)?;
-    if free >= least {
-        return Ok(());
-    }
-    let message = format!(
-        "the spool directory's file system has {} MB free, less than snowflake_bridge.min_free_space, {} MB",
-        free >> 20,
-        least >> 20
-    );
-    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-    Err(CoreError::new(ErrorKind::Transient, message)
-        .with_hint("Free space there, or set snowflake_bridge.spool_directory to another disk; a lower min_free_space leaves less to the server.")
-        .with_source(full)
-        .on_this_machine()
-        .into())
-}
-
-/// Makes a directory for the server's user alone, unless it is there.
-///
-/// # Errors
-/// If it cannot be made.
-pub fn make_private(directory: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(unusable)
-}
 
 /// The directory of the files that the upload's own transaction wrote.
 pub fn of_caller(root: &Path, upload_id: Uuid) -> PathBuf {
@@ -250,16 +168,13 @@ fn forget(root: &Path, announcement: &Path) {
     }
 }
 
-/// Removes the directories of databases that were dropped, where nobody ever looks again. Only within the data directory:
-/// what a setting names may be others' too. `databases` is asked after the directories were found.
+/// Removes the directories of databases that were dropped, where nobody ever looks again. `databases` is asked after the
+/// directories were found.
 ///
 /// # Errors
 /// What `databases` returns.
 pub fn sweep_dropped(databases: impl FnOnce() -> Result<Vec<i64>>) -> Result<()> {
-    if guc::spool_directory().is_some() {
-        return Ok(());
-    }
-    let Ok(entries) = std::fs::read_dir(DEFAULT_ROOT) else {
+    let Ok(entries) = std::fs::read_dir(directory()) else {
         return Ok(());
     };
     let found: Vec<(i64, PathBuf)> = entries
@@ -380,21 +295,4 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 
 fn lock(directory: &Path) -> Result<File> {
     File::open(directory).map_err(unusable)
-}
-
-/// Waits until the disk has the directory's entries.
-fn sync(directory: &Path) -> Result<()> {
-    // The parent of a relative path's first part is the empty path.
-    let directory = if directory.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        directory
-    };
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(unusable)
-}
-
-fn unusable(error: std::io::Error) -> Error {
-    storage("use the spool directory", error).into()
 }
