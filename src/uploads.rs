@@ -139,7 +139,16 @@ pub struct Blame {
     pub worker_died: bool,
 }
 
-/// Puts what the process before this one left in flight back in the queue: `(upload, died)` for each. An upload that is to
+/// What became of uploads that were in flight.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Those that are in the queue again, and whether a process may have died of them.
+    pub uploads: Vec<(i64, bool)>,
+    /// Those that somebody has locked: nothing was done about them.
+    pub locked: Vec<i64>,
+}
+
+/// Puts what the process before this one left in flight back in the queue, or what of it is among `only`. An upload that is to
 /// blame waits, and after `max_crashes` it has failed, unless it is undecided: then Snowflake is asked, once. The others just
 /// go on, and so do all after a restart of the server: before what came later, which may wait for the transactions that they
 /// left open.
@@ -148,20 +157,25 @@ pub struct Blame {
 /// If the statement fails.
 pub fn recover(
     blame: &Blame,
+    only: Option<&[i64]>,
     max_crashes: i32,
     crash_retry_delay: Duration,
-) -> Result<Vec<(i64, bool)>> {
+) -> Result<Recovered> {
     let has_failed = format!("f.died and u.crash_count + 1 >= $3 + ({UNDECIDED})::integer");
     Spi::connect_mut(|client| {
         let rows = client.update(
-            &format!("with in_flight as ( \
+            &format!("with wanted as ( \
+                 select id from snowflake_bridge.uploads \
+                 where state in ('claimed', 'staged', 'copying') and ($7 is null or id = any ($7))), \
+             in_flight as ( \
                  select id, crash_count, claimed_at > pg_postmaster_start_time() as is_recent \
-                 from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying') for update), \
+                 from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying') \
+                     and id in (select id from wanted) for update skip locked), \
              blamed as ( \
                  select i.id, i.is_recent and case when cardinality($1) > 0 then i.id = any ($1) \
                      else $2 and (i.crash_count > 0 or not exists (select from in_flight s where s.crash_count > 0)) end as died \
-                 from in_flight i) \
-             update snowflake_bridge.uploads u set \
+                 from in_flight i), \
+             recovered as (update snowflake_bridge.uploads u set \
                  crash_count = u.crash_count + f.died::integer, \
                  state = case when {has_failed} then 'failed' else 'retry' end, \
                  attempt_count = u.attempt_count - (not f.died)::integer, \
@@ -171,15 +185,19 @@ pub fn recover(
                  error_hint = case when f.died then $6 end, \
                  completed_at = case when {has_failed} then clock_timestamp() end, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
-             from blamed f where u.id = f.id returning u.id, f.died"),
+             from blamed f where u.id = f.id returning u.id, f.died) \
+             select r.id, r.died from recovered r \
+             union all select w.id, null from wanted w where w.id not in (select id from in_flight)"),
             None,
             &[blame.readings.clone().into(), blame.worker_died.into(), max_crashes.into(), crash_retry_delay.as_secs_f64().into(),
-                CRASHED.into(), CRASHED_HINT.into()],
+                CRASHED.into(), CRASHED_HINT.into(), only.map(<[i64]>::to_vec).into()],
         )?;
-        let mut recovered = Vec::new();
+        let mut recovered = Recovered::default();
         for row in rows {
-            if let (Some(id), Some(died)) = (row.get(1)?, row.get(2)?) {
-                recovered.push((id, died));
+            match (row.get(1)?, row.get(2)?) {
+                (Some(id), Some(died)) => recovered.uploads.push((id, died)),
+                (Some(id), None) => recovered.locked.push(id),
+                _ => {}
             }
         }
         Ok(recovered)

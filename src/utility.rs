@@ -1,4 +1,4 @@
-//! The hook on utility statements: two parts of ours are told of them, and everybody else who has a hook.
+//! The hook on utility statements: three parts of ours are told of them, and everybody else who has a hook.
 #![allow(unsafe_code)]
 
 use std::ffi::c_char;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use pgrx::pg_sys;
 
 use crate::statement_end;
-use crate::worker::database_ddl;
+use crate::worker::{database_ddl, dropping};
 
 type Utility = unsafe extern "C-unwind" fn(
     *mut pg_sys::PlannedStmt,
@@ -52,8 +52,8 @@ pub fn install_hook() {
     }
 }
 
-/// Every utility statement passes here. An ERROR jumps over this frame: it has nothing to be dropped, and what a COPY has begun to
-/// finish is forgotten with its subtransaction.
+/// Every utility statement passes here. An ERROR jumps over this frame: it has nothing to be dropped, what a COPY has begun to
+/// finish is forgotten with its subtransaction, and that an extension is dropped with the transaction.
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
     text: *const c_char,
@@ -72,6 +72,10 @@ unsafe extern "C-unwind" fn process_utility(
         if database_ddl::is_about_databases(utility) {
             database_ddl::make_way(utility, is_alone);
         }
+        let drops_extension = dropping::drops_extension(utility);
+        if drops_extension {
+            dropping::begins();
+        }
         let fires_triggers = statement_end::is_copy_from(utility);
         if fires_triggers {
             statement_end::begins();
@@ -88,6 +92,9 @@ unsafe extern "C-unwind" fn process_utility(
         );
         if fires_triggers {
             statement_end::ends();
+        }
+        if drops_extension {
+            dropping::ends();
         }
     }
 }

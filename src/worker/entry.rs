@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use pgrx::bgworkers::BackgroundWorker;
@@ -12,7 +13,7 @@ use super::reader;
 use super::registry::{self, WorkerState};
 use super::service::{self, Service};
 use super::{activity, memory, signals, stubborn, vacancy};
-use crate::error::{Result, log_error, log_message};
+use crate::error::{Error, Result, log_error, log_message};
 use crate::installation::Installation;
 use crate::{guards, guc, keys, net, secrets, timer, tx};
 
@@ -113,7 +114,7 @@ fn wait_for_obstacles(mut installation: Installation) -> Result<Installation> {
 
 /// Runs `work` in a transaction, as soon as nobody keeps our tables locked: an open DROP EXTENSION, say, that may yet be
 /// rolled back. Such a statement may in turn wait for a watched table that is being read.
-fn patiently<T>(work: impl Fn() -> Result<T>) -> Result<T> {
+pub(super) fn patiently<T>(work: impl Fn() -> Result<T>) -> Result<T> {
     loop {
         match tx::transaction(&work) {
             Err(error)
@@ -145,29 +146,86 @@ unsafe extern "C-unwind" fn at_exit(_code: i32, _argument: pg_sys::Datum) {
     }
 }
 
-/// Settings for the whole session: these processes speak in their own, qualified words, and what they record is durable.
+/// What these processes wait for a lock of our own tables'.
+pub(super) const LOCK_TIMEOUT: &str = "2s";
+
+/// Settings for the whole session, whatever the server, the database or the role has for others: these processes speak in their
+/// own, qualified words, what they record is durable, they see what others commit meanwhile, and they lose deadlocks.
 ///
 /// # Errors
 /// If they cannot be set.
 pub(super) fn settle_session(application_name: &str) -> Result<()> {
+    let settings = [
+        ("search_path", "pg_catalog, pg_temp"),
+        ("synchronous_commit", "on"),
+        ("application_name", application_name),
+        ("jit", "off"),
+        // The application's own transactions would fail beside ours.
+        ("default_transaction_isolation", "read committed"),
+        ("default_transaction_read_only", "off"),
+        ("default_transaction_deferrable", "off"),
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        ("transaction_timeout", "0"),
+        ("lock_timeout", LOCK_TIMEOUT),
+        // Of two that wait for each other, who looks first is the victim.
+        ("deadlock_timeout", "10ms"),
+        // It would log every wait that is longer than that; who waits for these processes is logged as ever.
+        ("log_lock_waits", "off"),
+    ];
     tx::transaction(|| {
-        for (name, value) in [
-            ("search_path", "pg_catalog, pg_temp"),
-            ("synchronous_commit", "on"),
-            ("application_name", application_name),
-            ("lock_timeout", "2s"),
-            ("jit", "off"),
-        ] {
-            if name == "search_path" && !guards::ON {
-                continue;
-            }
-            Spi::run_with_args(
-                "select pg_catalog.set_config($1, $2, false)",
-                &[name.into(), value.into()],
-            )?;
-        }
-        Ok(())
+        settings
+            .into_iter()
+            .filter(|(name, _)| guards::ON || *name != "search_path")
+            .try_for_each(|(name, value)| set(name, value, pg_sys::GucAction::GUC_ACTION_SET))
     })
+}
+
+/// How long this session waits for locks from now on.
+///
+/// # Errors
+/// If that cannot be set.
+pub(super) fn wait_for_locks(at_most: &str) -> Result<()> {
+    tx::transaction(|| set("lock_timeout", at_most, pg_sys::GucAction::GUC_ACTION_SET))
+}
+
+/// Has this transaction give up what it waits for before somebody whom it keeps waiting looks for a deadlock, whose victim would be the
+/// application then.
+///
+/// # Errors
+/// If that cannot be set.
+pub(super) fn lose_deadlocks() -> Result<()> {
+    const LONGEST_MS: u32 = 2_000;
+    // SAFETY: PostgreSQL gives a C string for a setting that it knows: what the server has, in milliseconds, whatever this session has.
+    let others = unsafe {
+        CStr::from_ptr(pg_sys::GetConfigOptionResetString(
+            c"deadlock_timeout".as_ptr(),
+        ))
+    };
+    let others = others.to_string_lossy().parse().unwrap_or(LONGEST_MS);
+    // 0 would be no limit.
+    let limit = format!("{}ms", (others / 2).clamp(1, LONGEST_MS));
+    set("lock_timeout", &limit, pg_sys::GucAction::GUC_ACTION_LOCAL)
+}
+
+/// Sets what only superusers may as well: the role of these processes may be none.
+fn set(name: &str, value: &str, action: pg_sys::GucAction::Type) -> Result<()> {
+    let text =
+        |text: &str| CString::new(text).map_err(|_| Error::invalid("a setting contains a NUL"));
+    let (name, value) = (text(name)?, text(value)?);
+    // SAFETY: inside a transaction, with two C strings that PostgreSQL copies.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
+    }
+    Ok(())
 }
 
 /// The installation of this database, while it has one.

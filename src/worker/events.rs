@@ -3,6 +3,7 @@
 use bridge_core::{ErrorKind, upload};
 use tokio::sync::oneshot;
 
+use super::in_flight::Ending;
 use super::report::{Entry, Event};
 use super::service::Service;
 use crate::error::{Result, log_error, log_message};
@@ -69,16 +70,17 @@ impl Service {
                     if !in_flight.follows {
                         self.turns.ended(upload, result.as_ref(), others + 1);
                     }
-                    let is_recorded = match result {
-                        Ok(outcome) => {
-                            in_flight.completed(target.as_deref().unwrap_or_default(), &outcome)
-                        }
-                        Err(error) => in_flight.failed(&error.into(), is_undecided),
+                    let ending = match result {
+                        Ok(outcome) => Ending::Completed {
+                            target: target.unwrap_or_default(),
+                            outcome,
+                        },
+                        Err(error) => Ending::Failed {
+                            error: error.into(),
+                            is_undecided,
+                        },
                     };
-                    if is_recorded {
-                        // Nobody listens where nothing is left to tidy up.
-                        let _ = recorded.send(());
-                    }
+                    self.end(in_flight, ending, Some(recorded));
                 }
                 Event::Parted {
                     claim,
@@ -98,15 +100,18 @@ impl Service {
                             "snowflake_bridge: uploads that shared one COPY are loaded one by one: {error}"
                         ));
                     }
-                    let is_recorded = if is_canceled {
-                        in_flight.failed(&upload::canceled().into(), is_undecided)
+                    let ending = if is_canceled {
+                        Ending::Failed {
+                            error: upload::canceled().into(),
+                            is_undecided,
+                        }
                     } else {
-                        in_flight.parted(&error, is_undecided)
+                        Ending::Parted {
+                            cause: error,
+                            is_undecided,
+                        }
                     };
-                    if is_recorded {
-                        // Nobody listens where nothing is left to tidy up.
-                        let _ = recorded.send(());
-                    }
+                    self.end(in_flight, ending, Some(recorded));
                 }
                 Event::Cleaned { claim } => {
                     if let Err(error) = tx::transaction(|| uploads::cleaned(&[claim])) {

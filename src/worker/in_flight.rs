@@ -1,7 +1,8 @@
 //! An upload in flight, as the main thread knows it: how far it is, and what is recorded when it ends.
-#![allow(unsafe_code)]
 
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bridge_core::ErrorKind;
@@ -46,6 +47,29 @@ pub(super) enum Stage {
     Network(Option<Canceler>),
 }
 
+/// How an attempt has ended.
+pub(super) enum Ending {
+    /// Its rows are in the table.
+    Completed { target: String, outcome: Outcome },
+    /// Without.
+    Failed { error: Error, is_undecided: bool },
+    /// Before the network was used.
+    NotBegun { error: Rc<Error> },
+    /// What it shared with others has failed: it goes on by itself.
+    Parted {
+        cause: Arc<bridge_core::Error>,
+        is_undecided: bool,
+    },
+}
+
+/// Whether that is written down.
+pub(super) enum Recorded {
+    Yes,
+    /// The upload is another worker's.
+    TakenOver,
+    NotYet(Error),
+}
+
 impl InFlight {
     /// The account that it is at, once nothing is left to be read.
     pub(super) fn account(&self) -> Option<&str> {
@@ -64,9 +88,34 @@ impl InFlight {
         });
     }
 
-    /// Its rows are in the table. Returns whether that was recorded.
-    pub(super) fn completed(self, target: &str, outcome: &Outcome) -> bool {
-        let id = self.upload.id;
+    /// Writes down how this attempt has ended.
+    pub(super) fn record(&self, ending: &Ending) -> Recorded {
+        match ending {
+            Ending::Completed { target, outcome } => self.completed(target, outcome),
+            Ending::Failed {
+                error,
+                is_undecided,
+            } => self.failed(error, *is_undecided),
+            // If Snowflake cannot even be asked what became of an earlier attempt, that stays open, unless somebody wants it to end.
+            Ending::NotBegun { error } => {
+                let is_undecided = self.upload.is_undecided() && !self.upload.cancel_requested;
+                self.failed(error, is_undecided)
+            }
+            Ending::Parted {
+                cause,
+                is_undecided,
+            } => {
+                let claim = self.upload.as_claim();
+                let error = shared(cause).into();
+                let recorded = tx::transaction(|| {
+                    uploads::record_error(claim, NextState::ByItself, &error, *is_undecided)
+                });
+                self.end(recorded, false)
+            }
+        }
+    }
+
+    fn completed(&self, target: &str, outcome: &Outcome) -> Recorded {
         let recorded = tx::transaction(|| {
             failpoint::reach("completing");
             let claim = self.upload.as_claim();
@@ -81,37 +130,20 @@ impl InFlight {
                 outcome.query_id.as_deref(),
             )
         });
-        if self.end(recorded, true) {
+        let recorded = self.end(recorded, true);
+        if matches!(recorded, Recorded::Yes) {
             log_message(&format!(
-                "snowflake_bridge: upload {id} of execution {} completed: {} rows into {target} in {:.3} s",
+                "snowflake_bridge: upload {} of execution {} completed: {} rows into {target} in {:.3} s",
+                self.upload.id,
                 quoted(&self.upload.execution_id),
                 outcome.rows,
                 self.begun.elapsed().as_secs_f64()
             ));
-            return true;
         }
-        false
+        recorded
     }
 
-    /// This attempt has ended before the network was used. If Snowflake cannot even be asked what became of an earlier one, that
-    /// stays open, unless somebody wants it to end. Returns whether that was recorded.
-    pub(super) fn not_begun(self, error: &Error) -> bool {
-        let is_undecided = self.upload.is_undecided() && !self.upload.cancel_requested;
-        self.failed(error, is_undecided)
-    }
-
-    /// What it shared with others has failed. Returns whether it was recorded that it goes on by itself.
-    pub(super) fn parted(self, cause: &bridge_core::Error, is_undecided: bool) -> bool {
-        let claim = self.upload.as_claim();
-        let error = shared(cause).into();
-        let recorded = tx::transaction(|| {
-            uploads::record_error(claim, NextState::ByItself, &error, is_undecided)
-        });
-        self.end(recorded, false)
-    }
-
-    /// This attempt has ended without. Returns whether that was recorded.
-    pub(super) fn failed(self, error: &Error, is_undecided: bool) -> bool {
+    fn failed(&self, error: &Error, is_undecided: bool) -> Recorded {
         let id = self.upload.id;
         let claim = self.upload.as_claim();
         let next = next_state(error, &self.upload, is_undecided);
@@ -134,8 +166,9 @@ impl InFlight {
             }
             Err(error) => (next, Err(error)),
         };
-        if !self.end(recorded, next == NextState::Canceled) {
-            return false;
+        let recorded = self.end(recorded, next == NextState::Canceled);
+        if !matches!(recorded, Recorded::Yes) {
+            return recorded;
         }
         let execution = quoted(&self.upload.execution_id);
         match next {
@@ -152,12 +185,12 @@ impl InFlight {
                 error,
             ),
         }
-        true
+        recorded
     }
 
     /// The files of an attempt go with it. Those that a caller left stay until the upload `is_over`: nobody can read their
-    /// rows again. Returns whether the end was recorded; if not, all but this claim's own files are somebody else's.
-    fn end(&self, recorded: Result<()>, is_over: bool) -> bool {
+    /// rows again. If the upload was taken over, all but this claim's own files are somebody else's.
+    fn end(&self, recorded: Result<()>, is_over: bool) -> Recorded {
         let Claimed {
             id, claim, attempt, ..
         } = self.upload;
@@ -167,7 +200,7 @@ impl InFlight {
                 if is_over || self.upload.watch_id.is_some() {
                     bridge_core::spool::remove(&self.spool);
                 }
-                true
+                Recorded::Yes
             }
             Err(Error::TakenOver { .. }) => {
                 bridge_core::spool::remove(&self.spool.join(claim.to_string()));
@@ -175,9 +208,9 @@ impl InFlight {
                     "snowflake_bridge: upload {id} of execution {} was taken over while this worker was at it; nothing of its attempt {attempt} is recorded",
                     quoted(&self.upload.execution_id)
                 );
-                false
+                Recorded::TakenOver
             }
-            Err(error) => end_unrecorded(id, &error),
+            Err(error) => Recorded::NotYet(error),
         }
     }
 }
@@ -197,16 +230,6 @@ fn shared(cause: &bridge_core::Error) -> bridge_core::Error {
         error = error.with_query_id(query_id);
     }
     error
-}
-
-/// The end of an upload could not be written down. The next worker finds it in flight and asks Snowflake what came of it.
-fn end_unrecorded(id: i64, error: &Error) -> ! {
-    log_error(
-        &format!("snowflake_bridge: cannot record the end of upload {id}; the worker starts anew"),
-        error,
-    );
-    // SAFETY: ends this process in order.
-    unsafe { pg_sys::proc_exit(1) };
 }
 
 /// An execution's id in a log line: it came from a user, so it is kept short and on one line.

@@ -98,6 +98,10 @@ pub fn run(mut between: impl FnMut()) -> Result<bool> {
                 pause(watch_id, LOCKED_DELAY);
                 tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
             }
+            // Others came first at this row, or at what its triggers use.
+            Err(error) if error.is_lost_conflict() => {
+                tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
+            }
             Err(error) => {
                 log_error(
                     &format!(

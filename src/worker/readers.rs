@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bridge_core::upload;
 
 use super::begin;
-use super::in_flight::{InFlight, Stage};
+use super::in_flight::{Ending, InFlight, Stage};
 use super::reading::{self, Read};
 use super::service::Service;
 use super::{reader, registry, witness};
@@ -129,7 +129,8 @@ impl Service {
         match job {
             Ok(job) => self.send(vec![(in_flight, job)]),
             Err(error) => {
-                in_flight.not_begun(&error);
+                let error = error.into();
+                self.end(in_flight, Ending::NotBegun { error }, None);
             }
         }
     }

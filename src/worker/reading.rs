@@ -8,6 +8,7 @@ use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::entry;
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
 use crate::source::{self, ReadOptions, spooled};
@@ -154,8 +155,9 @@ fn read(
     })
 }
 
-/// Whatever code the owner attached to the relation, reading it changes nothing.
+/// Whatever code the owner attached to the relation, reading it changes nothing, and the application comes first.
 fn read_only() -> Result<()> {
+    entry::lose_deadlocks()?;
     Ok(Spi::run("set transaction read only")?)
 }
 

@@ -57,6 +57,8 @@ pub struct WorkerSlot {
     pub is_waiting: bool,
     /// A result waits for a process that would read it, and none is free.
     pub lacks_reader: bool,
+    /// Sessions that are dropping an extension.
+    drops: u32,
     /// How often in a row a worker has ended soon after its start.
     pub failed_starts: u32,
     latch: usize,
@@ -195,6 +197,21 @@ pub(super) fn my_database() -> pg_sys::Oid {
 /// Enters this process as the launcher.
 pub fn enter_launcher() {
     REGISTRY.exclusive().launcher = my_latch();
+}
+
+/// One session more, or one less, is dropping an extension of this database.
+pub(super) fn count_drop(change: i32) {
+    let database = my_database();
+    for slot in &mut REGISTRY.exclusive().workers {
+        if slot.database == database {
+            slot.drops = slot.drops.saturating_add_signed(change);
+        }
+    }
+}
+
+/// Whether somebody is dropping an extension of this database.
+pub(super) fn is_being_dropped() -> bool {
+    my_slot().is_some_and(|slot| slot.drops > 0)
 }
 
 /// Whether the launcher lacks processes for workers: that `max_worker_processes` is too small.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -11,14 +12,16 @@ use bridge_core::upload::{self, Phase};
 
 use super::begin::{self, Begun};
 use super::entry::{end_unless_alone, end_unless_same, has_recovered};
-use super::in_flight::{InFlight, Stage, quoted};
+use super::in_flight::{Ending, InFlight, Stage, quoted};
 use super::janitor::Janitor;
 use super::memory::Spare;
+use super::recovery::Left;
 use super::registry;
 use super::report::{Event, Reporter};
 use super::runner::{self, Job};
 use super::sharing::PATIENCE;
 use super::turns::Turns;
+use super::unrecorded::{self, Unrecorded};
 use super::{activity, mirror, reader, recovery, signals, witness};
 use crate::error::{Result, log_error, log_message};
 use crate::installation::Installation;
@@ -39,12 +42,18 @@ pub(super) struct Service {
     /// No process was free for a reader; then it is tried again.
     pub(super) no_process_until: Option<Instant>,
     spare: Spare,
+    /// Attempts that have ended, which could not be written down yet.
+    pub(super) unrecorded: Vec<Unrecorded>,
+    /// What the worker before has left and somebody has locked.
+    pub(super) left: Option<Left>,
 }
 
 /// The pool of this process, for its end.
 static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
 /// Between two looks at the queue while something is due that has to wait for another upload, or is to be stopped.
 const WAITING_DELAY: Duration = Duration::from_millis(250);
+/// After a look at the queue that failed: somebody has locked a table of ours for a moment, say.
+const FAILED_DELAY: Duration = Duration::from_secs(1);
 /// A shutdown may take two seconds in all. A session that is not closed ends by itself later, and until then keeps what its
 /// transaction has locked.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -71,7 +80,7 @@ impl Service {
     /// Takes over from the worker before.
     pub(super) fn start(installation: Installation, before: &registry::Before) -> Result<Self> {
         let spool_root = spooled::root()?;
-        recovery::recover(&spool_root, before)?;
+        let left = recovery::recover(&spool_root, before)?;
         has_recovered();
         let (sender, events) = mpsc::channel();
         let pool = Arc::new(Pool::new(net::limits()?)?);
@@ -91,6 +100,8 @@ impl Service {
             turns: Turns::new(),
             no_process_until: None,
             spare: Spare::new(),
+            unrecorded: Vec::new(),
+            left,
         })
     }
 
@@ -104,16 +115,15 @@ impl Service {
             }
             let more = self.turn().unwrap_or_else(|error| {
                 log_error("snowflake_bridge: worker", &error);
-                None
+                Some(FAILED_DELAY)
             });
             self.janitor
                 .work(&self.spool_root, &self.pool, &self.reporter);
             self.note_clock();
             self.spare.give_back(!self.in_flight.is_empty());
             end_unless_alone();
-            let timeout = more
-                .unwrap_or_else(guc::poll_interval)
-                .min(guc::poll_interval());
+            let longest = self.longest_wait();
+            let timeout = more.unwrap_or(longest).min(longest);
             if !timeout.is_zero() {
                 activity::idle(self.in_flight.len());
                 net::sleep(timeout);
@@ -136,8 +146,22 @@ impl Service {
     fn turn(&mut self) -> Result<Option<Duration>> {
         end_unless_same(&self.installation)?;
         self.handle_events();
+        self.record_again();
+        self.recover_rest()?;
         self.handle_readers();
         self.work()
+    }
+
+    /// When to look again if nothing else is to be done.
+    fn longest_wait(&self) -> Duration {
+        if registry::is_being_dropped() {
+            // Whoever drops the extension may wait for a reader of this worker's.
+            WAITING_DELAY
+        } else if self.unrecorded.is_empty() && self.left.is_none() {
+            guc::poll_interval()
+        } else {
+            unrecorded::DELAY
+        }
     }
 
     /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
@@ -176,7 +200,8 @@ impl Service {
             match &mut in_flight.stage {
                 Stage::WaitsForReader => {
                     if let Some(in_flight) = self.in_flight.remove(&claim) {
-                        in_flight.not_begun(&upload::canceled().into());
+                        let error = Rc::new(upload::canceled().into());
+                        self.end(in_flight, Ending::NotBegun { error }, None);
                     }
                 }
                 Stage::Reader { .. } => reader::end(claim),
@@ -287,7 +312,8 @@ impl Service {
                 self.start_readers();
             }
             Err(error) => {
-                in_flight.not_begun(&error);
+                let error = error.into();
+                self.end(in_flight, Ending::NotBegun { error }, None);
             }
         }
         None
@@ -319,8 +345,10 @@ impl Service {
                 }
             }
             Err(error) => {
+                let error = Rc::new(error);
                 for in_flight in all {
-                    in_flight.not_begun(&error);
+                    let error = Rc::clone(&error);
+                    self.end(in_flight, Ending::NotBegun { error }, None);
                 }
             }
         }

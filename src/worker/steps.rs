@@ -143,8 +143,8 @@ fn step_recover() -> Result<i64, ErrorReport> {
         readings: Vec::new(),
         worker_died: true,
     };
-    let recovered = uploads::recover(&blame, guc::max_crashes(), Duration::ZERO)?;
-    Ok(i64::try_from(recovered.len()).unwrap_or(i64::MAX))
+    let recovered = uploads::recover(&blame, None, guc::max_crashes(), Duration::ZERO)?;
+    Ok(i64::try_from(recovered.uploads.len()).unwrap_or(i64::MAX))
 }
 
 thread_local! {

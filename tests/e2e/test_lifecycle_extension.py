@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -12,8 +13,9 @@ from harness.bridge import DATABASE, Bridge
 from harness.standin import User
 
 LIBRARY = "select default_version from pg_available_extensions where name = 'snowflake_bridge'"
-# A DROP that waited for Snowflake's answer, or for a result to be read, would take minutes here.
+# A DROP that waited for Snowflake's answer, for a result to be read, or for the worker's next poll would take minutes here.
 PROMPT_SECONDS = 30.0
+POLL = {"snowflake_bridge.poll_interval": "5min"}
 
 
 def starts(bridge: Bridge) -> int:
@@ -21,11 +23,16 @@ def starts(bridge: Bridge) -> int:
     return bridge.cluster.log_text().count("snowflake_bridge: worker started")
 
 
-def test_drop_extension_waits_neither_for_the_network_nor_for_a_reader(bridge: Bridge, user: User) -> None:
+def test_drop_extension_waits_neither_for_the_network_nor_for_a_reader(make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge(POLL)
+    bridge.ready()
     lifecycle.watch_slowly(bridge)
     lifecycle.in_flight(bridge, "run-1")
     reader = lifecycle.being_read(bridge, "slow-1")
     worker = bridge.worker()
+    # Until its next poll, as far as it knows.
+    sleeps = "select from pg_stat_activity where pid = %s and state = 'idle' and state_change < clock_timestamp() - interval '1 s'"
+    wait.until(lambda: bridge.admin.execute(sleeps, [worker]).fetchall(), "the worker has nothing to do")
     began = time.monotonic()
     bridge.admin.execute("drop extension snowflake_bridge cascade")
     assert time.monotonic() - began < PROMPT_SECONDS
@@ -60,6 +67,20 @@ def test_a_drop_that_is_rolled_back_changes_nothing(bridge: Bridge, user: User) 
     assert bridge.worker() == worker, "nothing had to start anew"
 
 
+def test_a_drop_that_is_refused_ends_no_reader(make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge(POLL)
+    bridge.ready()
+    lifecycle.watch_slowly(bridge)
+    reader = lifecycle.being_read(bridge, "slow-1")
+    for connection, error in ((bridge.app, psycopg.errors.InsufficientPrivilege), (bridge.admin, psycopg.errors.DependentObjectsStillExist)):
+        with pytest.raises(error):
+            connection.execute("drop extension snowflake_bridge")
+    # By then the worker has looked.
+    bridge.run("run-1", lifecycle.ROWS)
+    bridge.completed("run-1")
+    assert bridge.cluster.backends("snowflake_bridge reader") == [reader]
+
+
 def test_a_create_that_is_rolled_back_leaves_nothing(bridge: Bridge) -> None:
     with bridge.cluster.connect() as server:
         server.execute("create database fresh")
@@ -69,6 +90,9 @@ def test_a_create_that_is_rolled_back_leaves_nothing(bridge: Bridge) -> None:
         with fresh.transaction():
             with fresh.transaction(force_rollback=True):
                 fresh.execute("create extension snowflake_bridge")
+            # The rest of the transaction goes on without, and is committed.
+            fresh.execute("create table kept (n int)")
+        assert fresh.execute("select count(*) as n from kept").fetchone()["n"] == 0
         assert fresh.execute("select from pg_namespace where nspname = 'snowflake_bridge'").fetchone() is None
         assert fresh.execute("select from pg_class where relname like 'snowflake%'").fetchone() is None
         wait.until(lambda: not lifecycle.workers(bridge.cluster, "fresh"), "nobody looks after it")
@@ -119,6 +143,26 @@ def test_another_version_pauses_the_worker(bridge: Bridge, user: User) -> None:
     assert bridge.upload("run-1")["crash_count"] == 0
     assert bridge.worker() == paused
     assert lifecycle.finding(bridge.admin, "version")["ok"]
+
+
+def test_an_update_that_is_rolled_back_changes_nothing(bridge: Bridge, user: User) -> None:
+    """As ALTER EXTENSION UPDATE does it: the version and the objects, with the tables locked, while an answer arrives."""
+    lifecycle.in_flight(bridge, "run-1")
+    worker = bridge.worker()
+    before = starts(bridge)
+    with bridge.admin.transaction(force_rollback=True):
+        bridge.admin.execute("update pg_extension set extversion = '99.0' where extname = 'snowflake_bridge'")
+        bridge.admin.execute("alter table snowflake_bridge.uploads add further text")
+        bridge.standin.clear_faults()
+        waiting = "select from pg_locks where pid = %s and not granted"
+        with bridge.cluster.connect(DATABASE) as other:
+            wait.until(lambda: other.execute(waiting, [worker]).fetchall(), "the worker waits for its table")
+    bridge.completed("run-1")
+    bridge.run("run-2", lifecycle.ROWS)
+    bridge.completed("run-2")
+    assert bridge.row_count(user) == 2 * len(lifecycle.ROWS)
+    assert (bridge.worker(), starts(bridge)) == (worker, before), "nothing had to start anew"
+    assert bridge.upload("run-1")["attempt_count"] == 1
 
 
 def test_without_preloading_uploads_wait(make_bridge) -> None:
