@@ -24,8 +24,8 @@ const MARGIN: Duration = Duration::from_millis(500);
 const UNREACHABLE: &str = "Check the account identifier, and that this server may reach that host and port through its firewall.";
 /// What Snowflake's query history shows beside these statements.
 const TAG: &str = r#"{"application":"snowflake_bridge"}"#;
-/// Roles that may do everything in an account.
-const OVERPOWERED: [&str; 3] = ["ACCOUNTADMIN", "SECURITYADMIN", "ORGADMIN"];
+/// Roles that may do everything in an account, or with all its data.
+const OVERPOWERED: [&str; 4] = ["ACCOUNTADMIN", "SECURITYADMIN", "ORGADMIN", "SYSADMIN"];
 
 /// Where a session finds itself.
 pub struct Answer {

@@ -155,6 +155,7 @@ class Account:
         schema: str = "REPORTS",
         public_key: str | None = None,
         passcode: str | None = None,
+        role: str = ROLE,
     ) -> User:
         """A user with a password that occurs nowhere else, and with a database to work in."""
         user = User(name, f"pw-{secrets.token_urlsafe(18)}", database, schema)
@@ -165,7 +166,7 @@ class Account:
                     "password": user.password,
                     "public_key": public_key,
                     "passcode": passcode,
-                    "default_role": ROLE,
+                    "default_role": role,
                     "default_warehouse": WAREHOUSE,
                 }
             ],

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness.bridge import Bridge
+from harness.standin import ROLE
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 # Where the libraries of object stores look for an address or credentials, if they are let.
@@ -47,6 +48,15 @@ def listener() -> Iterator[Listener]:
     """Who comes here was sent by the environment."""
     with contextlib.closing(Listener()) as listener:
         yield listener
+
+
+@pytest.mark.parametrize("role", ["ACCOUNTADMIN", "SECURITYADMIN", "ORGADMIN", "SYSADMIN", ROLE])
+def test_a_role_that_may_do_too_much_is_named(bridge: Bridge, role: str) -> None:
+    """A stolen secret can do what its role may."""
+    bridge.configure(bridge.account.add_user(role=role), role=role)
+    [tested] = bridge.app.execute("select * from snowflake_bridge.test_connection()").fetchall()
+    assert (tested["success"], tested["role"]) == (True, role)
+    assert (f"Role {role} can do far more" in (tested["hint"] or "")) is (role != ROLE)
 
 
 def test_the_environment_sends_nobody_anywhere(
