@@ -160,6 +160,11 @@ struct KeyFile {
 
 impl KeyFile {
     fn open(path: &Path, forbidden_dirs: &[PathBuf]) -> Result<Self> {
+        Self::open_as(path, forbidden_dirs, rustix::process::geteuid().as_raw())
+    }
+
+    /// As [`open`](Self::open), running as `us`.
+    fn open_as(path: &Path, forbidden_dirs: &[PathBuf], us: u32) -> Result<Self> {
         let real = fs::canonicalize(path).map_err(|error| unreadable(path, error))?;
         refuse_dirs(&real, forbidden_dirs)?;
         // The path is free of links now; should one appear in its place, opening fails. And should a pipe stand there,
@@ -178,7 +183,7 @@ impl KeyFile {
             return Err(unfit(path, "can be read or changed by other users")
                 .with_hint("Run chmod 0600 on the key file."));
         }
-        if !trusts(metadata.uid(), rustix::process::geteuid().as_raw()) {
+        if !trusts(metadata.uid(), us) {
             return Err(unfit(path, "belongs to another user")
                 .with_hint("Make the server's operating system user the owner of the key file."));
         }

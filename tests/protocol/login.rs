@@ -319,6 +319,21 @@ async fn redirects_lead_only_where_requests_may_go() {
         assert_eq!(error.kind(), Configuration, "{status}");
         assert_eq!(elsewhere.requests().len(), 0);
     }
+    // To the same place, as somebody of the server's choice.
+    for user in ["user@", ":password@"] {
+        let server = Server::start(move |request| match request.path.as_str() {
+            LOGIN => {
+                let host = request.header("host").unwrap_or_default();
+                let to = format!("http://{user}{host}/again");
+                Reply::status(307, "").with_header("location", &to)
+            }
+            _ => Reply::json(logged_in()),
+        })
+        .await;
+        let error = try_login(&server).await.unwrap_err();
+        assert_eq!(error.kind(), Configuration, "{user}");
+        assert!(server.requests_for("/again").is_empty(), "{user}");
+    }
     for status in [307, 308] {
         // To nowhere: a front end in trouble.
         let server = Server::start(move |request| match request.earlier {

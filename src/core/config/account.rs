@@ -52,9 +52,6 @@ impl Account {
                 host,
             });
         }
-        if !hosts::is_host_name(identifier) {
-            return Err(refused(identifier));
-        }
         let lower = identifier.to_ascii_lowercase();
         let full_host = DOMAINS
             .iter()
@@ -67,7 +64,7 @@ impl Account {
         let begins_with_letter =
             |label: &&str| label.starts_with(|c: char| c.is_ascii_alphabetic());
         // A network address has labels of digits; no part of an account identifier begins with one.
-        if labels.len() > MAX_LABELS || host.len() > 253 || !labels.iter().all(begins_with_letter) {
+        if labels.len() > MAX_LABELS || !labels.iter().all(begins_with_letter) {
             return Err(refused(identifier));
         }
         // An account's name may hold underscores, a host in a certificate may not: Snowflake answers to both.
@@ -381,6 +378,24 @@ mod tests {
             account.host(),
             "evilsnowflakecomputing.com.snowflakecomputing.com"
         );
+    }
+
+    #[test]
+    fn what_is_of_the_service() {
+        for (url, serves) in [
+            ("https://a.snowflakecomputing.com/x", true),
+            ("https://A.b.SnowflakeComputing.cn:443/", true),
+            ("http://a.snowflakecomputing.com/", false),
+            ("http://a.snowflakecomputing.com:443/", false),
+            ("https://a.snowflakecomputing.com:8443/", false),
+            ("https://evilsnowflakecomputing.com/", false),
+            ("https://snowflakecomputing.com/", false),
+            ("https://.snowflakecomputing.com/", false),
+            ("https://a.snowflakecomputing.com.attacker.example/", false),
+            ("https://attacker.example/.snowflakecomputing.com", false),
+        ] {
+            assert_eq!(Account::serves(&Url::parse(url).unwrap()), serves, "{url}");
+        }
     }
 
     #[test]

@@ -126,6 +126,23 @@ fn files_that_others_may_touch_are_refused() {
 fn only_our_own_files_and_the_administrators_are_believed() {
     assert!(trusts(26, 26) && trusts(0, 26) && trusts(0, 0));
     assert!(!trusts(27, 26) && !trusts(26, 0));
+    let dir = TempDir::new().unwrap();
+    let path = write(&dir, &format!("1:{SECRET}:active"), 0o600);
+    // The administrator's own files are believed by everybody: that of a root is given away.
+    let us = match rustix::process::geteuid().as_raw() {
+        0 => {
+            std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
+            0
+        }
+        owner => owner + 1,
+    };
+    let error = KeyFile::open_as(&path, &[], us)
+        .err()
+        .expect("it is another user's");
+    assert!(
+        error.message().contains("belongs to another user"),
+        "{error}"
+    );
 }
 
 #[test]

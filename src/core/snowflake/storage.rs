@@ -108,7 +108,7 @@ fn is_below(host: &str, cloud: &[&str]) -> bool {
     let host = host.to_ascii_lowercase();
     let below = cloud.iter().any(|domain| {
         host.strip_suffix(domain)
-            .is_some_and(|rest| !rest.is_empty() && (cloud != S3 || is_of_s3(rest)))
+            .is_some_and(|rest| cloud != S3 || is_of_s3(rest))
     });
     (below || cloud == GOOGLE && host == GOOGLE_HOST) && host.split('.').all(is_plain)
 }
@@ -163,6 +163,9 @@ mod tests {
             ("https://s3-b.us-west-2.elb.amazonaws.com/x", false),
             ("https://s3.b.us-west-2.elb.amazonaws.com/x", false),
             ("https://s3b.us-west-2.amazonaws.com/x", false),
+            ("https://s3.elb.amazonaws.com/x", false),
+            ("https://.blob.core.windows.net/x", false),
+            ("https://a_b.blob.core.windows.net/x", false),
             ("https://s3.execute-api.us-west-2.amazonaws.com/x", false),
             (
                 "https://s3.vpce-svc-1.us-west-2.vpce.amazonaws.com/x",
@@ -176,8 +179,10 @@ mod tests {
             ("https://127.0.0.1:9000/b/o", false),
             ("http://127.0.0.1:9001/b/o", false),
             ("http://b.s3.us-west-2.amazonaws.com/x", false),
+            ("http://b.s3.us-west-2.amazonaws.com:443/x", false),
             ("https://b.s3.us-west-2.amazonaws.com:8443/x", false),
             ("https://user@b.s3.us-west-2.amazonaws.com/x", false),
+            ("https://:password@b.s3.us-west-2.amazonaws.com/x", false),
             ("https://169.254.169.254/latest", false),
             ("https://attacker.example/.amazonaws.com", false),
             ("https://storage.googleapis.com.attacker.example/", false),

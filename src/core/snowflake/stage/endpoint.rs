@@ -304,6 +304,10 @@ mod tests {
             (None, "xn--a", "b"),
             (Some("xn--a.s3.amazonaws.com"), "us-west-2", "b"),
             (None, &"r".repeat(100_000), "b"),
+            // Regions and buckets that stand in no host.
+            (Some("s3.us-west-2.amazonaws.com"), "us west", "b"),
+            (Some("s3.us-west-2.amazonaws.com"), "us-west-2\r\nx: y", "b"),
+            (None, "us-west-2", &format!("b.{}", "b".repeat(62))),
         ] {
             assert!(
                 S3Endpoint::new(&allowed(), end_point, region, bucket).is_err(),
@@ -437,6 +441,10 @@ mod tests {
         for object in [
             GoogleObject {
                 end_point: Some("attacker.example"),
+                ..object
+            },
+            GoogleObject {
+                bucket: &"b".repeat(223),
                 ..object
             },
             GoogleObject {
