@@ -153,6 +153,22 @@ def test_a_secret_brought_again_needs_no_old_key(bridge: Bridge, user: User) -> 
     assert bridge.row_count(user) == 1
 
 
+@pytest.mark.parametrize("place", ["data directory", "tablespace"])
+def test_keys_do_not_lie_where_backups_copy(bridge: Bridge, user: User, place: str) -> None:
+    """Nor behind a link that leads there: whoever has the backup would have both."""
+    directory = bridge.cluster.data if place == "data directory" else bridge.cluster.directory("tablespace")
+    if place == "tablespace":
+        bridge.admin.execute(f"create tablespace elsewhere location '{directory}'")
+    path, inside = bridge.cluster.keys / "keyring", directory / "keyring"
+    path.rename(inside)
+    path.symlink_to(inside)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="lies in a directory that backups copy"):
+        bridge.call("update_config", warehouse="W", verify=False)
+    path.unlink()
+    inside.rename(path)
+    bridge.call("update_config", warehouse="W", verify=False)
+
+
 def test_uploads_go_on_when_the_right_key_is_back(bridge: Bridge, user: User) -> None:
     """As the hint says: the key file restored, then one successful test."""
     path = bridge.cluster.keys / "keyring"

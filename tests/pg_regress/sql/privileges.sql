@@ -103,6 +103,19 @@ select account_identifier from snowflake_bridge.snowflake_configurations;
 reset request.jwt.claims;
 reset role;
 
+-- What is a superuser's stays that, also where somebody was given more than grant_usage gives.
+grant execute on all routines in schema snowflake_bridge to alice;
+set role alice;
+select snowflake_bridge.generate_key_file(replace_lost => true);
+select * from snowflake_bridge.encryption_keys();
+call snowflake_bridge.rotate_encryption_key();
+select snowflake_bridge.adopt(take_over => true);
+select snowflake_bridge.grant_usage('visitor');
+select snowflake_bridge.revoke_usage('bob');
+reset role;
+revoke execute on all routines in schema snowflake_bridge from alice;
+select snowflake_bridge.grant_usage('alice');
+
 -- A role that is made again under an old name is somebody else.
 drop owned by bob;
 drop role bob;

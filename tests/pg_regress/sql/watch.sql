@@ -183,7 +183,12 @@ reset client_min_messages;
 select snowflake_bridge.cancel_upload(:upload), snowflake_bridge.cancel_upload(:upload) as again;
 select snowflake_bridge.retry_upload(:upload), snowflake_bridge.retry_upload(:upload) as again;
 
--- unwatch ends what waits, and leaves the table to its owner.
+-- unwatch ends what waits, and leaves the table to its owner, who alone may do it; only tables are watched at all.
+set role other;
+select snowflake_bridge.unwatch('app.workflow_executions');
+set role app;
+create view app.seen as select '1'::text as execution_id, 'completed'::text as status;
+select snowflake_bridge.watch('seen');
 select snowflake_bridge.unwatch('workflow_executions'), snowflake_bridge.unwatch('workflow_executions') as again;
 select tgname from pg_trigger where tgrelid = 'workflow_executions'::regclass;
 insert into workflow_executions (execution_id, status, snowflake_enabled, result_rows) values ('after', 'completed', true, '[]');
