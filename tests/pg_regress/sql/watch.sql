@@ -183,6 +183,22 @@ reset client_min_messages;
 select snowflake_bridge.cancel_upload(:upload), snowflake_bridge.cancel_upload(:upload) as again;
 select snowflake_bridge.retry_upload(:upload), snowflake_bridge.retry_upload(:upload) as again;
 
+-- Nothing is done where the owner of an index, a materialized view or the like did not ask.
+create function app.within(call text) returns text language plpgsql immutable as
+    'begin execute call; return call; exception when others then raise notice ''%: %'', call, sqlerrm; return call; end';
+create table app.calls as
+select 'select snowflake_bridge.' || call as call
+  from unnest(array['watch(''app.workflow_executions'')', 'unwatch(''app.workflow_executions'')',
+                    'upload(''failed'', ''app.workflow_executions'')', 'wait_for_upload(1)', 'retry_upload(1)', 'cancel_upload(1)',
+                    'backfill(null, ''app.workflow_executions'')', 'create_execution(''{}'', ''app.workflow_executions'')',
+                    'get_config()', 'delete_config()', 'test_connection()', 'upload_query(''select 1'', ''t'')']) call;
+create index on app.calls (app.within(call));
+reset role;
+create table app.calls_of_boss as
+select 'select snowflake_bridge.' || call as call from unnest(array['generate_key_file()', 'adopt()', 'grant_usage(''app'')', 'encryption_keys()']) call;
+create index on app.calls_of_boss (app.within(call));
+set role app;
+
 -- unwatch ends what waits, and leaves the table to its owner, who alone may do it; only tables are watched at all.
 set role other;
 select snowflake_bridge.unwatch('app.workflow_executions');
