@@ -70,6 +70,21 @@ def spool_is_empty(bridge: Bridge) -> None:
     wait.until(lambda: not spool(bridge), "the spool is empty")
 
 
+def test_files_are_nobody_elses(bridge: Bridge) -> None:
+    """Rows that wait can be read by the server's user alone, also where the data directory can by its group."""
+    bridge.ready()
+    bridge.cluster.stop()
+    bridge.cluster.data.chmod(0o750)
+    bridge.cluster.start()
+    bridge.connect()
+    with bridge.cluster.connect("shop", "app") as connection, connection.transaction():
+        bridge.call("upload_query", connection=connection, query="select 1 as n", table_name="t")
+        root = bridge.cluster.data / "snowflake_bridge_spool"
+        modes = {path.stat().st_mode & 0o777 for path in [root, *root.rglob("*")] if path.is_dir()}
+        assert modes == {0o700}
+        assert [path.stat().st_mode & 0o777 for path in root.rglob("*.parquet")] == [0o600]
+
+
 # An expression, the type of its column, and what the official client reads.
 VALUES: list[tuple[str, str, Any]] = [
     ("true", "BOOLEAN", True),
