@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness import lifecycle, wait
-from harness.bridge import Bridge
+from harness.bridge import TABLE, Bridge
 from harness.installation import with_package
 from security.escalation import Kit
 from security.neighbours import BY_TRIGGER, OWNERS, Neighbours
@@ -73,6 +73,31 @@ def test_code_of_neighbours_never_runs_as_a_tables_owner(
             f"\nsecurity: suite=escalation by=neighbours worker_role={worker_role or 'none'} attacks={len(tried)} succeeded=0 "
             f"succeeded_without_guard={len(succeeded)}"
         )
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        (f"alter table {TABLE} owner to keeper", f"alter table {TABLE} owner to app"),
+        ("alter role app rename to renamed", "alter role renamed rename to app"),
+    ],
+)
+def test_a_watch_is_for_the_owner_it_had(bridge: Bridge, change: str, back: str) -> None:
+    """Not for another owner, nor for a role of another name: what the worker may do there is what that one was asked for."""
+    user = bridge.ready()
+    bridge.admin.execute("create role keeper")
+    bridge.admin.execute(change)
+    bridge.admin.execute(
+        f"insert into {TABLE} (execution_id, status, snowflake_enabled, result_rows) values ('run', 'completed', true, '[]')"
+    )
+    wait.until(lambda: bridge.upload("run")["state"] == "failed", "it is refused")
+    upload = bridge.upload("run")
+    assert "does not belong to role \"app\" any more, for which it is watched" in upload["error_message"], upload
+    wait.until(lambda: "for which it is watched" in (bridge.upload("run")["mirror_error"] or ""), "nor is a status written")
+    bridge.admin.execute(back)
+    assert bridge.call("retry_upload", connection=bridge.admin, id=upload["id"])
+    bridge.completed("run")
+    assert bridge.row_count(user) == 0
 
 
 def test_a_worker_that_is_no_superuser(make_bridge: Callable[..., Bridge], capfd: pytest.CaptureFixture[str]) -> None:
