@@ -116,14 +116,25 @@ fn start() -> std::io::Result<Thread> {
 /// run nowhere else.
 fn with_signals_blocked<T>(work: impl FnOnce() -> T) -> T {
     // SAFETY: plain system calls on live, initialised signal sets.
-    unsafe {
+    let _before = unsafe {
         let mut all = std::mem::zeroed::<libc::sigset_t>();
         let mut before = std::mem::zeroed::<libc::sigset_t>();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let result = work();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        result
+        SignalMask(before)
+    };
+    work()
+}
+
+/// The mask that a thread had, and has again when this is dropped, also by a panic.
+struct SignalMask(libc::sigset_t);
+
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut());
+        }
     }
 }
 
@@ -133,6 +144,7 @@ pub const ASIDE: Aside = Aside {
     check: || {
         check_for_interrupts!();
     },
+    without_signals: |work| with_signals_blocked(work),
 };
 
 /// Starts a thread for work that has nothing to do with the server.

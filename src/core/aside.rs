@@ -16,6 +16,8 @@ pub struct Aside {
     pub start: Option<Start>,
     /// Returns at once, unless somebody wants this thread to stop: then it may unwind.
     pub check: fn(),
+    /// Does something while this thread gets no signals, as threads that it starts meanwhile never do.
+    pub without_signals: fn(&mut dyn FnMut()),
 }
 
 impl Default for Aside {
@@ -24,6 +26,7 @@ impl Default for Aside {
         Self {
             start: None,
             check: || (),
+            without_signals: |work| work(),
         }
     }
 }

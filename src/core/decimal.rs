@@ -1,5 +1,8 @@
 //! Exact decimal numbers, read from their text without a detour over binary fractions.
 
+mod stored;
+
+pub use self::stored::Stored;
 use crate::types::{MAX_PRECISION, MAX_SCALE};
 
 /// 10^0 … 10^38, the last power of ten that 128 bits hold.
@@ -33,6 +36,13 @@ pub struct Decimal {
 }
 
 impl Decimal {
+    const ZERO: Self = Self {
+        negative: false,
+        significand: Some(0),
+        digits: 0,
+        exponent: 0,
+    };
+
     /// Reads `[+-]digits[.digits][e[+-]digits]`; leading zeros do no harm, and one side of the point may be empty.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -79,12 +89,7 @@ impl Decimal {
             _ => return None,
         }
         if digits == 0 {
-            return Some(Self {
-                negative: false,
-                significand: Some(0),
-                digits: 0,
-                exponent: 0,
-            });
+            return Some(Self::ZERO);
         }
         Some(Self {
             negative,
@@ -175,6 +180,13 @@ pub fn rescale(unscaled: i128, from: u8, to: u8, precision: u8) -> Option<i128> 
         unscaled / divisor
     };
     (rescaled.unsigned_abs() < power_of_ten(i64::from(precision))?).then_some(rescaled)
+}
+
+/// Whether the number has at most so many digits, of no more than 38.
+#[must_use]
+#[inline]
+pub fn has_digits(unscaled: i128, precision: u8) -> bool {
+    power_of_ten(precision.into()).is_some_and(|power| unscaled.unsigned_abs() < power)
 }
 
 /// The number ± Σ `groups[i]` × 10000^(`weight` - i), as an integer times 10^-`scale`, if 128 bits hold it and no digit is lost.
@@ -275,6 +287,9 @@ pub fn write_unscaled(unscaled: i128, scale: u8, room: &mut [u8; TEXT_ROOM]) -> 
 
 /// Room for a sign, a point and either 39 digits, which 128 bits have, or a zero and as many decimals as a scale can say.
 pub const TEXT_ROOM: usize = 2 + 1 + u8::MAX as usize;
+
+#[cfg(test)]
+pub(crate) use stored::tests::stored;
 
 #[cfg(test)]
 mod tests {

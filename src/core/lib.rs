@@ -6,7 +6,8 @@
 //! that says how a value's type is called in each of these worlds. [`crypto`] and [`keyring`] seal the secrets that
 //! [`config`] needs to open a session.
 //!
-//! Nothing here knows the database that the values come from: the crate builds, and is tested, without it.
+//! Nothing here asks the database that the values come from: the crate builds, and is tested, without it. Of its forms it reads
+//! two, those in which it stores JSON and decimal numbers.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(
@@ -32,6 +33,7 @@ pub mod parquet;
 pub mod retry;
 pub mod snowflake;
 pub mod spool;
+mod threads;
 pub mod types;
 pub mod upload;
 

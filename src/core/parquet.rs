@@ -4,7 +4,6 @@ mod chunk;
 mod dictionary;
 mod disk;
 mod page;
-mod parallel;
 
 use std::fs::OpenOptions;
 use std::io::BufWriter;
@@ -23,8 +22,8 @@ use arrow::datatypes::SchemaRef;
 
 use self::chunk::{ChunkWriter, Compressors};
 use self::disk::Disk;
-pub(crate) use self::parallel::{helpers, panicked};
 use crate::error::{Error, ErrorKind, Result};
+use crate::threads;
 
 /// What a dictionary takes before it holds much. Results of very many columns have no dictionaries, and leave repetition to
 /// the compression.
@@ -187,7 +186,7 @@ impl FileWriter {
         let helpers = if is_large { 0 } else { self.options.helpers };
         // Our types have one leaf for each column.
         let work = self.columns.iter_mut().zip(arrays).collect();
-        parallel::each(work, helpers, |(column, array)| {
+        threads::each(work, helpers, |(column, array)| {
             compressors.lend(|compressor| column.write(array, compressor))
         })?;
         if is_large
@@ -216,7 +215,7 @@ impl FileWriter {
             self.options.helpers
         };
         let columns = std::mem::take(&mut self.columns);
-        let chunks = parallel::each(columns, helpers, |column| {
+        let chunks = threads::each(columns, helpers, |column| {
             compressors.lend(|compressor| column.close(compressor))
         })?;
         let mut row_group = self.writer.next_row_group().map_err(write_failed)?;

@@ -207,11 +207,25 @@ impl Column {
         };
     }
 
+    /// The type of the column's values in the file. Where all of them were counted and are short, it is the narrowest that holds
+    /// them; COPY makes of them what the table has.
+    #[must_use]
+    pub fn type_in_file(&self) -> ColumnType {
+        match (self.column_type, self.narrowest) {
+            (ColumnType::Number { .. }, Some(narrowest @ ColumnType::Number { precision, .. }))
+                if precision <= MAX_DECIMAL64_PRECISION =>
+            {
+                narrowest
+            }
+            (column_type, _) => column_type,
+        }
+    }
+
     /// The Arrow type of the column's values in memory. In the file it becomes that of [`ColumnType::arrow`], unless they are
-    /// integers of 64 bits.
+    /// integers of 64 bits or [short](Self::type_in_file).
     #[must_use]
     pub fn arrow(&self) -> DataType {
-        match self.column_type {
+        match self.type_in_file() {
             ColumnType::Number { scale: 0, .. } if self.is_int64 => DataType::Int64,
             // The cast cannot wrap, as above.
             ColumnType::Number { precision, scale } if precision <= MAX_DECIMAL64_PRECISION => {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use bridge_core::json::{Inference, PlanOptions, Rows, TokenSink, parse_result_columns};
+use bridge_core::json::{Declared, Inference, PlanOptions, Rows, TokenSink, parse_result_columns};
 use bridge_core::spool::{SpoolOptions, SpoolWriter, Stamp, TimeWindow};
 use chrono::Utc;
 use pgrx::datum::AnyElement;
@@ -178,7 +178,19 @@ impl InlineResult {
         }
     }
 
-    fn walk(&self, sink: &mut dyn TokenSink) -> Result<()> {
+    fn infer(&self, declared: Option<&[Declared]>, options: &ReadOptions<'_>) -> Result<Inference> {
+        match self {
+            Self::Json(value) => {
+                let mut inference = Inference::new(declared, options.plan);
+                // SAFETY: the value is of that type.
+                unsafe { walk_json(*value, &mut inference) }?;
+                Ok(inference)
+            }
+            Self::Jsonb(value) => value.infer(declared, options.plan, options.files.aside),
+        }
+    }
+
+    fn walk(&self, sink: &mut impl TokenSink) -> Result<()> {
         match self {
             // SAFETY: the value is of that type.
             Self::Json(value) => unsafe { walk_json(*value, sink) },
@@ -195,10 +207,10 @@ fn encode(row: &SpiHeapTupleData<'_>, options: &ReadOptions<'_>) -> Result<Query
     let result = row.get_datum_by_ordinal(1)?.value::<AnyElement>()?;
     let result = result.map(InlineResult::of).transpose()?;
 
-    let mut inference = Inference::new(declared.as_deref(), options.plan);
-    if let Some(result) = &result {
-        result.walk(&mut inference)?;
-    }
+    let inference = match &result {
+        Some(result) => result.infer(declared.as_deref(), options)?,
+        None => Inference::new(declared.as_deref(), options.plan),
+    };
     let plan = inference.finish()?;
 
     let mut writer = SpoolWriter::create(

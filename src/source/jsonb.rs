@@ -1,138 +1,109 @@
-//! The walk over a `jsonb` value: its binary form, one token at a time, without recursion and without its text.
+//! A `jsonb` value, read in its binary form.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
-use std::mem::MaybeUninit;
-
-use bridge_core::decimal::TEXT_ROOM;
-use bridge_core::json::{Token, TokenSink};
+use bridge_core::aside::Aside;
+use bridge_core::json::{
+    Declared, Inference, PlanOptions, Reader, Stored, TokenSink, infer_together,
+};
 use pgrx::{check_for_interrupts, pg_sys};
 
-use super::values::numeric;
 use super::values::text::{is_utf8, to_utf8};
-use super::values::varlena_bytes;
 use crate::error::{Error, Result};
 
-/// Tokens between two looks for an interrupt: some tens of microseconds.
-const TOKENS_PER_CHECK: u32 = 4_096;
+/// Keys and values between two looks for an interrupt: some tens of microseconds.
+const STEPS_PER_CHECK: u32 = 4_096;
 
 /// A detoasted `jsonb` value, which lives as long as the memory context it was read in.
-pub struct Jsonb(*mut pg_sys::Jsonb);
+pub struct Jsonb(*mut pg_sys::varlena);
 
 impl Jsonb {
     /// # Safety
     /// `datum` is a `jsonb`, and the current memory context outlives the result.
     pub unsafe fn from_datum(datum: pg_sys::Datum) -> Self {
         // SAFETY: as the caller promises.
-        Self(unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast() })
+        Self(unsafe { pg_sys::pg_detoast_datum(datum.cast_mut_ptr()) })
+    }
+
+    fn stored(&self) -> Stored<'_> {
+        // SAFETY: a live value, which is neither compressed nor stored elsewhere, and whose length takes four bytes.
+        Stored::new(unsafe {
+            std::slice::from_raw_parts(
+                pgrx::varlena::vardata_any(self.0).cast(),
+                pgrx::varlena::varsize_any_exhdr(self.0),
+            )
+        })
     }
 
     /// Gives every token to `sink`, in order.
     ///
     /// # Errors
     /// The first error of `sink`; an interrupt raises an ERROR.
-    pub fn walk(&self, sink: &mut dyn TokenSink) -> Result<()> {
-        let mut value = MaybeUninit::<pg_sys::JsonbValue>::zeroed();
-        let mut until_check = TOKENS_PER_CHECK;
-        // SAFETY: the iterator reads a live jsonb and fills `value`, which is plain data; which member of the union
-        // is valid is what its type says.
-        unsafe {
-            let is_utf8 = is_utf8();
-            let mut iterator = pg_sys::JsonbIteratorInit(&raw mut (*self.0).root);
-            loop {
-                let step = pg_sys::JsonbIteratorNext(&raw mut iterator, value.as_mut_ptr(), false);
-                let value = value.assume_init_ref();
-                match step {
-                    pg_sys::JsonbIteratorToken::WJB_DONE => return Ok(()),
-                    pg_sys::JsonbIteratorToken::WJB_KEY => {
-                        sink.token(Token::Key(string(value, is_utf8)?))?
-                    }
-                    pg_sys::JsonbIteratorToken::WJB_VALUE
-                    | pg_sys::JsonbIteratorToken::WJB_ELEM => scalar(value, is_utf8, sink)?,
-                    // A bare scalar is stored as an array of one element.
-                    pg_sys::JsonbIteratorToken::WJB_BEGIN_ARRAY if value.val.array.rawScalar => {}
-                    pg_sys::JsonbIteratorToken::WJB_BEGIN_ARRAY => sink.token(Token::BeginArray)?,
-                    pg_sys::JsonbIteratorToken::WJB_END_ARRAY if self.is_raw_scalar() => {}
-                    pg_sys::JsonbIteratorToken::WJB_END_ARRAY => sink.token(Token::EndArray)?,
-                    pg_sys::JsonbIteratorToken::WJB_BEGIN_OBJECT => {
-                        sink.token(Token::BeginObject)?
-                    }
-                    pg_sys::JsonbIteratorToken::WJB_END_OBJECT => sink.token(Token::EndObject)?,
-                    other => return Err(Error::invalid(format!("unknown jsonb token {other}"))),
-                }
-                until_check -= 1;
-                if until_check == 0 {
-                    check_for_interrupts!();
-                    until_check = TOKENS_PER_CHECK;
-                }
+    pub fn walk(&self, sink: &mut (impl TokenSink + ?Sized)) -> Result<()> {
+        self.stored().walk(sink, &mut Main::new())
+    }
+
+    /// Looks at every value of a result, with other threads' help where it is large.
+    ///
+    /// # Errors
+    /// If it is malformed; an interrupt raises an ERROR.
+    pub fn infer(
+        &self,
+        declared: Option<&[Declared]>,
+        options: PlanOptions,
+        aside: Aside,
+    ) -> Result<Inference> {
+        let main = Main::new();
+        let together = if main.is_utf8 {
+            infer_together(self.stored(), declared, options, aside)
+        } else {
+            None
+        };
+        match together {
+            Some(inference) => Ok(inference),
+            None => {
+                let mut inference = Inference::new(declared, options);
+                self.walk(&mut inference)?;
+                Ok(inference)
             }
         }
     }
-
-    fn is_raw_scalar(&self) -> bool {
-        // SAFETY: reads the header of a live jsonb.
-        unsafe { (*self.0).root.header & pg_sys::JB_FSCALAR != 0 }
-    }
 }
 
-/// # Safety
-/// `value` is a string or key that the iterator just gave; `is_utf8` says what text of this database is.
-unsafe fn string(value: &pg_sys::JsonbValue, is_utf8: bool) -> Result<&str> {
-    // SAFETY: as the caller promises; the bytes lie in the jsonb value.
-    let bytes = unsafe {
-        let string = value.val.string;
-        std::slice::from_raw_parts(
-            string.val.cast::<u8>(),
-            usize::try_from(string.len).unwrap_or(0),
-        )
-    };
-    match std::str::from_utf8(bytes) {
-        Ok(text) if is_utf8 => Ok(text),
-        // SAFETY: as the caller promises.
-        _ => unsafe { to_utf8(bytes) },
-    }
-}
-
-/// # Safety
-/// `value` is an element or value that the iterator just gave.
-unsafe fn scalar(
-    value: &pg_sys::JsonbValue,
+/// How the main thread reads.
+struct Main {
     is_utf8: bool,
-    sink: &mut dyn TokenSink,
-) -> Result<()> {
-    // SAFETY: as the caller promises; each member is read only under its type.
-    unsafe {
-        match value.type_ {
-            pg_sys::jbvType::jbvNull => sink.token(Token::Null)?,
-            pg_sys::jbvType::jbvBool => sink.token(Token::Bool(value.val.boolean))?,
-            pg_sys::jbvType::jbvString => sink.token(Token::String(string(value, is_utf8)?))?,
-            pg_sys::jbvType::jbvNumeric => number(value.val.numeric.cast(), sink)?,
-            other => return Err(Error::invalid(format!("unknown jsonb value type {other}"))),
-        }
-    }
-    Ok(())
+    until_check: u32,
 }
 
-/// # Safety
-/// A numeric.
-unsafe fn number(numeric: *mut pg_sys::varlena, sink: &mut dyn TokenSink) -> Result<()> {
-    let numeric = pg_sys::Datum::from(numeric);
-    let mut room = [0; TEXT_ROOM];
-    // SAFETY: as the caller promises; one within a jsonb is neither compressed nor stored elsewhere. The text is freed once.
-    unsafe {
-        if let Some(text) = numeric::write(varlena_bytes(numeric), &mut room) {
-            return Ok(sink.token(Token::Number(text))?);
+impl Main {
+    fn new() -> Self {
+        Self {
+            // SAFETY: who has a value is inside a transaction.
+            is_utf8: unsafe { is_utf8() },
+            until_check: STEPS_PER_CHECK,
         }
-        let text: *mut std::ffi::c_char =
-            pgrx::direct_function_call_as_datum(pg_sys::numeric_out, &[Some(numeric)])
-                .map_or(std::ptr::null_mut(), |datum| datum.cast_mut_ptr());
-        if text.is_null() {
-            return Err(Error::invalid("a number has no text form"));
+    }
+}
+
+impl<'a> Reader<'a> for Main {
+    type Error = Error;
+
+    #[inline]
+    fn text(&mut self, bytes: &'a [u8]) -> Result<&'a str> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if self.is_utf8 => Ok(text),
+            // SAFETY: the bytes lie in the value, and the memory context that it was read in is the current one, or lives as long.
+            _ => unsafe { to_utf8(bytes) },
         }
-        let pushed = sink.token(Token::Number(
-            CStr::from_ptr(text).to_str().unwrap_or("NaN"),
-        ));
-        pg_sys::pfree(text.cast());
-        Ok(pushed?)
+    }
+
+    #[inline]
+    fn step(&mut self) -> Result<()> {
+        self.until_check -= 1;
+        if self.until_check == 0 {
+            check_for_interrupts!();
+            self.until_check = STEPS_PER_CHECK;
+        }
+        Ok(())
     }
 }

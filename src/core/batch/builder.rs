@@ -78,7 +78,7 @@ macro_rules! for_each_builder {
 
 impl Builder {
     pub(super) fn new(column: &Column) -> Self {
-        let column_type = column.column_type;
+        let column_type = column.type_in_file();
         match column_type {
             ColumnType::Boolean => Self::Boolean(BooleanBuilder::new()),
             ColumnType::Number { scale: 0, .. } if column.is_int64 => {

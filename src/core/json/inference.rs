@@ -4,15 +4,17 @@ use super::declared::Declared;
 use super::key_index::KeyIndex;
 use super::options::{Numeric, OutOfRange, PlanOptions};
 use super::reading::Reading;
+use super::seen::Seen;
 use super::walker::{RowShape, Step, Walker};
-use super::{Token, TokenSink};
-use crate::decimal::Decimal;
+use super::{A_NUMBER, Token, TokenSink};
+use crate::batch::Value;
+use crate::decimal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::{
     ColumnCase, MAX_COLUMNS, MAX_NAME_CHARACTERS, column_name, column_names, shown,
     too_many_columns,
 };
-use crate::types::{Column, ColumnType, MAX_PRECISION, MAX_SCALE, SourceType, USUAL_SCALE};
+use crate::types::{Column, ColumnType, MAX_PRECISION, MAX_SCALE};
 
 /// Where in a row the value of a column is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +35,19 @@ pub struct PlannedColumn {
     /// What it is in Snowflake.
     pub column: Column,
     pub(super) reading: Reading,
+}
+
+impl PlannedColumn {
+    /// A number as a value of the column; nothing says no more than that it is to be read by its text.
+    pub(super) fn number(&self, number: &decimal::Stored<'_>) -> Option<Value<'static>> {
+        let (Reading::Plain(_), ColumnType::Number { precision, scale }) =
+            (self.reading, self.column.type_in_file())
+        else {
+            return None;
+        };
+        let unscaled = number.unscaled(scale)?;
+        decimal::has_digits(unscaled, precision).then_some(Value::Decimal { unscaled, scale })
+    }
 }
 
 /// How to read a result: what [`Inference`] found out and [`Rows`](super::Rows) goes by.
@@ -186,7 +201,8 @@ impl Inference {
         }
     }
 
-    fn see(&mut self, token: Token<'_>) -> Result<()> {
+    /// The column of the value that begins.
+    fn seen(&mut self) -> Result<&mut Seen> {
         if self.walker.shape() == Some(RowShape::Array) {
             self.current = self.column_of_position()?;
         }
@@ -204,8 +220,18 @@ impl Inference {
             ));
         }
         seen.last_row = row;
-        seen.see(token, self.is_lenient);
-        Ok(())
+        Ok(seen)
+    }
+
+    /// Adds what another one has seen of the rows that follow, each of them having begun with what was declared. Nothing if
+    /// only one walk over all rows says what is to be said of them.
+    pub(super) fn add(&mut self, other: Self) -> Option<()> {
+        self.walker.add(&other.walker)?;
+        for seen in other.columns {
+            let column = self.column_of_key(&seen.name).ok()?;
+            self.columns.get_mut(column)?.add(&seen);
+        }
+        Some(())
     }
 }
 
@@ -217,7 +243,10 @@ impl TokenSink for Inference {
                     self.current = self.column_of_key(key)?;
                 }
             }
-            Step::Scalar | Step::NestedBegin => self.see(token)?,
+            Step::Scalar | Step::NestedBegin => {
+                let is_lenient = self.is_lenient;
+                self.seen()?.see(token, is_lenient);
+            }
             Step::RowEnd => {
                 self.index.restart();
                 if token == Token::EndArray && self.walker.values() < self.columns.len() {
@@ -228,124 +257,15 @@ impl TokenSink for Inference {
         }
         Ok(())
     }
-}
 
-/// What was seen of a column.
-#[derive(Debug)]
-struct Seen {
-    name: String,
-    declared_type: Option<SourceType>,
-    last_row: u64,
-    booleans: bool,
-    numbers: bool,
-    strings: bool,
-    nested: bool,
-    /// The most digits before and after the point, over all numbers.
-    integer_digits: i64,
-    scale: i64,
-    /// Whether something was no number that could be measured.
-    is_immeasurable: bool,
-}
-
-impl Seen {
-    fn new(name: &str, declared_type: Option<SourceType>) -> Self {
-        Self {
-            name: name.to_owned(),
-            declared_type,
-            last_row: 0,
-            booleans: false,
-            numbers: false,
-            strings: false,
-            nested: false,
-            integer_digits: 0,
-            scale: 0,
-            is_immeasurable: false,
+    fn number(&mut self, number: &decimal::Stored<'_>) -> Result<()> {
+        if self.walker.step(A_NUMBER)? == Step::Scalar {
+            let is_lenient = self.is_lenient;
+            let seen = self.seen()?;
+            seen.numbers = true;
+            seen.measure(Some(number.decimal()), is_lenient);
         }
-    }
-
-    /// `is_lenient`: numbers that no NUMBER holds will be NULL.
-    fn see(&mut self, token: Token<'_>, is_lenient: bool) {
-        match token {
-            Token::Bool(_) => self.booleans = true,
-            Token::Number(text) => {
-                self.numbers = true;
-                self.measure(text, is_lenient);
-            }
-            Token::String(text) => {
-                self.strings = true;
-                if self.declared_type == Some(SourceType::Numeric) {
-                    self.measure(text, is_lenient);
-                }
-            }
-            Token::BeginArray | Token::BeginObject => self.nested = true,
-            _ => {}
-        }
-    }
-
-    fn measure(&mut self, number: &str, is_lenient: bool) {
-        match Decimal::parse(number) {
-            Some(number) if is_lenient && !number.fits_number() => {}
-            Some(number) => {
-                self.integer_digits = self.integer_digits.max(number.integer_digits());
-                self.scale = self.scale.max(number.scale());
-            }
-            None => self.is_immeasurable = true,
-        }
-    }
-
-    /// How to read the column; nothing for one that is not created because nobody knows what it holds.
-    fn decide(&self, options: PlanOptions) -> Result<Option<Reading>> {
-        let is_text = options.on_out_of_range == OutOfRange::Text;
-        let as_varchar = options.numeric == Numeric::Varchar;
-        let reading = match self.declared_type {
-            Some(SourceType::Numeric) if as_varchar => Reading::NumberText,
-            Some(SourceType::Numeric) if is_text => Reading::NumericText,
-            Some(SourceType::Numeric) => Reading::Plain(
-                ColumnType::number_for(self.integer_digits, self.scale, USUAL_SCALE)
-                    .ok_or_else(|| self.too_many_digits())?,
-            ),
-            Some(SourceType::Real) => Reading::Real,
-            Some(SourceType::Uuid) => Reading::Uuid,
-            Some(declared) => match declared.column_type() {
-                Some(
-                    moment @ (ColumnType::Date
-                    | ColumnType::Time
-                    | ColumnType::TimestampNtz
-                    | ColumnType::TimestampTz),
-                ) if is_text => Reading::MomentText(moment),
-                Some(column_type) => Reading::Plain(column_type),
-                // Money is a string here, with the sign of its currency, and only the locale that wrote it could read it.
-                None => Reading::Plain(ColumnType::Text),
-            },
-            None => match (self.booleans, self.numbers, self.strings, self.nested) {
-                (false, false, false, false) => return Ok(None),
-                (true, false, false, false) => Reading::Plain(ColumnType::Boolean),
-                (false, false, true, false) => Reading::Plain(ColumnType::Text),
-                (false, true, false, false) if as_varchar => Reading::NumberText,
-                (false, true, false, false) => Reading::Plain(
-                    ColumnType::number_of_data(self.integer_digits, self.scale)
-                        .ok_or_else(|| self.too_many_digits())?,
-                ),
-                _ => Reading::Plain(ColumnType::Variant),
-            },
-        };
-        Ok(Some(reading))
-    }
-
-    /// The narrowest NUMBER for the column's numbers, if it is one of numbers whose digits nobody declared.
-    fn narrowest(&self, reading: Reading) -> Option<ColumnType> {
-        let is_counted = match (reading, self.declared_type) {
-            (Reading::NumberText | Reading::NumericText, _) => !self.is_immeasurable,
-            (_, None | Some(SourceType::Numeric)) => {
-                matches!(reading.column_type(), ColumnType::Number { .. })
-            }
-            _ => false,
-        };
-        ColumnType::narrowest_number(self.integer_digits, self.scale).filter(|_| is_counted)
-    }
-
-    fn too_many_digits(&self) -> Error {
-        too_many_digits(&self.name, self.integer_digits, self.scale)
+        Ok(())
     }
 }
 
@@ -360,16 +280,4 @@ pub fn too_many_digits(column: &str, integer_digits: i64, scale: i64) -> Error {
         ),
     )
     .with_hint("Pass numeric => 'varchar' to load such columns as text, or declare the column as text or double precision.")
-}
-
-impl Reading {
-    fn column_type(self) -> ColumnType {
-        match self {
-            Self::Plain(column_type) => column_type,
-            Self::Real => ColumnType::Float,
-            Self::NumberText | Self::NumericText | Self::MomentText(_) | Self::Uuid => {
-                ColumnType::Text
-            }
-        }
-    }
 }

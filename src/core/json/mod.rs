@@ -9,8 +9,11 @@ mod document;
 mod inference;
 mod key_index;
 mod options;
+mod parts;
 mod reading;
 mod rows;
+mod seen;
+mod stored;
 mod text;
 mod walker;
 mod writer;
@@ -19,9 +22,12 @@ pub use declared::{Declared, parse_result_columns};
 pub use document::{Document, TOO_LONG_HINT};
 pub use inference::{Inference, Plan, PlannedColumn, SourceKey, too_many_digits};
 pub use options::{Numeric, OutOfRange, PlanOptions};
+pub use parts::infer_together;
 pub use rows::Rows;
+pub use stored::{Reader, Stored};
 pub use text::parse_text;
 
+use crate::decimal;
 use crate::error::Result;
 
 /// A piece of a JSON document, in the order in which it is written.
@@ -62,6 +68,9 @@ impl Token<'_> {
     }
 }
 
+/// Any number, for who only wants to know that one stands there.
+const A_NUMBER: Token<'static> = Token::Number("");
+
 /// Takes the tokens of one document.
 pub trait TokenSink {
     /// Takes the next token.
@@ -69,6 +78,14 @@ pub trait TokenSink {
     /// # Errors
     /// Whatever makes the document useless to the sink; it is then not given further tokens.
     fn token(&mut self, token: Token<'_>) -> Result<()>;
+
+    /// Takes the next token, which is a number in its stored form: the same as [`Token::Number`] with its text.
+    ///
+    /// # Errors
+    /// As [`token`](Self::token).
+    fn number(&mut self, number: &decimal::Stored<'_>) -> Result<()> {
+        number.with_text(|text| self.token(Token::Number(text)))
+    }
 }
 
 #[cfg(test)]

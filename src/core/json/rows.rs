@@ -7,8 +7,9 @@ use super::options::OutOfRange;
 use super::reading::{DISTINCT_KEYS, Expected, NUMBER_IN_VARIANT, Reading, Scratch};
 use super::walker::{RowShape, Step, Walker};
 use super::writer::number_in_variant;
-use super::{Token, TokenSink};
+use super::{A_NUMBER, Token, TokenSink};
 use crate::batch::{RowSink, Value};
+use crate::decimal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::shown;
 use crate::types::{ColumnType, MAX_BINARY_BYTES, MAX_TEXT_BYTES};
@@ -189,6 +190,25 @@ impl<'a, S: RowSink> Rows<'a, S> {
 impl<S: RowSink> TokenSink for Rows<'_, S> {
     fn token(&mut self, token: Token<'_>) -> Result<()> {
         let step = self.walker.step(token)?;
+        self.take(step, token)
+    }
+
+    fn number(&mut self, number: &decimal::Stored<'_>) -> Result<()> {
+        let step = self.walker.step(A_NUMBER)?;
+        if step == Step::Scalar
+            && self.walker.shape() == Some(RowShape::Object)
+            && let Some((column, planned)) = self.current_column()
+            && let Some(value) = planned.number(number)
+        {
+            return self.sink.append(column, value);
+        }
+        number.with_text(|text| self.take(step, Token::Number(text)))
+    }
+}
+
+impl<S: RowSink> Rows<'_, S> {
+    /// Takes a token that has its place.
+    fn take(&mut self, step: Step, token: Token<'_>) -> Result<()> {
         if matches!(step, Step::Scalar | Step::NestedBegin)
             && self.walker.shape() == Some(RowShape::Array)
         {

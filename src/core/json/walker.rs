@@ -77,6 +77,19 @@ impl Walker {
         }
     }
 
+    /// Adds the rows of another result to those of this one; nothing if they do not go together, or if either has not ended.
+    /// Only rows that are objects do: of arrays, the first one says what the others have to have.
+    pub(super) fn add(&mut self, other: &Self) -> Option<()> {
+        let is_whole =
+            |walker: &Self| walker.ended && matches!(walker.shape, Some(RowShape::Object) | None);
+        if !is_whole(self) || !is_whole(other) {
+            return None;
+        }
+        self.rows += other.rows;
+        self.shape = self.shape.or(other.shape);
+        Some(())
+    }
+
     /// Says that no more tokens come.
     pub(super) fn finish(&self) -> Result<()> {
         if self.depth == 0 {

@@ -10,9 +10,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
-use super::parallel::panicked;
 use super::storage;
 use crate::error::Result;
+use crate::threads::panicked;
 
 /// Bytes that wait before the disk is asked to take them: what is left of them at the end is what the end waits for.
 const WAITING: usize = 16 << 20;

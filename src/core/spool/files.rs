@@ -14,7 +14,8 @@ use super::{ORDINAL_TYPE, SpoolFile, SpoolOptions, Stamp};
 use crate::aside::Aside;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::ROW_ORDINAL;
-use crate::parquet::{FileOptions, FileWriter, helpers, panicked};
+use crate::parquet::{FileOptions, FileWriter};
+use crate::threads::{helpers, panicked};
 use crate::types::Column;
 
 /// The files of a spool directory, as far as they have come.
@@ -24,6 +25,8 @@ pub(super) struct Files {
     pub(super) stamp: Stamp,
     pub(super) schema: SchemaRef,
     current: Option<FileWriter>,
+    /// What the rows of the last batch carried, which those of one of the same size carry too.
+    stamped: Option<[ArrayRef; 4]>,
     files: Vec<SpoolFile>,
     /// Rows that were written.
     rows: u64,
@@ -47,6 +50,7 @@ impl Files {
             stamp,
             schema,
             current: None,
+            stamped: None,
             files: Vec::new(),
             rows: 0,
             bytes: Arc::default(),
@@ -108,7 +112,17 @@ impl Files {
     }
 
     /// In the order of [`metadata_columns`](crate::names::metadata_columns).
-    fn stamp_arrays(&self, rows: usize) -> [ArrayRef; 4] {
+    fn stamp_arrays(&mut self, rows: usize) -> [ArrayRef; 4] {
+        match &self.stamped {
+            Some(arrays) if arrays.iter().all(|array| array.len() == rows) => arrays.clone(),
+            _ => {
+                let arrays = self.new_stamp_arrays(rows);
+                self.stamped.insert(arrays).clone()
+            }
+        }
+    }
+
+    fn new_stamp_arrays(&self, rows: usize) -> [ArrayRef; 4] {
         let text = |text: &str| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(std::iter::repeat_n(
                 text, rows,

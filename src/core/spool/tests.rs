@@ -88,16 +88,16 @@ fn a_result_travels_from_json_to_parquet() {
     let batch = &batches[0];
     assert_eq!(
         batch.column_by_name("ID").unwrap().data_type(),
-        &DataType::Decimal128(38, 0)
+        &DataType::Decimal128(1, 0)
     );
     let price = batch
         .column_by_name("PRICE")
         .unwrap()
         .as_primitive::<Decimal128Type>();
-    assert_eq!(price.data_type(), &DataType::Decimal128(38, 10));
+    assert_eq!(price.data_type(), &DataType::Decimal128(6, 2));
     assert_eq!(
         price.iter().collect::<Vec<_>>(),
-        [Some(99_500_000_000), None, Some(10_000_000_000_000)]
+        [Some(995), None, Some(100_000)]
     );
     assert_eq!(
         batch

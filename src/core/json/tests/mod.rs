@@ -4,6 +4,7 @@ mod declared;
 mod hostile;
 mod inference;
 mod out_of_range;
+mod stored;
 
 use serde_json::Value as Json;
 

@@ -20,7 +20,7 @@ pub(crate) fn helpers() -> usize {
 ///
 /// # Errors
 /// One of those that `work` returned; what others were not begun then is left.
-pub(super) fn each<T: Send, R: Send>(
+pub(crate) fn each<T: Send, R: Send>(
     items: Vec<T>,
     helpers: usize,
     work: impl Fn(T) -> Result<R> + Sync,
@@ -64,7 +64,7 @@ pub(super) fn each<T: Send, R: Send>(
 pub(crate) fn panicked() -> Error {
     Error::new(
         ErrorKind::Internal,
-        "a thread panicked while it encoded rows; the server log of this process has the place",
+        "a thread panicked while it read or encoded rows; the server log of this process has the place",
     )
 }
 
