@@ -77,6 +77,17 @@ impl Error {
         )
     }
 
+    /// Whether somebody else has what only one may have.
+    pub fn is_unique_violation(&self) -> bool {
+        matches!(
+            self,
+            Self::Server {
+                sqlstate: PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+                ..
+            }
+        )
+    }
+
     /// Whether a lock was not to be had, or not in time.
     pub fn is_lock_not_available(&self) -> bool {
         self.sqlstate_and_hint().0 == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE

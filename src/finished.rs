@@ -65,14 +65,17 @@ fn flush() {
 }
 
 fn enter(all: &[NewUpload]) {
-    one_way_or_another(
-        all,
-        &|uploads| match written(uploads, uploads::enqueue_all) {
+    one_way_or_another(all, &|uploads| {
+        let entered = match written(uploads, uploads::enqueue_finished) {
+            Err(error) if error.is_unique_violation() => written(uploads, uploads::enqueue_all),
+            result => result,
+        };
+        match entered {
             // Another transaction has the place of one of them in the queue, and may yet be rolled back.
             Err(error) if error.is_lost_conflict() => written(uploads, uploads::note_missed),
             result => result,
-        },
-    );
+        }
+    });
 }
 
 /// Together; if that fails, half by half, so that one which cannot be entered costs no other its upload.

@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::statement::kept;
 use crate::{keys, tx, uploads};
 
 /// The version of this library, and of the SQL objects that belong to it.
@@ -44,13 +45,15 @@ impl Installation {
     pub fn find() -> Result<Option<Self>> {
         const EXTENSION: &str = "select e.oid, e.extversion from pg_catalog.pg_extension e \
             where e.extname operator(pg_catalog.=) 'snowflake_bridge'";
-        let found: (Option<pg_sys::Oid>, Option<String>) =
-            Spi::connect(
-                |client| match client.select(EXTENSION, Some(1), &[])?.next() {
-                    Some(row) => Ok::<_, pgrx::spi::Error>((row.get(1)?, row.get(2)?)),
-                    None => Ok((None, None)),
-                },
-            )?;
+        let found: (Option<pg_sys::Oid>, Option<String>) = Spi::connect(|client| {
+            match client
+                .select(kept(client, EXTENSION, &[])?, Some(1), &[])?
+                .next()
+            {
+                Some(row) => Ok::<_, Error>((row.get(1)?, row.get(2)?)),
+                None => Ok((None, None)),
+            }
+        })?;
         let (Some(extension), Some(version)) = found else {
             return Ok(None);
         };

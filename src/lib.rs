@@ -21,6 +21,7 @@ mod probe;
 mod retention;
 mod sandbox;
 mod secrets;
+mod setting;
 mod source;
 mod statement;
 mod statement_end;

@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use crate::cached::ReadAt;
 use crate::error::{Error, Result};
 use crate::guards;
+use crate::setting::ForNow;
 
 /// Runs `work` with the rights of the extension's owner. Only for statements on our own tables, in our own words.
 ///
@@ -77,51 +78,35 @@ pub fn is_sessions_own_code() -> bool {
 struct Identity {
     user: pg_sys::Oid,
     context: i32,
-    guc_level: i32,
+    _settings: ForNow,
 }
 
 impl Identity {
     fn assume(user: pg_sys::Oid, flags: u32) -> Result<Self> {
-        let mut saved = Self {
-            user: pg_sys::InvalidOid,
-            context: 0,
-            guc_level: 0,
-        };
         let flags = i32::try_from(flags).map_err(|_| Error::denied("unknown security context"))?;
+        let (mut present, mut context) = (pg_sys::InvalidOid, 0);
         // SAFETY: inside a transaction on the main thread; what is saved here is restored in `drop`, and by
         // PostgreSQL itself when the transaction is rolled back.
         unsafe {
-            pg_sys::GetUserIdAndSecContext(&raw mut saved.user, &raw mut saved.context);
-            saved.guc_level = pg_sys::NewGUCNestLevel();
-            pg_sys::SetUserIdAndSecContext(user, saved.context | flags);
-            for (name, value) in [
+            pg_sys::GetUserIdAndSecContext(&raw mut present, &raw mut context);
+            pg_sys::SetUserIdAndSecContext(user, context | flags);
+        }
+        Ok(Self {
+            user: present,
+            context,
+            _settings: ForNow::set(&[
                 (c"search_path", c"pg_catalog, pg_temp"),
                 (c"row_security", c"on"),
-            ] {
-                pg_sys::set_config_option(
-                    name.as_ptr(),
-                    value.as_ptr(),
-                    pg_sys::GucContext::PGC_USERSET,
-                    pg_sys::GucSource::PGC_S_SESSION,
-                    pg_sys::GucAction::GUC_ACTION_SAVE,
-                    true,
-                    0,
-                    false,
-                );
-            }
-        }
-        Ok(saved)
+            ]),
+        })
     }
 }
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        // SAFETY: restores what `assume` saved; both calls only assign backend-local state and are what PostgreSQL
-        // itself does when it ends a (sub)transaction.
-        unsafe {
-            pg_sys::AtEOXact_GUC(false, self.guc_level);
-            pg_sys::SetUserIdAndSecContext(self.user, self.context);
-        }
+        // SAFETY: restores what `assume` saved; it only assigns backend-local state and is what PostgreSQL itself does when it ends
+        // a (sub)transaction. The settings are put back after it.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) };
     }
 }
 

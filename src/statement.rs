@@ -3,61 +3,91 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::CStr;
 
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, SpiClient};
+use pgrx::spi::{OwnedPreparedStatement, Query, SpiClient, SpiCursor, SpiResult, SpiTupleTable};
 
 use crate::error::Result;
+use crate::setting::ForNow;
 
 thread_local! {
-    /// By their text, and the size of the queue that they were planned for. Never given back: they live as long as the process.
-    static KEPT: RefCell<HashMap<(&'static str, u32), &'static OwnedPreparedStatement>> = RefCell::default();
+    /// By whether they change anything, and their text. Never given back: they live as long as the process.
+    static KEPT: RefCell<HashMap<bool, HashMap<String, Kept>>> = RefCell::default();
 }
 
-/// The plan of a statement on our own tables or the catalog, with parameters of these types. PostgreSQL itself makes it anew
-/// when what it names has changed.
+/// A statement with its plan, which serves for whatever its parameters are. Left to itself, PostgreSQL would plan a large one anew
+/// for each run: it takes what that costs for less than it is.
+#[derive(Clone, Copy)]
+pub struct Kept(&'static OwnedPreparedStatement);
+
+/// Under which statements are planned, whenever that is. Our tables may grow from nothing to a million rows long before statistics
+/// say so: the plan has to be the one that goes by indexes, in their order, however little there is when it is made.
+const SETTINGS: &[(&CStr, &CStr)] = &[
+    (c"plan_cache_mode", c"force_generic_plan"),
+    (c"enable_seqscan", c"off"),
+    (c"enable_sort", c"off"),
+];
+
+impl<'conn> Query<'conn> for Kept {
+    fn execute<'mcx>(
+        self,
+        client: &SpiClient<'conn>,
+        limit: Option<libc::c_long>,
+        args: &[DatumWithOid<'mcx>],
+    ) -> SpiResult<SpiTupleTable<'conn>> {
+        let _settings = ForNow::set(SETTINGS);
+        self.0.execute(client, limit, args)
+    }
+
+    fn try_open_cursor<'mcx>(
+        self,
+        client: &SpiClient<'conn>,
+        args: &[DatumWithOid<'mcx>],
+    ) -> SpiResult<SpiCursor<'conn>> {
+        let _settings = ForNow::set(SETTINGS);
+        self.0.try_open_cursor(client, args)
+    }
+}
+
+/// The plan of a query on our own tables or the catalog. PostgreSQL itself makes it anew when what it names has changed. Meant for
+/// texts of which there are few: each is kept.
 ///
 /// # Errors
 /// If it cannot be parsed.
-pub fn kept(
-    client: &SpiClient<'_>,
-    text: &'static str,
-    types: &[PgBuiltInOids],
-) -> Result<&'static OwnedPreparedStatement> {
-    planned(client, text, 0, types)
+pub fn kept(client: &SpiClient<'_>, text: &str, args: &[DatumWithOid<'_>]) -> Result<Kept> {
+    planned(client, text, false, args)
 }
 
-/// As [`kept`], for a statement whose best plan depends on how large the queue is: a plan for each power of two. What waits may
-/// grow to a million rows long before statistics say so, and a plan for an empty table would read them all.
+/// As [`kept`], for a statement that changes something.
 ///
 /// # Errors
-/// If it cannot be parsed.
-pub fn kept_for_queue(
-    client: &SpiClient<'_>,
-    text: &'static str,
-    types: &[PgBuiltInOids],
-) -> Result<&'static OwnedPreparedStatement> {
-    const SIZE: &str = "select pg_catalog.pg_relation_size('snowflake_bridge.uploads')";
-    let size = client
-        .select(kept(client, SIZE, &[])?, Some(1), &[])?
-        .first()
-        .get_one::<i64>()?;
-    // A row takes some hundred bytes; 0 is for statements that do not depend on it.
-    let class = 1 + size.unwrap_or(0).max(1).ilog2();
-    planned(client, text, class, types)
+/// As [`kept`].
+pub fn kept_mut(client: &SpiClient<'_>, text: &str, args: &[DatumWithOid<'_>]) -> Result<Kept> {
+    planned(client, text, true, args)
 }
 
 fn planned(
     client: &SpiClient<'_>,
-    text: &'static str,
-    class: u32,
-    types: &[PgBuiltInOids],
-) -> Result<&'static OwnedPreparedStatement> {
-    if let Some(statement) = KEPT.with_borrow(|kept| kept.get(&(text, class)).copied()) {
+    text: &str,
+    changes: bool,
+    args: &[DatumWithOid<'_>],
+) -> Result<Kept> {
+    let found = KEPT.with_borrow(|kept| kept.get(&changes)?.get(text).copied());
+    if let Some(statement) = found {
         return Ok(statement);
     }
-    let types: Vec<PgOid> = types.iter().map(|kind| kind.oid()).collect();
-    let statement: &'static _ = Box::leak(Box::new(client.prepare_mut(text, &types)?.keep()));
-    KEPT.with_borrow_mut(|kept| kept.insert((text, class), statement));
+    let types: Vec<PgOid> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
+    let statement = if changes {
+        client.prepare_mut(text, &types)?
+    } else {
+        client.prepare(text, &types)?
+    };
+    let statement = Kept(Box::leak(Box::new(statement.keep())));
+    KEPT.with_borrow_mut(|kept| {
+        let those = kept.entry(changes).or_default();
+        those.insert(text.to_owned(), statement)
+    });
     Ok(statement)
 }

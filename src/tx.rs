@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::statement::kept;
 
 /// Runs `work` in a transaction of its own and commits it. For the background worker only: no transaction may be open.
 ///
@@ -196,9 +197,10 @@ pub fn lock_number(class: u16, number: u64) {
 /// # Errors
 /// If the query fails, or gives no row.
 pub fn read<T: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<Option<T>> {
-    Ok(Spi::connect(|client| {
-        client.select(query, Some(1), args)?.first().get_one()
-    })?)
+    Spi::connect(|client| {
+        let rows = client.select(kept(client, query, args)?, Some(1), args)?;
+        Ok(rows.first().get_one()?)
+    })
 }
 
 /// The two values of a query that only reads; see [`read`].
@@ -209,9 +211,10 @@ pub fn read_two<A: FromDatum + IntoDatum, B: FromDatum + IntoDatum>(
     query: &str,
     args: &[DatumWithOid<'_>],
 ) -> Result<(Option<A>, Option<B>)> {
-    Ok(Spi::connect(|client| {
-        client.select(query, Some(1), args)?.first().get_two()
-    })?)
+    Spi::connect(|client| {
+        let rows = client.select(kept(client, query, args)?, Some(1), args)?;
+        Ok(rows.first().get_two()?)
+    })
 }
 
 /// Refuses what has to write on a server that only replays what another one writes.

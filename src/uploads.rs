@@ -7,6 +7,7 @@ mod claimed;
 mod clock;
 mod copied;
 mod enqueue;
+mod entry;
 mod history;
 mod leftovers;
 mod missing;
@@ -24,14 +25,14 @@ use pgrx::{JsonB, Uuid as PgUuid};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::statement::kept_for_queue;
+use crate::statement::kept_mut;
 use crate::tx;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
 pub use claim::{Lane, Turn, claim, claim_beside, of_claim};
 pub use claimed::{Claim, Claimed};
 pub use clock::bring_back;
 pub use copied::{cancel_copied, count_unfinished};
-pub use enqueue::{NewUpload, enqueue, enqueue_all, note_missed};
+pub use enqueue::{NewUpload, enqueue, enqueue_all, enqueue_finished, note_missed};
 pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
 pub use missing::{cancel_of_watch, enqueue_missed, enqueue_missing};
@@ -96,8 +97,8 @@ pub fn outlook(paused: &[i64]) -> Result<Outlook> {
                  on u.id = c.upload and u.state = 'retry' where u.id is null or not c.is_hastened), \
              exists (select from snowflake_bridge.missed)";
     Spi::connect(|client| {
-        let outlook = kept_for_queue(client, OUTLOOK, &[PgBuiltInOids::INT8ARRAYOID])?;
-        let rows = client.select(outlook, Some(1), &[paused.to_vec().into()])?;
+        let args = [paused.to_vec().into()];
+        let rows = client.select(kept_mut(client, OUTLOOK, &args)?, Some(1), &args)?;
         let row = rows.first();
         let due: Option<f64> = row.get(1)?;
         Ok(Outlook {

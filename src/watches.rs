@@ -10,6 +10,7 @@ use pgrx::spi::{SpiHeapTupleData, SpiTupleTable};
 
 use crate::error::{Error, Result};
 use crate::owner::{Owner, is_member_of, is_superuser};
+use crate::statement::kept;
 use crate::{guards, tx};
 pub use held::{Access, Held, others_with_trigger};
 pub use key::{IdType, Key};
@@ -68,7 +69,10 @@ impl Watch {
     /// If the query fails.
     pub fn load(id: i64) -> Result<Option<Self>> {
         const LOAD: &str = concat!(select_watches!(), " where w.id operator(pg_catalog.=) $1");
-        Spi::connect(|client| Self::first(client.select(LOAD, Some(1), &[id.into()])?))
+        let args = [id.into()];
+        Spi::connect(|client| {
+            Self::first(client.select(kept(client, LOAD, &args)?, Some(1), &args)?)
+        })
     }
 
     /// Every watch that is in force and whose relation is there. The caller has raised its rights.
@@ -196,18 +200,14 @@ impl Watch {
 /// # Errors
 /// If the query fails.
 pub fn qualified_name(relation: pg_sys::Oid) -> Result<Option<String>> {
-    Ok(Spi::connect(|client| {
-        client
-            .select(
-                "select pg_catalog.format('%I.%I', n.nspname, c.relname) from pg_catalog.pg_class c \
-                 join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace \
-                 where c.oid operator(pg_catalog.=) $1",
-                Some(1),
-                &[relation.into()],
-            )?
-            .next()
-            .map_or(Ok(None), |row| row.get::<String>(1))
-    })?)
+    const NAME: &str = "select pg_catalog.format('%I.%I', n.nspname, c.relname) from pg_catalog.pg_class c \
+        join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace \
+        where c.oid operator(pg_catalog.=) $1";
+    let args = [relation.into()];
+    Spi::connect(|client| {
+        let mut rows = client.select(kept(client, NAME, &args)?, Some(1), &args)?;
+        Ok(rows.next().map_or(Ok(None), |row| row.get::<String>(1))?)
+    })
 }
 
 /// A column's type.
@@ -215,17 +215,16 @@ pub fn qualified_name(relation: pg_sys::Oid) -> Result<Option<String>> {
 /// # Errors
 /// If there is no such column.
 pub fn column_type(relation: pg_sys::Oid, column: &str) -> Result<pg_sys::Oid> {
+    const TYPE: &str = "select a.atttypid from pg_catalog.pg_attribute a \
+        where a.attrelid operator(pg_catalog.=) $1 and a.attname operator(pg_catalog.=) $2::pg_catalog.name \
+        and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped";
+    let args = [relation.into(), column.into()];
     let found = Spi::connect(|client| {
-        client
-            .select(
-                "select a.atttypid from pg_catalog.pg_attribute a \
-                 where a.attrelid operator(pg_catalog.=) $1 and a.attname operator(pg_catalog.=) $2::pg_catalog.name \
-                 and a.attnum operator(pg_catalog.>) 0 and not a.attisdropped",
-                Some(1),
-                &[relation.into(), column.into()],
-            )?
+        let mut rows = client.select(kept(client, TYPE, &args)?, Some(1), &args)?;
+        let found = rows
             .next()
-            .map_or(Ok(None), |row| row.get::<pg_sys::Oid>(1))
+            .map_or(Ok(None), |row| row.get::<pg_sys::Oid>(1));
+        Ok::<_, Error>(found?)
     })?;
     found.ok_or_else(|| {
         Error::user(

@@ -27,20 +27,26 @@ type Row<'a> = Result<Option<PgHeapTuple<'a, AllocatedByPostgres>>, PgTriggerErr
 create function snowflake_bridge.mark_pending() returns trigger language c as 'MODULE_PATHNAME', 'mark_pending_wrapper';
 ")]
 fn mark_pending<'a>(trigger: &'a PgTrigger<'a>) -> Row<'a> {
-    let marked = shielded(|| {
-        let (new, old) = Tuple::of_trigger(trigger.trigger_data())?;
-        if !is_news(&*watch(trigger)?, &new, old.as_ref())? {
-            return Ok(None);
-        }
-        // A missing column is reported by the AFTER trigger's warning and by check(); the statement goes on.
-        Ok(new
-            .with_texts(&[
-                ("snowflake_status", Some("pending")),
-                ("snowflake_error_message", None),
-            ])
-            .ok())
-    });
-    Ok(marked.flatten().map_or_else(|| trigger.new(), Some))
+    let marked = match plain_news(trigger) {
+        Some(news) => news.and_then(|news| pending(&news.new)),
+        None => shielded(|| {
+            let (new, old) = Tuple::of_trigger(trigger.trigger_data())?;
+            let is_news = is_news(&*watch(trigger)?, &new, old.as_ref())?;
+            Ok(is_news.then(|| pending(&new)).flatten())
+        })
+        .flatten(),
+    };
+    Ok(marked.map_or_else(|| trigger.new(), Some))
+}
+
+/// The row as the user is to see it. A missing column is reported by the AFTER trigger's warning and by check(); the statement
+/// goes on.
+fn pending<'a>(row: &Tuple) -> Option<PgHeapTuple<'a, AllocatedByPostgres>> {
+    row.with_texts(&[
+        ("snowflake_status", Some("pending")),
+        ("snowflake_error_message", None),
+    ])
+    .ok()
 }
 
 /// AFTER, for each row: has the execution put in the queue, in the application's own transaction.
@@ -48,15 +54,20 @@ fn mark_pending<'a>(trigger: &'a PgTrigger<'a>) -> Row<'a> {
 create function snowflake_bridge.enqueue() returns trigger language c as 'MODULE_PATHNAME', 'enqueue_wrapper';
 ")]
 fn enqueue<'a>(trigger: &'a PgTrigger<'a>) -> Row<'a> {
-    let upload = shielded(|| {
-        let watch = watch(trigger)?;
-        let (new, old) = Tuple::of_trigger(trigger.trigger_data())?;
-        if is_news(&watch, &new, old.as_ref())? {
-            return describe(&watch, &new).map(Some);
-        }
-        Ok(None)
-    });
-    if let Some(upload) = upload.flatten() {
+    let upload = match plain_news(trigger) {
+        Some(None) => None,
+        Some(Some(news)) => news
+            .plain_description()
+            .or_else(|| shielded(|| describe(&news.watch, &news.new))),
+        None => shielded(|| {
+            let watch = watch(trigger)?;
+            let (new, old) = Tuple::of_trigger(trigger.trigger_data())?;
+            let is_news = is_news(&watch, &new, old.as_ref())?;
+            is_news.then(|| describe(&watch, &new)).transpose()
+        })
+        .flatten(),
+    };
+    if let Some(upload) = upload {
         finished::gather(upload);
     }
     // What an AFTER trigger returns is ignored.
@@ -81,6 +92,14 @@ thread_local! {
     static WATCHES: RefCell<HashMap<(i64, pg_sys::Oid), (ReadAt, Rc<Watch>)>> = RefCell::default();
 }
 
+/// The watch that a trigger names, if it is known and has not changed.
+fn known_watch(id: i64, relation: pg_sys::Oid) -> Option<Rc<Watch>> {
+    WATCHES.with_borrow(|watches| {
+        let (read_at, watch) = watches.get(&(id, relation))?;
+        read_at.holds().then(|| Rc::clone(watch))
+    })
+}
+
 /// The watch that a trigger names. Whoever changes one changes the relation's triggers too.
 fn watch(trigger: &PgTrigger<'_>) -> Result<Rc<Watch>> {
     let id = argument(trigger.trigger_data())
@@ -88,10 +107,7 @@ fn watch(trigger: &PgTrigger<'_>) -> Result<Rc<Watch>> {
     let relation = trigger
         .relid()
         .map_err(|error| Error::invalid(error.to_string()))?;
-    let found = WATCHES.with_borrow(|watches| watches.get(&(id, relation)).cloned());
-    if let Some((read_at, watch)) = found
-        && read_at.holds()
-    {
+    if let Some(watch) = known_watch(id, relation) {
         return Ok(watch);
     }
     let read_at = ReadAt::now();
@@ -123,6 +139,57 @@ fn is_of(relation: pg_sys::Oid, watched: pg_sys::Oid) -> Result<bool> {
     )? == Some(true))
 }
 
+/// A row that is news, with its watch.
+struct News {
+    watch: Rc<Watch>,
+    new: Tuple,
+}
+
+impl News {
+    /// As [`describe`], as far as looking at the row tells.
+    fn plain_description(&self) -> Option<NewUpload> {
+        let Self { watch, new } = self;
+        if new.plain_text("snowflake_options")?.is_some() {
+            return None;
+        }
+        let user_id = match &watch.columns.user_id {
+            Some(name) => new.plain_text(name)?,
+            None => None,
+        };
+        let text = |name| Some(new.plain_text(name)?.map(str::to_owned));
+        Some(NewUpload {
+            watch_id: watch.id,
+            owner: super::upload::owner_of(watch, user_id),
+            options: super::upload::options(
+                None,
+                text("snowflake_table_name")?,
+                text("snowflake_schema_name")?,
+            ),
+            execution_id: text(&watch.columns.execution_id)??,
+            row_user_id: user_id.map(str::to_owned),
+        })
+    }
+}
+
+/// The news that a row brings, if it does, as far as looking at it tells. Nothing in here can fail, so that no subtransaction is
+/// needed: for most rows of most statements, that is all.
+fn plain_news(trigger: &PgTrigger<'_>) -> Option<Option<News>> {
+    let data = trigger.trigger_data();
+    let watch = known_watch(argument(data)?, trigger.relid().ok()?)?;
+    let (new, old) = Tuple::of_trigger(data).ok()?;
+    if !is_plainly_due(&watch, &new)? {
+        return Some(None);
+    }
+    if let Some(old) = &old
+        && is_plainly_due(&watch, old)?
+    {
+        let mut columns = watch.result.watched_columns();
+        let is_same = columns.all(|column| new.is_stored_alike(old, column));
+        return is_same.then_some(None);
+    }
+    Some(Some(News { watch, new }))
+}
+
 /// Whether the row is finished and enabled now, and was not before, or had another result.
 fn is_news(watch: &Watch, new: &Tuple, old: Option<&Tuple>) -> Result<bool> {
     if !is_due(watch, new)? {
@@ -148,6 +215,14 @@ fn is_due(watch: &Watch, row: &Tuple) -> Result<bool> {
     }
     let status = row.text(&watch.columns.status)?;
     Ok(status.is_some_and(|status| watch.finished.contains(&status)))
+}
+
+fn is_plainly_due(watch: &Watch, row: &Tuple) -> Option<bool> {
+    if row.plain_text("snowflake_enabled")? != Some("t") {
+        return Some(false);
+    }
+    let status = row.plain_text(&watch.columns.status)?;
+    Some(status.is_some_and(|status| watch.finished.iter().any(|name| name == status)))
 }
 
 fn describe(watch: &Watch, row: &Tuple) -> Result<NewUpload> {

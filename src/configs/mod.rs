@@ -12,6 +12,8 @@ mod rotation;
 mod sealed;
 mod waiting;
 
+use std::sync::LazyLock;
+
 use bridge_core::config::{Account, ConnectionSettings, Credentials};
 use bridge_core::keyring::Keyring;
 use bridge_core::snowflake::public_key_statement;
@@ -32,6 +34,7 @@ use sealed::{Purpose, Sealed};
 
 use crate::error::{Error, Result};
 use crate::owner::Owner;
+use crate::statement::kept;
 use crate::{keys, net, tx};
 
 /// The configuration that is meant where none is named.
@@ -126,21 +129,21 @@ pub fn by_id(id: Uuid) -> Result<Option<StoredConfig>> {
 /// # Errors
 /// If the query fails.
 pub fn list(owner: &Owner, name: Option<&str>) -> Result<Vec<StoredConfig>> {
+    static LIST: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "{SELECT} where c.owner_kind = $1 and c.user_id = $2 and c.owner_oid = $3 and ($4 is null or c.name = $4) \
+             order by c.name"
+        )
+    });
+    let args = [
+        owner.kind().into(),
+        owner.user_id().into(),
+        owner.oid_argument(),
+        name.into(),
+    ];
     Spi::connect(|client| {
         client
-            .select(
-                &format!(
-                    "{SELECT} where c.owner_kind = $1 and c.user_id = $2 and c.owner_oid = $3 and ($4 is null or c.name = $4) \
-                     order by c.name"
-                ),
-                None,
-                &[
-                    owner.kind().into(),
-                    owner.user_id().into(),
-                    owner.oid_argument(),
-                    name.into(),
-                ],
-            )?
+            .select(kept(client, &LIST, &args)?, None, &args)?
             .map(|row| StoredConfig::from_row(&row))
             .collect()
     })

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::heap_tuple::PgHeapTuple;
-use pgrx::{AllocatedByPostgres, IntoDatum, PgTupleDesc, pg_sys};
+use pgrx::{AllocatedByPostgres, IntoDatum, PgTupleDesc, pg_sys, varlena};
 
 use crate::error::{Error, Result};
 
@@ -66,11 +66,46 @@ impl Tuple {
         }
     }
 
+    /// The column's text form, `None` for NULL, if looking at the row tells it: nothing that could fail is called, and no
+    /// memory is taken.
+    pub fn plain_text(&self, name: &str) -> Option<Option<&str>> {
+        let number = self.column(name).ok()?;
+        // SAFETY: a live row of this description, and the column is in it. A text is read by its own length, in whichever of the two
+        // forms it has that are neither compressed nor elsewhere.
+        unsafe {
+            let mut is_null = false;
+            let value =
+                pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut is_null);
+            if is_null {
+                return Some(None);
+            }
+            match pg_sys::SPI_gettypeid(self.descriptor, number) {
+                pg_sys::BOOLOID => Some(Some(if value.value() == 0 { "f" } else { "t" })),
+                pg_sys::TEXTOID | pg_sys::VARCHAROID => {
+                    let text = value.cast_mut_ptr::<pg_sys::varlena>();
+                    let is_here = varlena::varatt_is_4b_u(text)
+                        || varlena::varatt_is_1b(text) && !varlena::varatt_is_1b_e(text);
+                    if !is_here {
+                        return None;
+                    }
+                    let length = varlena::varsize_any_exhdr(text);
+                    let bytes = varlena::vardata_any(text).cast::<u8>();
+                    let text = std::slice::from_raw_parts(bytes, length);
+                    std::str::from_utf8(text).ok().map(Some)
+                }
+                _ => None,
+            }
+        }
+    }
+
     /// The column's text form; `None` for NULL.
     ///
     /// # Errors
     /// If there is no such column.
     pub fn text(&self, name: &str) -> Result<Option<String>> {
+        if let Some(text) = self.plain_text(name) {
+            return Ok(text.map(str::to_owned));
+        }
         let number = self.column(name)?;
         // SAFETY: a live row of this description; the result is a palloc'd C string or null.
         unsafe {
@@ -125,6 +160,28 @@ impl Tuple {
         }
     }
 
+    /// Whether the column is stored as it is in `other`, as far as looking at the rows tells.
+    pub fn is_stored_alike(&self, other: &Self, name: &str) -> bool {
+        let Ok(number) = self.column(name) else {
+            return false;
+        };
+        // SAFETY: live rows of one description, and the column is in it; a varlena has its own length.
+        unsafe {
+            let (mut this_null, mut other_null) = (false, false);
+            let this =
+                pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut this_null);
+            let that =
+                pg_sys::SPI_getbinval(other.tuple, other.descriptor, number, &raw mut other_null);
+            if this_null || other_null {
+                return this_null && other_null;
+            }
+            matches!(
+                pg_sys::SPI_gettypeid(self.descriptor, number),
+                pg_sys::JSONBOID | pg_sys::JSONOID | pg_sys::TEXTOID
+            ) && stored_image(this.cast_mut_ptr()) == stored_image(that.cast_mut_ptr())
+        }
+    }
+
     /// Whether the column holds the same bytes as in `other`, however the two are stored.
     ///
     /// # Errors
@@ -170,7 +227,7 @@ impl Tuple {
 /// `value` points to a varlena.
 unsafe fn stored_image<'a>(value: *mut pg_sys::varlena) -> &'a [u8] {
     // SAFETY: as the caller promises; the size is that of the stored form.
-    unsafe { std::slice::from_raw_parts(value.cast::<u8>(), pgrx::varlena::varsize_any(value)) }
+    unsafe { std::slice::from_raw_parts(value.cast::<u8>(), varlena::varsize_any(value)) }
 }
 
 /// The value itself.
@@ -181,6 +238,6 @@ unsafe fn plain_image<'a>(value: pg_sys::Datum) -> &'a [u8] {
     // SAFETY: as the caller promises; what detoasting gives lives as long as the memory context of the trigger.
     unsafe {
         let plain = pg_sys::pg_detoast_datum(value.cast_mut_ptr());
-        std::slice::from_raw_parts(plain.cast::<u8>(), pgrx::varlena::varsize_any(plain))
+        std::slice::from_raw_parts(plain.cast::<u8>(), varlena::varsize_any(plain))
     }
 }

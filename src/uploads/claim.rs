@@ -11,7 +11,7 @@ use super::record::{NextState, record_error};
 use super::turns::{ALONE, TURNS, UNENDED};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-use crate::statement::kept_for_queue;
+use crate::statement::kept_mut;
 
 /// What uploads queue in: an owner and the name of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,16 +49,8 @@ pub fn claim(turn: &Turn) -> Result<Option<Claimed>> {
 pub fn claim_beside(first: &Claimed) -> Result<Option<Claimed>> {
     take_current(|| {
         Spi::connect_mut(|client| {
-            let take = kept_for_queue(
-                client,
-                TAKE_BESIDE.as_str(),
-                &[PgBuiltInOids::INT8OID, PgBuiltInOids::TEXTOID],
-            )?;
-            let rows = client.update(
-                take,
-                None,
-                &[first.id.into(), first.account.as_str().into()],
-            )?;
+            let args = [first.id.into(), first.account.as_str().into()];
+            let rows = client.update(kept_mut(client, &TAKE_BESIDE, &args)?, None, &args)?;
             Ok(claimed(rows)?.pop())
         })
     })
@@ -106,33 +98,29 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
         .map(|(_, config)| config.as_str())
         .collect();
     Spi::connect_mut(|client| {
-        let take = kept_for_queue(client, TAKE.as_str(), TAKE_TYPES)?;
-        let rows = client.update(
-            take,
-            None,
-            &[
-                after.map_or("", |lane| lane.owner.kind()).into(),
-                after.map_or("", |lane| lane.owner.user_id()).into(),
-                after
-                    .map_or(0, |lane| i64::from(lane.owner.oid().to_u32()))
-                    .into(),
-                after.map_or("", |lane| lane.config.as_str()).into(),
-                kinds.into(),
-                users.into(),
-                oids.into(),
-                turn.closed.no_knocks.into(),
-                turn.closed.accounts.clone().into(),
-                turn.suspects.into(),
-                knocking_kinds.into(),
-                knocking_users.into(),
-                knocking_oids.into(),
-                answering.into(),
-                busy_kinds.into(),
-                busy_users.into(),
-                busy_oids.into(),
-                busy_configs.into(),
-            ],
-        )?;
+        let args = [
+            after.map_or("", |lane| lane.owner.kind()).into(),
+            after.map_or("", |lane| lane.owner.user_id()).into(),
+            after
+                .map_or(0, |lane| i64::from(lane.owner.oid().to_u32()))
+                .into(),
+            after.map_or("", |lane| lane.config.as_str()).into(),
+            kinds.into(),
+            users.into(),
+            oids.into(),
+            turn.closed.no_knocks.into(),
+            turn.closed.accounts.clone().into(),
+            turn.suspects.into(),
+            knocking_kinds.into(),
+            knocking_users.into(),
+            knocking_oids.into(),
+            answering.into(),
+            busy_kinds.into(),
+            busy_users.into(),
+            busy_oids.into(),
+            busy_configs.into(),
+        ];
+        let rows = client.update(kept_mut(client, &TAKE, &args)?, None, &args)?;
         Ok(claimed(rows)?.pop())
     })
 }
@@ -145,27 +133,6 @@ fn columns<'a>(
     let oid = |owner: &Owner| i64::from(owner.oid().to_u32());
     (kinds, users, owners.map(oid).collect())
 }
-
-const TAKE_TYPES: &[PgBuiltInOids] = &[
-    PgBuiltInOids::TEXTOID,
-    PgBuiltInOids::TEXTOID,
-    PgBuiltInOids::INT8OID,
-    PgBuiltInOids::TEXTOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::INT8ARRAYOID,
-    PgBuiltInOids::BOOLOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::BOOLOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::INT8ARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::INT8ARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-];
 
 /// Goes from lane to lane by the index `uploads_lanes`, once round from the one after the given lane on, until it finds an
 /// upload that may be taken: of the lane's streams, the one whose first upload has been due for longest comes first. What it

@@ -3,10 +3,10 @@
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
-use super::no_row;
+use super::{entry, no_row};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-use crate::statement::kept;
+use crate::statement::kept_mut;
 
 /// What to enter in the queue.
 pub struct NewUpload {
@@ -45,17 +45,6 @@ macro_rules! listed {
 }
 pub(super) use {columns, listed};
 
-/// Of the arguments of a statement for many.
-pub(super) const TYPES: &[PgBuiltInOids] = &[
-    PgBuiltInOids::INT8ARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::INT8ARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-    PgBuiltInOids::TEXTARRAYOID,
-];
-
 /// The arguments of a statement for many, column by column.
 pub(super) fn arguments(uploads: &[NewUpload]) -> [DatumWithOid<'_>; 7] {
     fn column<'a, T>(uploads: &'a [NewUpload], value: impl Fn(&'a NewUpload) -> T) -> Vec<T> {
@@ -86,30 +75,17 @@ pub fn enqueue(new: &NewUpload) -> Result<i64> {
         on_conflict!(),
         " returning id"
     );
-    const TYPES: &[PgBuiltInOids] = &[
-        PgBuiltInOids::INT8OID,
-        PgBuiltInOids::TEXTOID,
-        PgBuiltInOids::TEXTOID,
-        PgBuiltInOids::TEXTOID,
-        PgBuiltInOids::OIDOID,
-        PgBuiltInOids::TEXTOID,
-        PgBuiltInOids::TEXTOID,
-    ];
     let id = Spi::connect_mut(|client| {
-        let enqueue = kept(client, ENQUEUE, TYPES)?;
-        let queued = client.update(
-            enqueue,
-            None,
-            &[
-                new.watch_id.into(),
-                new.execution_id.as_str().into(),
-                new.owner.user_id().into(),
-                new.owner.kind().into(),
-                new.owner.oid_argument(),
-                new.row_user_id.as_deref().into(),
-                new.options.as_str().into(),
-            ],
-        )?;
+        let args = [
+            new.watch_id.into(),
+            new.execution_id.as_str().into(),
+            new.owner.user_id().into(),
+            new.owner.kind().into(),
+            new.owner.oid_argument(),
+            new.row_user_id.as_deref().into(),
+            new.options.as_str().into(),
+        ];
+        let queued = client.update(kept_mut(client, ENQUEUE, &args)?, None, &args)?;
         Ok::<_, Error>(queued.first().get_one::<i64>()?)
     })?;
     id.ok_or_else(no_row)
@@ -133,6 +109,17 @@ pub fn enqueue_all(uploads: &[NewUpload]) -> Result<()> {
     }
 }
 
+/// The same for an execution that has just finished, of which most likely none waits.
+///
+/// # Errors
+/// `23505` if somebody else has entered it at the same moment, which a statement would have noticed; else as [`enqueue_all`].
+pub fn enqueue_finished(uploads: &[NewUpload]) -> Result<()> {
+    match uploads {
+        [new] if entry::insert(new)? => Ok(()),
+        _ => enqueue_all(uploads),
+    }
+}
+
 /// Leaves word of executions that cannot be entered in the queue now, because another transaction is at one of them. Waits for
 /// nobody.
 ///
@@ -149,8 +136,8 @@ pub fn note_missed(uploads: &[NewUpload]) -> Result<()> {
 
 fn write(statement: &'static str, uploads: &[NewUpload]) -> Result<()> {
     Spi::connect_mut(|client| {
-        let statement = kept(client, statement, TYPES)?;
-        client.update(statement, None, &arguments(uploads))?;
+        let args = arguments(uploads);
+        client.update(kept_mut(client, statement, &args)?, None, &args)?;
         Ok(())
     })
 }

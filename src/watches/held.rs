@@ -188,9 +188,9 @@ pub fn others_with_trigger(
 fn parts(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
     Spi::connect(|client| {
         let query = of_tree!("select oid from tree where oid <> $1 order by oid");
-        let query = kept(client, query, &[PgBuiltInOids::OIDOID])?;
+        let args = [relation.into()];
         client
-            .select(query, None, &[relation.into()])?
+            .select(kept(client, query, &args)?, None, &args)?
             .map(|row| Ok(row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid)))
             .collect()
     })
@@ -203,8 +203,8 @@ fn first(
     owner: pg_sys::Oid,
 ) -> Result<Option<(String, String)>> {
     Spi::connect(|client| {
-        let query = kept(client, query, &[PgBuiltInOids::OIDOID; 2])?;
-        let rows = client.select(query, Some(1), &[relation.into(), owner.into()])?;
+        let args = [relation.into(), owner.into()];
+        let rows = client.select(kept(client, query, &args)?, Some(1), &args)?;
         let Some(row) = rows.into_iter().next() else {
             return Ok(None);
         };

@@ -11,7 +11,6 @@ use bridge_core::spool::Manifest;
 use bridge_core::upload::Strategy;
 use bridge_core::{failpoint, upload};
 use pgrx::bgworkers::BackgroundWorker;
-use pgrx::prelude::*;
 use uuid::Uuid;
 
 use super::reading::{self, Read};
@@ -23,7 +22,7 @@ use crate::options::TargetOptions;
 use crate::owner::Owner;
 use crate::uploads::{self, Claimed};
 use crate::watches::Watch;
-use crate::{guards, guc, tx};
+use crate::{guards, guc, setting, tx};
 
 /// Snowflake's limit of QUERY_TAG, in characters.
 const MAX_QUERY_TAG: usize = 2000;
@@ -197,6 +196,9 @@ impl<'a> Attempt<'a> {
     ) -> Result<Job> {
         failpoint::reach("read")?;
         tx::transaction(|| {
+            // Nothing that Snowflake is told depends on it. What is recorded next, that the files are staged, waits for the disk, which
+            // then has this too.
+            setting::commit_without_waiting();
             uploads::record_read(
                 self.upload.as_claim(),
                 self.plan.config.id,
@@ -355,7 +357,7 @@ fn config(
 
 /// `<relation>_results`.
 fn default_table(watch: &Watch) -> Result<String> {
-    let name = Spi::get_one_with_args::<String>(
+    let name = tx::read::<String>(
         "select c.relname::text from pg_catalog.pg_class c where c.oid = $1",
         &[watch.relation.into()],
     )?;

@@ -138,7 +138,7 @@ def latency(figures: Figures) -> str:
     if "wake_p99_ms" not in figures:
         return "Not in this run.\n"
     lines = ["| commit → | p50 | p99 |", "|---|---|---|"]
-    for name, what in (("wake", "the worker has claimed it"), ("first_byte", "first request at Snowflake's side"), ("completed", "completed, and seen")):
+    for name, what in (("wake", "the worker has claimed it"), ("first_byte", "first request at Snowflake's side"), ("completed", "the row says `completed`")):
         lines.append(f"| {what} | {figures[f'{name}_p50_ms']} ms | {figures[f'{name}_p99_ms']} ms |")
     return "\n".join(lines) + "\n"
 

@@ -1,0 +1,344 @@
+//! A row of the queue that is written without a statement. The statement of [`super::enqueue`] writes the same row, but makes forty
+//! defaults and the conditions and expressions of all indexes ready each time, which takes longer than to write it. Here they are made
+//! ready once in a process, and anew when a relation has changed. Columns, defaults, constraints and indexes are those of the
+//! table as it is; the calls and their order are those of PostgreSQL's executor.
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::ffi::{CStr, CString};
+use std::mem::ManuallyDrop;
+
+use pgrx::prelude::*;
+use pgrx::{direct_function_call_as_datum, pg_sys};
+
+use super::NewUpload;
+use crate::cached::ReadAt;
+use crate::error::{Error, Result};
+
+/// At most one upload of an execution waits, by this index.
+const WAITING: &str = "uploads_waiting";
+
+thread_local! {
+    /// Not given back when the process ends, by when PostgreSQL has ended.
+    static READY: RefCell<ManuallyDrop<Option<Ready>>> = const { RefCell::new(ManuallyDrop::new(None)) };
+}
+
+/// Writes the row of an execution of which no upload waits, and for which nobody else is just writing one: whoever is, is waited
+/// for. Returns false, having written nothing, if one waits, or if the table is not as simple as ours is made.
+///
+/// # Errors
+/// `23505` if somebody else has entered the execution at the same moment; whatever a statement would meet.
+pub(super) fn insert(new: &NewUpload) -> Result<bool> {
+    // What an ERROR interrupts is not used again.
+    let ready = READY.with_borrow_mut(|ready| ready.take());
+    // SAFETY: the main thread, inside a transaction.
+    let ready = unsafe { Ready::locked(ready) }?;
+    // SAFETY: it is of the table as it is, which is locked.
+    let is_written = unsafe { ready.insert(new) }?;
+    READY.set(ManuallyDrop::new(Some(ready)));
+    Ok(is_written)
+}
+
+/// The table, and what it takes to write to it.
+struct Ready {
+    read_at: ReadAt,
+    relation: pg_sys::Oid,
+    /// Has all of the memory.
+    state: *mut pg_sys::EState,
+    target: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    /// All indexes, in the order of `target`.
+    indexes: Vec<pg_sys::Oid>,
+    /// Of them the one that tells whether an upload waits.
+    waiting: *mut pg_sys::List,
+    /// The places of the columns that are given.
+    given: [usize; 7],
+    /// The places of columns that are not, and what they get.
+    defaults: Vec<(usize, *mut pg_sys::ExprState)>,
+    /// The same of those that count: only what is written has a number.
+    numbers: Vec<(usize, *mut pg_sys::ExprState)>,
+    /// It has nothing that only a statement would heed, as a trigger.
+    is_simple: bool,
+}
+
+/// As [`Ready::values`] has them.
+const GIVEN: [&CStr; 7] = [
+    c"watch_id",
+    c"execution_id",
+    c"user_id",
+    c"owner_kind",
+    c"owner_oid",
+    c"row_user_id",
+    c"options",
+];
+
+impl Ready {
+    /// What was made ready, if that is still so; made anew otherwise. Locks the table as a statement does that writes to it.
+    ///
+    /// # Safety
+    /// On the main thread, inside a transaction.
+    unsafe fn locked(ready: Option<Self>) -> Result<Self> {
+        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        // SAFETY: as the caller promises. With the lock comes word of what has changed until then.
+        unsafe {
+            if let Some(ready) = ready {
+                pg_sys::LockRelationOid(ready.relation, mode);
+                if ready.read_at.holds() {
+                    return Ok(ready);
+                }
+            }
+            let name = pg_sys::makeRangeVar(
+                c"snowflake_bridge".as_ptr().cast_mut(),
+                c"uploads".as_ptr().cast_mut(),
+                -1,
+            );
+            let relation =
+                pg_sys::RangeVarGetRelidExtended(name, mode, 0, None, std::ptr::null_mut());
+            let outer = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+            let state = pg_sys::CreateExecutorState();
+            pg_sys::MemoryContextSwitchTo((*state).es_query_cxt);
+            let ready = Self::of(relation, state);
+            pg_sys::MemoryContextSwitchTo(outer);
+            ready
+        }
+    }
+
+    /// # Safety
+    /// With a relation that is locked, in the memory of this state.
+    unsafe fn of(oid: pg_sys::Oid, state: *mut pg_sys::EState) -> Result<Self> {
+        let read_at = ReadAt::now();
+        // SAFETY: as the caller promises; everything is allocated in the state's memory, and relations are closed again.
+        unsafe {
+            let relation = pg_sys::table_open(oid, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let descriptor = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
+            let target =
+                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(target, relation, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(target, true);
+            let mut ready = Self {
+                read_at,
+                relation: oid,
+                state,
+                target,
+                slot: pg_sys::MakeSingleTupleTableSlot(
+                    descriptor,
+                    &raw const pg_sys::TTSOpsVirtual,
+                ),
+                indexes: Vec::new(),
+                waiting: std::ptr::null_mut(),
+                given: [0; GIVEN.len()],
+                defaults: Vec::new(),
+                numbers: Vec::new(),
+                is_simple: is_simple(relation),
+            };
+            for index in 0..usize::try_from((*target).ri_NumIndices).unwrap_or(0) {
+                let index = *(*target).ri_IndexRelationDescs.add(index);
+                let oid = (*index).rd_id;
+                if CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr()).to_bytes()
+                    == WAITING.as_bytes()
+                {
+                    ready.waiting = pg_sys::lappend_oid(ready.waiting, oid);
+                }
+                ready.indexes.push(oid);
+            }
+            for (place, name) in ready.given.iter_mut().zip(GIVEN) {
+                let number = pg_sys::SPI_fnumber(descriptor, name.as_ptr());
+                *place = usize::try_from(number - 1).map_err(|_| no_column(name))?;
+            }
+            ready.is_simple &= !ready.waiting.is_null();
+            let count = usize::try_from((*descriptor).natts).unwrap_or(0);
+            for place in (0..count).filter(|place| !ready.given.contains(place)) {
+                let number = i32::try_from(place + 1).unwrap_or(0);
+                let default = pg_sys::build_column_default(relation, number);
+                if default.is_null() {
+                    continue;
+                }
+                let counts = (*default).type_ == pg_sys::NodeTag::T_NextValueExpr;
+                let default = pg_sys::ExecPrepareExpr(default.cast(), state);
+                let those = if counts {
+                    &mut ready.numbers
+                } else {
+                    &mut ready.defaults
+                };
+                those.push((place, default));
+            }
+            pg_sys::ExecCloseIndices(target);
+            pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            Ok(ready)
+        }
+    }
+
+    /// # Safety
+    /// With the table locked, as which this was made ready.
+    unsafe fn insert(&self, new: &NewUpload) -> Result<bool> {
+        // SAFETY: as the caller promises; what is opened is closed again, or by the rollback that an ERROR brings.
+        unsafe {
+            // Row level security and the rights of the present user are a statement's to heed.
+            let is_free = self.is_simple
+                && pg_sys::pg_class_aclcheck(
+                    self.relation,
+                    pg_sys::GetUserId(),
+                    pg_sys::ACL_INSERT as pg_sys::AclMode,
+                ) == pg_sys::AclResult::ACLCHECK_OK
+                && pg_sys::check_enable_rls(self.relation, pg_sys::InvalidOid, true)
+                    != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
+            if !is_free {
+                return Ok(false);
+            }
+            let (target, mode) = (self.target, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            (*target).ri_RelationDesc =
+                pg_sys::table_open(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            for (place, oid) in self.indexes.iter().enumerate() {
+                *(*target).ri_IndexRelationDescs.add(place) = pg_sys::index_open(*oid, mode);
+            }
+            let context = pg_sys::MakePerTupleExprContext(self.state);
+            let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
+            let is_written = self.values(new).map(|values| self.write(values));
+            pg_sys::MemoryContextSwitchTo(outer);
+            pg_sys::ReScanExprContext(context);
+            pg_sys::ExecCloseIndices(target);
+            pg_sys::table_close(
+                (*target).ri_RelationDesc,
+                pg_sys::NoLock as pg_sys::LOCKMODE,
+            );
+            is_written
+        }
+    }
+
+    /// What is given, as PostgreSQL has it.
+    fn values(&self, new: &NewUpload) -> Result<[Option<pg_sys::Datum>; GIVEN.len()]> {
+        let options = CString::new(new.options.as_str())
+            .map_err(|_| Error::invalid("the options hold a NUL character"))?;
+        // SAFETY: the function takes a C string, which it only reads.
+        let options = unsafe {
+            direct_function_call_as_datum(
+                pg_sys::jsonb_in,
+                &[Some(pg_sys::Datum::from(options.as_ptr()))],
+            )
+        };
+        Ok([
+            new.watch_id.into_datum(),
+            new.execution_id.as_str().into_datum(),
+            new.owner.user_id().into_datum(),
+            new.owner.kind().into_datum(),
+            Some(pg_sys::Datum::from(new.owner.oid())),
+            new.row_user_id.as_deref().into_datum(),
+            options,
+        ])
+    }
+
+    /// # Safety
+    /// With the table and its indexes open, in memory that lasts until the row is written.
+    unsafe fn write(&self, values: [Option<pg_sys::Datum>; GIVEN.len()]) -> bool {
+        let (state, target, slot) = (self.state, self.target, self.slot);
+        // SAFETY: as the caller promises; all places are those of columns of this table.
+        unsafe {
+            pg_sys::ExecStoreAllNullTuple(slot);
+            (*slot).tts_tableOid = self.relation;
+            for (place, value) in self.given.into_iter().zip(values) {
+                self.set(place, value);
+            }
+            self.set_defaults(&self.defaults);
+            let mut other = pg_sys::ItemPointerData::default();
+            // Waits for whoever is about to take the place, or to leave it.
+            #[cfg(not(feature = "pg18"))]
+            let is_free = pg_sys::ExecCheckIndexConstraints(
+                target,
+                slot,
+                state,
+                &raw mut other,
+                self.waiting,
+            );
+            #[cfg(feature = "pg18")]
+            let is_free = pg_sys::ExecCheckIndexConstraints(
+                target,
+                slot,
+                state,
+                &raw mut other,
+                &mut pg_sys::ItemPointerData::default(),
+                self.waiting,
+            );
+            if !is_free {
+                return false;
+            }
+            self.set_defaults(&self.numbers);
+            pg_sys::ExecConstraints(target, slot, state);
+            pg_sys::simple_table_tuple_insert((*target).ri_RelationDesc, slot);
+            insert_into_indexes(target, slot, state);
+            // What comes after it in this transaction sees it.
+            pg_sys::CommandCounterIncrement();
+            true
+        }
+    }
+
+    /// # Safety
+    /// As [`write`](Self::write).
+    unsafe fn set_defaults(&self, defaults: &[(usize, *mut pg_sys::ExprState)]) {
+        for (place, default) in defaults {
+            let mut is_null = false;
+            // SAFETY: as the caller promises.
+            unsafe {
+                let context = (*self.state).es_per_tuple_exprcontext;
+                let value = pg_sys::ExecEvalExpr(*default, context, &raw mut is_null);
+                self.set(*place, (!is_null).then_some(value));
+            }
+        }
+    }
+
+    /// # Safety
+    /// With a place of the table's.
+    unsafe fn set(&self, place: usize, value: Option<pg_sys::Datum>) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            *(*self.slot).tts_isnull.add(place) = value.is_none();
+            *(*self.slot).tts_values.add(place) = value.unwrap_or(pg_sys::Datum::null());
+        }
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        // SAFETY: made for this, and used by nobody else. Relations that an ERROR has left open are closed by its rollback.
+        unsafe { pg_sys::FreeExecutorState(self.state) };
+    }
+}
+
+/// Whether a row may be written to a relation without looking for triggers, generated columns, partitions and the like.
+///
+/// # Safety
+/// With an open relation.
+unsafe fn is_simple(relation: pg_sys::Relation) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let (class, constraints) = ((*relation).rd_rel, (*(*relation).rd_att).constr);
+        (*class).relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char
+            && !(*class).relispartition
+            && (*relation).trigdesc.is_null()
+            && (constraints.is_null() || !(*constraints).has_generated_stored)
+    }
+}
+
+/// # Safety
+/// As [`Ready::write`], of a row that is in the table.
+unsafe fn insert_into_indexes(
+    target: *mut pg_sys::ResultRelInfo,
+    slot: *mut pg_sys::TupleTableSlot,
+    state: *mut pg_sys::EState,
+) {
+    let (none, nobody) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: as the caller promises.
+    unsafe {
+        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        pg_sys::ExecInsertIndexTuples(target, slot, state, false, false, none, nobody);
+        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        pg_sys::ExecInsertIndexTuples(target, slot, state, false, false, none, nobody, false);
+    }
+}
+
+fn no_column(name: &CStr) -> Error {
+    Error::missing(format!(
+        "the table snowflake_bridge.uploads has no column {}",
+        name.to_string_lossy()
+    ))
+}

@@ -1,0 +1,103 @@
+"""A single execution that finishes is entered in the queue without a statement: as a statement would, whatever the queue is like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from harness import wait
+from harness.bridge import TABLE, Bridge
+
+UPLOADS = "snowflake_bridge.uploads"
+RESULT = [{"a": 1}]
+# What differs from one upload to the next.
+OWN = {"id", "upload_id", "execution_id", "next_attempt_at", "mirror_after", "created_at"}
+
+
+@pytest.fixture
+def app(make_bridge: Callable[..., Bridge]) -> Bridge:
+    """A watched table without a worker, in a session that has entered an execution before."""
+    bridge = make_bridge({"snowflake_bridge.databases": "postgres"})
+    bridge.watch()
+    bridge.run("first", RESULT)
+    return bridge
+
+
+def entered(bridge: Bridge, execution: str) -> dict[str, Any]:
+    """What an upload has in common with others."""
+    return {name: value for name, value in bridge.upload(execution).items() if name not in OWN}
+
+
+def test_alone_as_among_others(app: Bridge) -> None:
+    """One row is what each of several is, and numbers go on."""
+    options = {"user_id": "anna", "snowflake_options": '{"config": "other"}', "snowflake_table_name": "T", "snowflake_schema_name": "S"}
+    names, values = ", ".join(options), ", ".join(["%s"] * len(options))
+    for ids in (["alone"], ["one", "two"]):
+        app.app.execute(
+            f"insert into {TABLE} (execution_id, status, snowflake_enabled, {names}) "
+            f"select id, 'running', true, {values} from unnest(%s::text[]) id",
+            [*options.values(), ids],
+        )
+        app.app.execute(f"update {TABLE} set status = 'completed' where execution_id = any (%s)", [ids])
+    assert entered(app, "alone") == entered(app, "one") == entered(app, "two")
+    assert app.upload("alone")["id"] == app.upload("first")["id"] + 1
+    assert app.upload("alone")["next_attempt_at"] == app.upload("alone")["created_at"] > app.upload("first")["created_at"]
+
+
+def test_one_that_waits_covers_the_change(app: Bridge) -> None:
+    """Whether it was entered by this transaction or by an earlier one."""
+    with app.app.transaction():
+        app.run("run", RESULT)
+        app.finish("run", [{"a": 2}])
+    app.finish("run", [{"a": 3}])
+    rows = app.admin.execute(f"select generation from {UPLOADS} where execution_id = 'run'").fetchall()
+    assert rows == [{"generation": 3}]
+
+
+def test_the_table_as_it_is_now(app: Bridge) -> None:
+    """A session that has entered executions before knows of a changed default, a new index and a new column at once."""
+    app.admin.execute(f"alter table {UPLOADS} alter generation set default 7")
+    app.run("default", RESULT)
+    app.admin.execute(f"create unique index only_once on {UPLOADS} (execution_id, generation) where generation = 9")
+    app.admin.execute(f"alter table {UPLOADS} alter generation set default 9, add column more text default 'more'")
+    app.run("index", RESULT)
+    app.admin.execute("set enable_seqscan = off")
+    found = app.admin.execute(f"select execution_id, more from {UPLOADS} where execution_id = 'index' and generation = 9").fetchall()
+    assert found == [{"execution_id": "index", "more": "more"}]
+    assert app.upload("default")["generation"] == 7
+
+
+def test_triggers_of_the_queue(app: Bridge) -> None:
+    """Somebody has attached one to the queue itself."""
+    app.admin.execute("create function stamp() returns trigger language plpgsql as $$ begin new.target = 'stamped'; return new; end $$")
+    app.admin.execute(f"create trigger stamp before insert on {UPLOADS} for each row execute function stamp()")
+    app.run("run", RESULT)
+    assert app.upload("run")["target"] == "stamped"
+
+
+def test_another_comes_first_by_a_hair(app: Bridge) -> None:
+    """Somebody enters the execution after it was seen that nobody had, and before it is written."""
+    app.start_execution("run")
+    [me] = app.app.execute("select pg_backend_pid() as pid").fetchall()
+    columns = "watch_id, execution_id, user_id, owner_kind, owner_oid"
+
+    def is_waiting() -> bool:
+        sql = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+        return bool(other.execute(sql, [me["pid"]]).fetchall())
+
+    with ThreadPoolExecutor() as threads, app.cluster.connect("shop") as other:
+        with app.admin.transaction():
+            # Whoever wants a number waits.
+            app.admin.execute("alter sequence snowflake_bridge.uploads_id_seq cache 1")
+            finished = threads.submit(app.finish, "run", RESULT)
+            wait.until(is_waiting, "the row is about to be numbered")
+            app.admin.execute(
+                f"insert into {UPLOADS} (id, {columns}) overriding system value "
+                f"select 1000, {columns.replace('execution_id', chr(39) + 'run' + chr(39))} from {UPLOADS} where execution_id = 'first'"
+            )
+        finished.result()
+    rows = app.admin.execute(f"select id, generation from {UPLOADS} where execution_id = 'run'").fetchall()
+    assert rows == [{"id": 1000, "generation": 2}]
