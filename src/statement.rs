@@ -13,8 +13,18 @@ use crate::error::Result;
 use crate::setting::ForNow;
 
 thread_local! {
-    /// By whether they change anything, and their text. Never given back: they live as long as the process.
-    static KEPT: RefCell<HashMap<bool, HashMap<String, Kept>>> = RefCell::default();
+    /// By what they are planned for, and their text. Never given back: they live as long as the process.
+    static KEPT: RefCell<HashMap<For, HashMap<String, Kept>>> = RefCell::default();
+}
+
+/// What a plan is made for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum For {
+    /// It changes nothing.
+    Reading,
+    Changing,
+    /// It looks for rows in a queue of such a size: the power of two that its table's bytes reach.
+    Queue(u32),
 }
 
 /// A statement with its plan, which serves for whatever its parameters are. Left to itself, PostgreSQL would plan a large one anew
@@ -57,7 +67,7 @@ impl<'conn> Query<'conn> for Kept {
 /// # Errors
 /// If it cannot be parsed.
 pub fn kept(client: &SpiClient<'_>, text: &str, args: &[DatumWithOid<'_>]) -> Result<Kept> {
-    planned(client, text, false, args)
+    planned(client, text, For::Reading, args)
 }
 
 /// As [`kept`], for a statement that changes something.
@@ -65,28 +75,46 @@ pub fn kept(client: &SpiClient<'_>, text: &str, args: &[DatumWithOid<'_>]) -> Re
 /// # Errors
 /// As [`kept`].
 pub fn kept_mut(client: &SpiClient<'_>, text: &str, args: &[DatumWithOid<'_>]) -> Result<Kept> {
-    planned(client, text, true, args)
+    planned(client, text, For::Changing, args)
+}
+
+/// As [`kept_mut`], for a statement whose best plan depends on how large the queue is: a plan for each power of two. What waits may
+/// grow to a million rows long before statistics say so, and a plan for an empty table would read them all.
+///
+/// # Errors
+/// As [`kept`].
+pub fn kept_for_queue(
+    client: &SpiClient<'_>,
+    text: &str,
+    args: &[DatumWithOid<'_>],
+) -> Result<Kept> {
+    const SIZE: &str = "select pg_catalog.pg_relation_size('snowflake_bridge.uploads')";
+    let size = client
+        .select(kept(client, SIZE, &[])?, Some(1), &[])?
+        .first()
+        .get_one::<i64>()?;
+    let class = size.unwrap_or(0).max(1).ilog2();
+    planned(client, text, For::Queue(class), args)
 }
 
 fn planned(
     client: &SpiClient<'_>,
     text: &str,
-    changes: bool,
+    purpose: For,
     args: &[DatumWithOid<'_>],
 ) -> Result<Kept> {
-    let found = KEPT.with_borrow(|kept| kept.get(&changes)?.get(text).copied());
+    let found = KEPT.with_borrow(|kept| kept.get(&purpose)?.get(text).copied());
     if let Some(statement) = found {
         return Ok(statement);
     }
     let types: Vec<PgOid> = args.iter().map(|arg| PgOid::from(arg.oid())).collect();
-    let statement = if changes {
-        client.prepare_mut(text, &types)?
-    } else {
-        client.prepare(text, &types)?
+    let statement = match purpose {
+        For::Reading => client.prepare(text, &types)?,
+        For::Changing | For::Queue(_) => client.prepare_mut(text, &types)?,
     };
     let statement = Kept(Box::leak(Box::new(statement.keep())));
     KEPT.with_borrow_mut(|kept| {
-        let those = kept.entry(changes).or_default();
+        let those = kept.entry(purpose).or_default();
         those.insert(text.to_owned(), statement)
     });
     Ok(statement)

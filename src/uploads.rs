@@ -25,7 +25,7 @@ use pgrx::{JsonB, Uuid as PgUuid};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::statement::kept_mut;
+use crate::statement::kept_for_queue;
 use crate::tx;
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
 pub use claim::{Lane, Turn, claim, claim_beside, of_claim};
@@ -98,7 +98,7 @@ pub fn outlook(paused: &[i64]) -> Result<Outlook> {
              exists (select from snowflake_bridge.missed)";
     Spi::connect(|client| {
         let args = [paused.to_vec().into()];
-        let rows = client.select(kept_mut(client, OUTLOOK, &args)?, Some(1), &args)?;
+        let rows = client.select(kept_for_queue(client, OUTLOOK, &args)?, Some(1), &args)?;
         let row = rows.first();
         let due: Option<f64> = row.get(1)?;
         Ok(Outlook {

@@ -11,7 +11,7 @@ use super::record::{NextState, record_error};
 use super::turns::{ALONE, TURNS, UNENDED};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-use crate::statement::kept_mut;
+use crate::statement::kept_for_queue;
 
 /// What uploads queue in: an owner and the name of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub fn claim_beside(first: &Claimed) -> Result<Option<Claimed>> {
     take_current(|| {
         Spi::connect_mut(|client| {
             let args = [first.id.into(), first.account.as_str().into()];
-            let rows = client.update(kept_mut(client, &TAKE_BESIDE, &args)?, None, &args)?;
+            let rows = client.update(kept_for_queue(client, &TAKE_BESIDE, &args)?, None, &args)?;
             Ok(claimed(rows)?.pop())
         })
     })
@@ -120,7 +120,7 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
             busy_oids.into(),
             busy_configs.into(),
         ];
-        let rows = client.update(kept_mut(client, &TAKE, &args)?, None, &args)?;
+        let rows = client.update(kept_for_queue(client, &TAKE, &args)?, None, &args)?;
         Ok(claimed(rows)?.pop())
     })
 }
