@@ -24,8 +24,6 @@ LIMIT = 2.5
 BUSY = 12
 # Half of 64 slots each.
 SHARE, MANY = 32, 320
-# A pass of the worker over the queue takes a fifth of a second, and what it has begun by then.
-SHARING_LIMIT = 1.0
 # Longer than what the client waits for by itself.
 RETRY_AFTER = 17
 
@@ -145,8 +143,9 @@ def test_queues_that_share_copies_keep_nobody_waiting(make_bridge: Callable[...,
             f" {max(beside):.3f} s; a cancellation took {canceled:.3f} s; {left} wait still"
         )
     assert left > 0, "the others had something to do all the time"
-    assert max(beside) < max(alone) + SHARING_LIMIT
-    assert canceled < SHARING_LIMIT
+    assert statistics.median(beside) < statistics.median(alone) + PROMISE
+    assert max(beside) < max(alone) + LIMIT
+    assert canceled < LIMIT
     bridge.standin.clear_faults()
 
 
