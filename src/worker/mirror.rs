@@ -98,9 +98,9 @@ pub fn run(mut between: impl FnMut()) -> Result<bool> {
                 pause(watch_id, LOCKED_DELAY);
                 tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
             }
-            // Others came first at this row, or at what its triggers use.
+            // Others came first at this row, at what its triggers use, or at the table's name: if they keep coming, it is said why.
             Err(error) if error.is_lost_conflict() => {
-                tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
+                tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, Some(&error)))?;
             }
             Err(error) => {
                 log_error(
