@@ -14,7 +14,7 @@ impl ForNow {
         // SAFETY: on the main thread, in a level of its own, which `drop` ends.
         let level = unsafe { pg_sys::NewGUCNestLevel() };
         for (name, value) in settings {
-            set(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
+            set(name, value, ANYBODY, pg_sys::GucAction::GUC_ACTION_SAVE);
         }
         Self(level)
     }
@@ -34,17 +34,26 @@ pub fn commit_without_waiting() {
     set(
         c"synchronous_commit",
         c"off",
+        ANYBODY,
         pg_sys::GucAction::GUC_ACTION_LOCAL,
     );
 }
 
-fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
+const ANYBODY: pg_sys::GucContext::Type = pg_sys::GucContext::PGC_USERSET;
+
+/// Sets with the rights of `context`, for as long as `action` says. Inside a transaction only.
+pub fn set(
+    name: &CStr,
+    value: &CStr,
+    context: pg_sys::GucContext::Type,
+    action: pg_sys::GucAction::Type,
+) {
     // SAFETY: inside a transaction on the main thread; both are texts, which PostgreSQL copies.
     unsafe {
         pg_sys::set_config_option(
             name.as_ptr(),
             value.as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
+            context,
             pg_sys::GucSource::PGC_S_SESSION,
             action,
             true,

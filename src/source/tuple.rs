@@ -73,12 +73,9 @@ impl Tuple {
         // SAFETY: a live row of this description, and the column is in it. A text is read by its own length, in whichever of the two
         // forms it has that are neither compressed nor elsewhere.
         unsafe {
-            let mut is_null = false;
-            let value =
-                pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut is_null);
-            if is_null {
+            let Some(value) = self.datum(number) else {
                 return Some(None);
-            }
+            };
             match pg_sys::SPI_gettypeid(self.descriptor, number) {
                 pg_sys::BOOLOID => Some(Some(if value.value() == 0 { "f" } else { "t" })),
                 pg_sys::TEXTOID | pg_sys::VARCHAROID => {
@@ -160,6 +157,18 @@ impl Tuple {
         }
     }
 
+    /// The column's value; `None` for NULL.
+    ///
+    /// # Safety
+    /// With the number of a column of a live row.
+    unsafe fn datum(&self, number: i32) -> Option<pg_sys::Datum> {
+        let mut is_null = false;
+        // SAFETY: as the caller promises.
+        let datum =
+            unsafe { pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut is_null) };
+        (!is_null).then_some(datum)
+    }
+
     /// Whether the column is stored as it is in `other`, as far as looking at the rows tells.
     pub fn is_stored_alike(&self, other: &Self, name: &str) -> bool {
         let Ok(number) = self.column(name) else {
@@ -167,14 +176,10 @@ impl Tuple {
         };
         // SAFETY: live rows of one description, and the column is in it; a varlena has its own length.
         unsafe {
-            let (mut this_null, mut other_null) = (false, false);
-            let this =
-                pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut this_null);
-            let that =
-                pg_sys::SPI_getbinval(other.tuple, other.descriptor, number, &raw mut other_null);
-            if this_null || other_null {
-                return this_null && other_null;
-            }
+            let (this, that) = match (self.datum(number), other.datum(number)) {
+                (Some(this), Some(that)) => (this, that),
+                (this, that) => return this.is_none() && that.is_none(),
+            };
             matches!(
                 pg_sys::SPI_gettypeid(self.descriptor, number),
                 pg_sys::JSONBOID | pg_sys::JSONOID | pg_sys::TEXTOID
@@ -191,14 +196,10 @@ impl Tuple {
         // SAFETY: live rows of one description, and the column is in it; values are read by the length that their
         // type declares.
         unsafe {
-            let (mut this_null, mut other_null) = (false, false);
-            let this =
-                pg_sys::SPI_getbinval(self.tuple, self.descriptor, number, &raw mut this_null);
-            let that =
-                pg_sys::SPI_getbinval(other.tuple, other.descriptor, number, &raw mut other_null);
-            if this_null || other_null {
-                return Ok(this_null && other_null);
-            }
+            let (this, that) = match (self.datum(number), other.datum(number)) {
+                (Some(this), Some(that)) => (this, that),
+                (this, that) => return Ok(this.is_none() && that.is_none()),
+            };
             let (mut length, mut by_value) = (0_i16, false);
             let type_oid = pg_sys::SPI_gettypeid(self.descriptor, number);
             pg_sys::get_typlenbyval(type_oid, &raw mut length, &raw mut by_value);

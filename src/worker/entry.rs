@@ -15,7 +15,7 @@ use super::service::{self, Service};
 use super::{activity, memory, signals, stubborn, vacancy};
 use crate::error::{Error, Result, log_error, log_message};
 use crate::installation::Installation;
-use crate::{guards, guc, keys, net, secrets, timer, tx};
+use crate::{guards, guc, keys, net, secrets, setting, timer, tx};
 
 /// Class of the lock that one worker per database holds; PostgreSQL's own advisory locks use 1 and 2.
 const LOCK_CLASS: u16 = 0x5342;
@@ -212,19 +212,7 @@ fn set(name: &str, value: &str, action: pg_sys::GucAction::Type) -> Result<()> {
     let text =
         |text: &str| CString::new(text).map_err(|_| Error::invalid("a setting contains a NUL"));
     let (name, value) = (text(name)?, text(value)?);
-    // SAFETY: inside a transaction, with two C strings that PostgreSQL copies.
-    unsafe {
-        pg_sys::set_config_option(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            action,
-            true,
-            0,
-            false,
-        );
-    }
+    setting::set(&name, &value, pg_sys::GucContext::PGC_SUSET, action);
     Ok(())
 }
 
