@@ -204,7 +204,9 @@ create index uploads_alone on snowflake_bridge.uploads
      (coalesce((options -> 'database')::text, '') || ' ' || coalesce((options -> 'schema_name')::text, '') || ' ' ||
         coalesce((options -> 'table_name')::text, '') || ' ' || coalesce(watch_id::text, '')), id)
     where (needs_table or options ->> 'strategy' in ('upsert', 'replace')) and state in ('queued', 'retry', 'claimed', 'staged', 'copying');
-create index uploads_mirror on snowflake_bridge.uploads (mirror_after) where needs_mirror;
+-- What is to be shown to the application, owner by owner, and when the first of it is due.
+create index uploads_mirror on snowflake_bridge.uploads (owner_kind, user_id, owner_oid, mirror_after) where needs_mirror;
+create index uploads_mirror_due on snowflake_bridge.uploads (mirror_after) where needs_mirror;
 create index uploads_clean_up on snowflake_bridge.uploads (clean_up_after)
     where clean_up_after is not null and state in ('completed', 'failed', 'canceled');
 -- What an owner's files in the spool take, which wait until their upload has completed or was canceled.

@@ -102,6 +102,7 @@ fn queue_missing_of(
                                 owner: owner_of(watch, user_id.as_deref()),
                                 options: options(json.as_deref(), row.get(4)?, row.get(5)?),
                                 row_user_id: user_id,
+                                is_shown: false,
                             })
                         })
                         .collect::<Result<Vec<NewUpload>>>()

@@ -167,6 +167,7 @@ impl News {
             ),
             execution_id: text(&watch.columns.execution_id)??,
             row_user_id: user_id.map(str::to_owned),
+            is_shown: is_shown(new),
         })
     }
 }
@@ -246,5 +247,16 @@ fn describe(watch: &Watch, row: &Tuple) -> Result<NewUpload> {
         ),
         execution_id,
         row_user_id: user_id,
+        is_shown: is_shown(row),
     })
+}
+
+/// Whether the row says what the mirror would write to it: [`mark_pending`] has, and its number of attempts is of no earlier upload.
+fn is_shown(row: &Tuple) -> bool {
+    row.plain_text("snowflake_status") == Some(Some("pending"))
+        && row.plain_text("snowflake_error_message") == Some(None)
+        && matches!(
+            row.plain_integer("snowflake_attempt_count"),
+            Some(None | Some(0))
+        )
 }

@@ -129,6 +129,7 @@ fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
             owner,
             row_user_id: user_id,
             options,
+            is_shown: false,
         })
     })?;
     registry::wake_at_commit(Wake::Worker);

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, CString};
 
 use pgrx::heap_tuple::PgHeapTuple;
-use pgrx::{AllocatedByPostgres, IntoDatum, PgTupleDesc, pg_sys, varlena};
+use pgrx::{AllocatedByPostgres, FromDatum, IntoDatum, PgTupleDesc, pg_sys, varlena};
 
 use crate::error::{Error, Result};
 
@@ -92,6 +92,24 @@ impl Tuple {
                 }
                 _ => None,
             }
+        }
+    }
+
+    /// The column's integer, as [`plain_text`](Self::plain_text).
+    pub fn plain_integer(&self, name: &str) -> Option<Option<i64>> {
+        let number = self.column(name).ok()?;
+        // SAFETY: a live row of this description, and the column is in it; integers are passed by value.
+        unsafe {
+            let Some(value) = self.datum(number) else {
+                return Some(None);
+            };
+            match pg_sys::SPI_gettypeid(self.descriptor, number) {
+                pg_sys::INT2OID => i16::from_datum(value, false).map(i64::from),
+                pg_sys::INT4OID => i32::from_datum(value, false).map(i64::from),
+                pg_sys::INT8OID => i64::from_datum(value, false),
+                _ => return None,
+            }
+            .map(Some)
         }
     }
 

@@ -16,12 +16,25 @@ pub struct NewUpload {
     pub row_user_id: Option<String>,
     /// A JSON object.
     pub options: String,
+    /// The row says already that an upload waits.
+    pub is_shown: bool,
 }
 
-/// The columns that are entered.
+/// What is told of an execution.
 macro_rules! columns {
     () => {
-        "(watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options)"
+        "watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options"
+    };
+}
+
+/// What is entered in the queue.
+macro_rules! insert {
+    () => {
+        concat!(
+            "insert into snowflake_bridge.uploads as u (",
+            columns!(),
+            ", needs_mirror)"
+        )
     };
 }
 
@@ -31,22 +44,26 @@ macro_rules! on_conflict {
         " on conflict (watch_id, execution_id) where state = 'queued' do update set \
             generation = u.generation + 1, user_id = excluded.user_id, owner_kind = excluded.owner_kind, \
             owner_oid = excluded.owner_oid, row_user_id = excluded.row_user_id, options = excluded.options, \
-            next_attempt_at = least(u.next_attempt_at, now()), needs_mirror = true"
+            next_attempt_at = least(u.next_attempt_at, now()), needs_mirror = u.needs_mirror or excluded.needs_mirror"
     };
 }
 
-/// A query for what [`arguments`] holds.
+/// A query for what [`arguments`] holds, and for more of it.
 macro_rules! listed {
-    () => {
-        " select e.watch_id, e.execution_id, e.user_id, e.owner_kind, e.owner_oid::oid, e.row_user_id, e.options::jsonb \
-          from unnest($1, $2, $3, $4, $5, $6, $7) as \
-              e (watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options)"
+    ($more:literal) => {
+        concat!(
+            " select e.watch_id, e.execution_id, e.user_id, e.owner_kind, e.owner_oid::oid, e.row_user_id, e.options::jsonb",
+            $more,
+            " from unnest($1, $2, $3, $4, $5, $6, $7, $8) as e (",
+            columns!(),
+            ", is_shown)"
+        )
     };
 }
-pub(super) use {columns, listed};
+pub(super) use {columns, insert, listed};
 
 /// The arguments of a statement for many, column by column.
-pub(super) fn arguments(uploads: &[NewUpload]) -> [DatumWithOid<'_>; 7] {
+pub(super) fn arguments(uploads: &[NewUpload]) -> [DatumWithOid<'_>; 8] {
     fn column<'a, T>(uploads: &'a [NewUpload], value: impl Fn(&'a NewUpload) -> T) -> Vec<T> {
         uploads.iter().map(value).collect()
     }
@@ -59,6 +76,7 @@ pub(super) fn arguments(uploads: &[NewUpload]) -> [DatumWithOid<'_>; 7] {
         column(uploads, |new| i64::from(new.owner.oid().to_u32())).into(),
         column(uploads, |new| new.row_user_id.as_deref()).into(),
         column(uploads, |new| new.options.as_str()).into(),
+        column(uploads, |new| new.is_shown).into(),
     ]
 }
 
@@ -69,9 +87,8 @@ pub(super) fn arguments(uploads: &[NewUpload]) -> [DatumWithOid<'_>; 7] {
 /// If the statement fails.
 pub fn enqueue(new: &NewUpload) -> Result<i64> {
     const ENQUEUE: &str = concat!(
-        "insert into snowflake_bridge.uploads as u ",
-        columns!(),
-        " values ($1, $2, $3, $4, $5, $6, $7::jsonb)",
+        insert!(),
+        " values ($1, $2, $3, $4, $5, $6, $7::jsonb, not $8)",
         on_conflict!(),
         " returning id"
     );
@@ -84,6 +101,7 @@ pub fn enqueue(new: &NewUpload) -> Result<i64> {
             new.owner.oid_argument(),
             new.row_user_id.as_deref().into(),
             new.options.as_str().into(),
+            new.is_shown.into(),
         ];
         let queued = client.update(kept_mut(client, ENQUEUE, &args)?, None, &args)?;
         Ok::<_, Error>(queued.first().get_one::<i64>()?)
@@ -97,9 +115,8 @@ pub fn enqueue(new: &NewUpload) -> Result<i64> {
 /// If the statement fails.
 pub fn enqueue_all(uploads: &[NewUpload]) -> Result<()> {
     const ENQUEUE: &str = concat!(
-        "insert into snowflake_bridge.uploads as u ",
-        columns!(),
-        listed!(),
+        insert!(),
+        listed!(", not e.is_shown"),
         on_conflict!()
     );
     match uploads {
@@ -127,9 +144,10 @@ pub fn enqueue_finished(uploads: &[NewUpload]) -> Result<()> {
 /// If the statement fails.
 pub fn note_missed(uploads: &[NewUpload]) -> Result<()> {
     const NOTE: &str = concat!(
-        "insert into snowflake_bridge.missed ",
+        "insert into snowflake_bridge.missed (",
         columns!(),
-        listed!()
+        ")",
+        listed!("")
     );
     write(NOTE, uploads)
 }

@@ -52,7 +52,7 @@ struct Ready {
     /// Of them the one that tells whether an upload waits.
     waiting: *mut pg_sys::List,
     /// The places of the columns that are given.
-    given: [usize; 7],
+    given: [usize; GIVEN.len()],
     /// The places of columns that are not, and what they get.
     defaults: Vec<(usize, *mut pg_sys::ExprState)>,
     /// The same of those that count: only what is written has a number.
@@ -62,7 +62,7 @@ struct Ready {
 }
 
 /// As [`Ready::values`] has them.
-const GIVEN: [&CStr; 7] = [
+const GIVEN: [&CStr; 8] = [
     c"watch_id",
     c"execution_id",
     c"user_id",
@@ -70,6 +70,7 @@ const GIVEN: [&CStr; 7] = [
     c"owner_oid",
     c"row_user_id",
     c"options",
+    c"needs_mirror",
 ];
 
 impl Ready {
@@ -225,6 +226,7 @@ impl Ready {
             Some(pg_sys::Datum::from(new.owner.oid())),
             new.row_user_id.as_deref().into_datum(),
             options,
+            (!new.is_shown).into_datum(),
         ])
     }
 

@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 
-use super::enqueue::{arguments, columns, listed};
+use super::enqueue::{arguments, columns, insert, listed};
 use super::{NewUpload, UNDECIDED};
 use crate::error::Result;
 
@@ -32,10 +32,9 @@ pub fn cancel_of_watch(watch_id: i64) -> Result<()> {
 /// If the statement fails.
 pub fn enqueue_missing(executions: &[NewUpload]) -> Result<usize> {
     const ENQUEUE: &str = concat!(
-        "insert into snowflake_bridge.uploads ",
-        columns!(),
-        listed!(),
-        " where coalesce((select u.state = 'canceled' and u.error_message = $8 \
+        insert!(),
+        listed!(", not e.is_shown"),
+        " where coalesce((select u.state = 'canceled' and u.error_message = $9 \
               from snowflake_bridge.uploads u where u.watch_id = e.watch_id and u.execution_id = e.execution_id \
               order by u.id desc limit 1), true) \
           on conflict (watch_id, execution_id) where state = 'queued' do nothing returning id"

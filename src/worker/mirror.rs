@@ -1,8 +1,10 @@
 //! The mirror: an upload's state on the application's own row. Written as the watch's owner in the sandbox, one row at
-//! a time, never waiting for a lock the application holds; what fails is tried again, and never disturbs the upload.
+//! a time, owner after owner, never waiting for a lock the application holds; what fails is tried again, and never disturbs the
+//! upload.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use bridge_core::{Error as CoreError, ErrorKind};
@@ -10,13 +12,19 @@ use pgrx::prelude::*;
 
 use super::activity;
 use crate::error::{Error, Result, log_error};
+use crate::owner::Owner;
+use crate::setting::commit_without_waiting;
+use crate::statement::{kept_for_queue, kept_mut};
 use crate::timer::{Limited, Purpose, limited};
 use crate::uploads::{MESSAGE, STATUS};
 use crate::watches::{Access, Watch};
 use crate::{failpoint, guc, sandbox, tx};
 
-/// Rows per round, so that a long backlog does not keep the worker from anything else.
+/// Rows that a pass reads of a long backlog, and of one owner's.
 const BATCH: i64 = 64;
+const BATCH_OF_OWNER: i64 = 16;
+/// After so long a pass begins no other row: whoever has something to upload, or to stop, waits no longer for what is only shown.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// The application holds the row, or the table: look again soon.
 const LOCKED_DELAY: Duration = Duration::from_secs(1);
 /// The application's table or triggers refuse: somebody has to act.
@@ -29,10 +37,15 @@ thread_local! {
     /// Watches whose tables are locked, or on whose rows code of the application's ran too long, and until when they are
     /// left alone.
     static PAUSED: RefCell<HashMap<i64, Instant>> = RefCell::new(HashMap::new());
+    /// Whose turn was last: those after it come first.
+    static LAST: RefCell<Option<Owner>> = const { RefCell::new(None) };
 }
 
 pub(super) struct Mirror {
     upload: i64,
+    owner: Owner,
+    /// How many of the owner's come up to this one.
+    round: i64,
     /// None for what has no row: nothing is to be written then.
     watch_id: Option<i64>,
     pub execution_id: String,
@@ -47,20 +60,30 @@ pub(super) struct Mirror {
 
 pub(super) enum Written {
     Done,
+    /// The upload has changed since, or somebody is changing it: its state is written again.
+    Changed,
     /// The application has locked the row.
     Locked,
 }
 
-/// Brings the application's rows up to date, and does `between` after each. Returns whether there may be more to do at once.
+/// Brings the application's rows up to date for a while, doing `between` before each. Returns whether there may be more to do
+/// at once.
 ///
 /// # Errors
 /// If our own tables cannot be read.
 pub fn run(mut between: impl FnMut()) -> Result<bool> {
     let pending = tx::transaction(pending)?;
-    let is_full = pending.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
-    let limit = guc::mirror_timeout();
+    let is_cut = pending.len() >= usize::try_from(BATCH).unwrap_or(usize::MAX)
+        || pending.iter().any(|mirror| mirror.round == BATCH_OF_OWNER);
+    let (begun, limit) = (Instant::now(), guc::mirror_timeout());
+    // Somebody may be at all of these uploads, and then there is no hurry.
+    let mut goes_on = false;
     for mirror in &pending {
+        if begun.elapsed() >= PATIENCE {
+            return Ok(goes_on);
+        }
         between();
+        LAST.set(Some(mirror.owner.clone()));
         // Of what has no row, nothing runs.
         let watch_id = mirror.watch_id.unwrap_or_default();
         if PAUSED.with_borrow(|paused| paused.contains_key(&watch_id)) {
@@ -90,6 +113,7 @@ pub fn run(mut between: impl FnMut()) -> Result<bool> {
         };
         match written {
             Ok(Written::Done) => {}
+            Ok(Written::Changed) => continue,
             Ok(Written::Locked) => {
                 tx::transaction(|| postpone(mirror.upload, LOCKED_DELAY, None))?;
             }
@@ -113,8 +137,9 @@ pub fn run(mut between: impl FnMut()) -> Result<bool> {
                 tx::transaction(|| postpone(mirror.upload, FAILED_DELAY, Some(&error)))?;
             }
         }
+        goes_on = true;
     }
-    Ok(is_full)
+    Ok(is_cut && goes_on)
 }
 
 /// A process before this one had to end because code that the application attached to this watch's relation would not.
@@ -155,31 +180,71 @@ fn took_too_long(limit: Duration) -> Error {
     .into()
 }
 
-/// Writes an upload's state to its row, and that it was written.
+/// Writes an upload's state to its row, and that it was written. A crash of the server undoes both or neither.
 pub(super) fn show(mirror: &Mirror) -> Result<Written> {
     failpoint::reach("mirroring");
+    commit_without_waiting();
     let written = write(mirror)?;
     failpoint::reach("mirrored");
-    if matches!(written, Written::Done) {
-        finish(mirror)?;
+    match written {
+        Written::Done if !finish(mirror)? => Ok(Written::Changed),
+        written => Ok(written),
     }
-    Ok(written)
 }
 
+/// By the index `uploads_mirror`: of the owners of whose rows one is due, the first of each, then the second of each and so on,
+/// beginning after the owner whose turn was last. Its parameters are that owner, the limits and the watches that are left alone.
+static PENDING: LazyLock<String> = LazyLock::new(|| {
+    let owner = |alias| format!("{alias}.owner_kind, {alias}.user_id, {alias}.owner_oid");
+    let next_owner = |after: &str, condition: &str| {
+        format!(
+            "select {u} from snowflake_bridge.uploads u where u.needs_mirror and ({u}) > ({after}) {condition} order by {u} limit 1",
+            u = owner("u")
+        )
+    };
+    let (given, none) = ("$1, $2, $3::bigint::oid", "'', '', 0::oid");
+    let up_to_given = format!("and ({}) <= ({given})", owner("u"));
+    let due = format!(
+        "from snowflake_bridge.uploads u where u.needs_mirror and ({}) = ({}) and u.mirror_after <= clock_timestamp() \
+             and (u.watch_id is null or u.watch_id <> all ($6))",
+        owner("u"),
+        owner("o")
+    );
+    format!(
+        "with recursive later as ( \
+             ({first_later}) union all select n.* from later o cross join lateral ({next_later}) n), \
+         earlier as ( \
+             ({first_earlier}) union all select n.* from earlier o cross join lateral ({next_earlier}) n), \
+         turns as (select row_number() over () as turn, o.* \
+             from (table later union all table earlier) o where exists (select {due}) limit $4), \
+         pending as (select o.turn, m.* from turns o cross join lateral ( \
+             select row_number() over () as round, u.* from ( \
+                 select u.*, u.xmin {due} order by u.mirror_after limit $5) u) m) \
+         select u.id, u.watch_id, u.execution_id, {STATUS}, {MESSAGE}, \
+             case when u.state = 'completed' then u.completed_at end, \
+             case when u.state = 'completed' then u.row_count end, u.attempt_count, u.xmin::text, u.round, {u} \
+         from pending u order by u.round, u.turn limit $4",
+        u = owner("u"),
+        first_later = next_owner(given, ""),
+        next_later = next_owner(&owner("o"), ""),
+        first_earlier = next_owner(none, &up_to_given),
+        next_earlier = next_owner(&owner("o"), &up_to_given),
+    )
+});
+
 pub(super) fn pending() -> Result<Vec<Mirror>> {
+    let last = LAST.with_borrow(Clone::clone);
+    let last = last.as_ref();
     Spi::connect(|client| {
-        let rows = client.select(
-            &format!(
-                "select u.id, u.watch_id, u.execution_id, {STATUS}, {MESSAGE}, \
-                 case when u.state = 'completed' then u.completed_at end, \
-                 case when u.state = 'completed' then u.row_count end, u.attempt_count, u.xmin::text \
-             from snowflake_bridge.uploads u where u.needs_mirror and u.mirror_after <= clock_timestamp() \
-               and (u.watch_id is null or u.watch_id <> all ($2)) \
-             order by u.mirror_after, u.id limit $1"
-            ),
-            None,
-            &[BATCH.into(), paused().into()],
-        )?;
+        let args = [
+            last.map_or("", Owner::kind).into(),
+            last.map_or("", Owner::user_id).into(),
+            last.map_or(0, |last| i64::from(last.oid().to_u32())).into(),
+            BATCH.into(),
+            BATCH_OF_OWNER.into(),
+            paused().into(),
+        ];
+        let rows = client.select(kept_for_queue(client, &PENDING, &args)?, None, &args)?;
         let mut pending = Vec::new();
         for row in rows {
             let missing = || Error::missing("a row of snowflake_bridge.uploads is incomplete");
@@ -193,6 +258,12 @@ pub(super) fn pending() -> Result<Vec<Mirror>> {
                 row_count: row.get(7)?,
                 attempts: row.get(8)?.unwrap_or(0),
                 row_version: row.get(9)?.ok_or_else(missing)?,
+                round: row.get(10)?.ok_or_else(missing)?,
+                owner: Owner::from_columns(
+                    &row.get::<String>(11)?.ok_or_else(missing)?,
+                    row.get(12)?.ok_or_else(missing)?,
+                    row.get(13)?.unwrap_or(pg_sys::InvalidOid),
+                ),
             });
         }
         Ok(pending)
@@ -279,13 +350,16 @@ fn not_written() -> Error {
 }
 
 /// Neither this nor [`postpone`] waits for a transaction that has the upload's row: it changes the row, and the mirror is
-/// brought up to date again afterwards.
-fn finish(mirror: &Mirror) -> Result<()> {
-    Ok(Spi::run_with_args(
-        "update snowflake_bridge.uploads set needs_mirror = false, mirror_error = null \
-         where id = (select id from snowflake_bridge.uploads where id = $1 and xmin::text = $2 for no key update skip locked)",
-        &[mirror.upload.into(), mirror.row_version.as_str().into()],
-    )?)
+/// brought up to date again afterwards. Returns whether it is now.
+fn finish(mirror: &Mirror) -> Result<bool> {
+    const FINISH: &str = "update snowflake_bridge.uploads set needs_mirror = false, mirror_error = null \
+         where id = (select id from snowflake_bridge.uploads where id = $1 and xmin::text = $2 for no key update skip locked) \
+         returning true";
+    Spi::connect_mut(|client| {
+        let args = [mirror.upload.into(), mirror.row_version.as_str().into()];
+        let finished = client.update(kept_mut(client, FINISH, &args)?, None, &args)?;
+        Ok(!finished.is_empty())
+    })
 }
 
 /// A row that is not watched any more was to be written once, if that can be done.

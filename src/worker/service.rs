@@ -244,16 +244,16 @@ impl Service {
             }
             is_late = Instant::now() >= until;
         }
-        // Whoever has more to do goes on in the next pass.
-        if mirror::run(|| self.handle_events())? || is_late {
-            return Ok(Some(Duration::ZERO));
-        }
+        let has_more_to_show = mirror::run(|| self.handle_events())?;
         let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()))?;
         if outlook.has_cancellations {
             tx::transaction(uploads::settle_cancellations)?;
         }
         if outlook.has_missed {
             tx::transaction(uploads::enqueue_missed)?;
+        }
+        // Whoever has more to do goes on in the next pass.
+        if has_more_to_show || is_late || outlook.has_missed {
             return Ok(Some(Duration::ZERO));
         }
         let due = outlook.due.map(|due| {

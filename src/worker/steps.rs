@@ -171,6 +171,7 @@ fn step_mirror_write() -> Result<
     for mirror in SEEN.take() {
         let outcome = match mirror::show(&mirror)? {
             Written::Done => "done",
+            Written::Changed => "changed",
             Written::Locked => "locked",
         };
         shown.push((mirror.execution_id, outcome.to_owned()));
