@@ -3,8 +3,10 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use bridge_core::config::{ConnectionSettings, Network};
-use bridge_core::snowflake::{Pool, PoolKey, PooledSession, Statement, Warehouse};
+use bridge_core::config::{ConnectionSettings, Credentials, Network};
+use bridge_core::snowflake::{
+    Pool, PoolKey, PooledSession, Statement, Warehouse, has_network_policy,
+};
 use bridge_core::{Error as CoreError, ErrorKind};
 use futures::future::BoxFuture;
 use pgrx::prelude::*;
@@ -27,6 +29,9 @@ const TAG: &str = r#"{"application":"snowflake_bridge"}"#;
 /// Roles that may do everything in an account, or with all its data.
 const OVERPOWERED: [&str; 4] = ["ACCOUNTADMIN", "SECURITYADMIN", "ORGADMIN", "SYSADMIN"];
 
+/// A connection that works is not to be called slow, or worse, because of what is only asked for advice.
+const ADVICE: Duration = Duration::from_secs(3);
+
 /// Where a session finds itself.
 pub struct Answer {
     pub version: Option<String>,
@@ -38,6 +43,8 @@ pub struct Answer {
     pub schema: Option<String>,
     /// From the first byte to the answer of the first statement.
     pub latency: Duration,
+    /// Whether a network policy holds for the user, where that was asked and Snowflake told it.
+    pub has_network_policy: Option<bool>,
 }
 
 impl Answer {
@@ -46,11 +53,22 @@ impl Answer {
         let role = self
             .role
             .as_deref()
-            .filter(|role| OVERPOWERED.contains(role))?;
-        Some(format!(
-            "Role {role} can do far more than a load needs; a stolen secret could too. Use a role with USAGE on the \
-             warehouse, the database and the schema, and CREATE TABLE on the schema."
-        ))
+            .filter(|role| OVERPOWERED.contains(role))
+            .map(|role| {
+                format!(
+                    "Role {role} can do far more than a load needs; a stolen secret could too. Use a role with USAGE on \
+                     the warehouse, the database and the schema, and CREATE TABLE on the schema."
+                )
+            });
+        let policy = (self.has_network_policy == Some(false)).then(|| {
+            let user = self.username.as_deref().unwrap_or("this user");
+            format!(
+                "As far as {user} may see, no network policy holds for it, so a stolen secret serves from any address. Have an \
+                 administrator attach one that lets in this server's address: ALTER USER … SET NETWORK_POLICY = …"
+            )
+        });
+        let advice: Vec<String> = role.into_iter().chain(policy).collect();
+        (!advice.is_empty()).then(|| advice.join(" "))
     }
 }
 
@@ -60,13 +78,51 @@ impl Answer {
 /// What keeps the connection from working, with what to do about it.
 pub fn probe(settings: ConnectionSettings) -> Result<Answer> {
     let network = network()?;
-    within_limit(settings.account.to_string(), LONGEST, async move {
+    let limit = limit(LONGEST)?;
+    within_limit(settings.account.to_string(), limit, async move {
         let started = Instant::now();
         let mut session = open(network, &settings).await?;
         let outcome = look_around(&mut session, &settings, started).await;
         session.close().await;
         outcome
     })
+}
+
+/// As [`probe`], and asks for what is worth an advice besides.
+///
+/// # Errors
+/// As [`probe`].
+pub fn examine(settings: ConnectionSettings) -> Result<Answer> {
+    let network = network()?;
+    let limit = limit(LONGEST)?;
+    within_limit(settings.account.to_string(), limit, async move {
+        let started = Instant::now();
+        let mut session = open(network, &settings).await?;
+        let mut outcome = look_around(&mut session, &settings, started).await;
+        if let Ok(answer) = &mut outcome {
+            // Half of what is left, so that the answer is still in time.
+            let spare = limit.saturating_sub(started.elapsed()) / 2;
+            let question = network_policy(&mut session, &settings, answer.username.as_deref());
+            answer.has_network_policy = tokio::time::timeout(spare.min(ADVICE), question)
+                .await
+                .ok()
+                .flatten();
+        }
+        session.close().await;
+        outcome
+    })
+}
+
+/// Whether a network policy holds for the user. With OAuth it may be the security integration's, which no user can ask for.
+async fn network_policy(
+    session: &mut PooledSession,
+    settings: &ConnectionSettings,
+    user: Option<&str>,
+) -> Option<bool> {
+    match settings.credentials {
+        Credentials::OAuthToken(_) | Credentials::OAuthClient(_) => None,
+        _ => has_network_policy(session, user?).await,
+    }
 }
 
 /// Works in a session of its own, and waits for that no longer than `longest`.
@@ -81,7 +137,8 @@ pub fn within_session<T: Send + 'static>(
     + 'static,
 ) -> Result<T> {
     let network = network()?;
-    within_limit(settings.account.to_string(), longest, async move {
+    let limit = limit(longest)?;
+    within_limit(settings.account.to_string(), limit, async move {
         let mut session = open(network, &settings).await?;
         let outcome = work(&mut session).await;
         session.close().await;
@@ -119,6 +176,7 @@ async fn look_around(
         database: value("database"),
         schema: value("schema"),
         latency: started.elapsed(),
+        has_network_policy: None,
     };
     // Snowflake may let a session in that names what does not exist, and then just does not use it.
     for (what, wanted, found) in [
@@ -151,12 +209,16 @@ fn network() -> Result<Network> {
     })
 }
 
+/// How long the work may take: as long as given, if the caller has that long.
+fn limit(longest: Duration) -> Result<Duration> {
+    Ok(time_left()?.map_or(longest, |left| left.saturating_sub(MARGIN).min(longest)))
+}
+
 fn within_limit<T: Send + 'static>(
     account: String,
-    longest: Duration,
+    limit: Duration,
     work: impl Future<Output = bridge_core::Result<T>> + Send + 'static,
 ) -> Result<T> {
-    let limit = time_left()?.map_or(longest, |left| left.saturating_sub(MARGIN).min(longest));
     net::wait(async move {
         let outcome = tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             let message = format!("no answer from {account} within {limit:.1?}");

@@ -131,7 +131,7 @@ fn test_saved(owner: &Owner, name: Option<&str>) -> Result<Row> {
             .hint("Cast the settings: test_connection('{…}'::jsonb), or name them: test_connection(settings => '{…}')."));
     }
     let stored = as_extension_owner(|| configs::require(owner, name))?;
-    let outcome = as_extension_owner(|| stored.open()).and_then(probe::probe);
+    let outcome = as_extension_owner(|| stored.open()).and_then(probe::examine);
     if tx::read(
         "select not pg_catalog.current_setting('transaction_read_only')::pg_catalog.bool",
         &[],
@@ -154,7 +154,7 @@ fn test_unsaved(given: Given) -> Result<Row> {
     let hosts = net::limits()?.allowed_hosts;
     row(draft
         .settings(&hosts)
-        .and_then(probe::probe)
+        .and_then(probe::examine)
         .map_err(|error| draft.with_cure(error)))
 }
 

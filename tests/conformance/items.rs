@@ -22,6 +22,7 @@ pub const ITEMS: &[Item] = &[
     ("login.next-action", "answers that want somebody at a screen are refusals"),
     ("login.locked", "a locked or disabled user is told so"),
     ("login.network-policy", "addresses that the account does not accept"),
+    ("login.network-policy-known", "whether a network policy holds for the user, or that this is not told"),
     ("login.unknown-account", "a page of HTML instead of an answer"),
     ("login.retries", "throttling, server errors and lost connections are tried again, with the same request id"),
     ("login.redirects", "307 and 308 are followed to hosts of the service, and nowhere else"),

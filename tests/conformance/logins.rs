@@ -2,7 +2,7 @@
 
 use bridge_core::ErrorKind::{self, Configuration, Credentials};
 use bridge_core::config::{ConnectionSettings, Credentials as Proof, OAuthClient};
-use bridge_core::snowflake::Session;
+use bridge_core::snowflake::{Session, has_network_policy};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -70,6 +70,11 @@ pub fn cases() -> Vec<Case> {
             "login_from_a_refused_address",
             &["login.network-policy"],
             network_policies,
+        ),
+        case(
+            "login_knows_its_network_policy",
+            &["login.network-policy-known"],
+            known_network_policies,
         ),
         case(
             "login_to_no_account",
@@ -436,6 +441,37 @@ async fn network_policies(world: World) {
         );
         assert!(error.hint().unwrap().contains("network policy"));
     }
+}
+
+async fn known_network_policies(world: World) {
+    let mut session = world.login().await;
+    assert_eq!(
+        has_network_policy(&mut session, "LOADER").await,
+        Some(false)
+    );
+    // Where Snowflake says nothing of the account, or refuses to, there may be a policy.
+    let of_account = json!({"kind": "query", "sql": "(?i)NETWORK_POLICY.*ACCOUNT"});
+    let refusal = json!({"error": {"code": "003001", "sqlState": "42501", "message": "Insufficient privileges"}});
+    world.fault(of_account.clone(), refusal).await;
+    assert_eq!(has_network_policy(&mut session, "LOADER").await, None);
+    let nothing = json!({"status": 200, "headers": {"Content-Type": "application/json"}, "body": json!({
+        "success": true, "code": null, "message": null,
+        "data": {"queryId": "q", "queryResultFormat": "json", "rowset": [], "total": 0, "returned": 0,
+            "rowtype": [{"name": "key", "type": "text"}, {"name": "value", "type": "text"}]}}).to_string()});
+    world.fault(of_account, nothing).await;
+    assert_eq!(has_network_policy(&mut session, "LOADER").await, None);
+    assert_eq!(has_network_policy(&mut session, "SOMEBODY").await, None);
+    world
+        .set_account(json!({"network_policy": "allowed"}))
+        .await;
+    assert_eq!(has_network_policy(&mut session, "LOADER").await, Some(true));
+    world.set_account(json!({"network_policy": null})).await;
+    assert_eq!(
+        has_network_policy(&mut session, "LOADER").await,
+        Some(false)
+    );
+    set_user(&world, json!({"network_policy": "allowed"})).await;
+    assert_eq!(has_network_policy(&mut session, "LOADER").await, Some(true));
 }
 
 async fn no_account(world: World) {

@@ -156,6 +156,7 @@ class Account:
         public_key: str | None = None,
         passcode: str | None = None,
         role: str = ROLE,
+        network_policy: str | None = None,
     ) -> User:
         """A user with a password that occurs nowhere else, and with a database to work in."""
         user = User(name, f"pw-{secrets.token_urlsafe(18)}", database, schema)
@@ -168,6 +169,7 @@ class Account:
                     "passcode": passcode,
                     "default_role": role,
                     "default_warehouse": WAREHOUSE,
+                    "network_policy": network_policy,
                 }
             ],
             databases={database: ["PUBLIC", schema]},

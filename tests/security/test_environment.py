@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -57,6 +58,38 @@ def test_a_role_that_may_do_too_much_is_named(bridge: Bridge, role: str) -> None
     [tested] = bridge.app.execute("select * from snowflake_bridge.test_connection()").fetchall()
     assert (tested["success"], tested["role"]) == (True, role)
     assert (f"Role {role} can do far more" in (tested["hint"] or "")) is (role != ROLE)
+
+
+def test_a_user_without_a_network_policy_is_told(bridge: Bridge) -> None:
+    """A stolen secret serves from anywhere then. Where nobody can know, nothing is said."""
+
+    def advice() -> str | None:
+        [tested] = bridge.app.execute("select * from snowflake_bridge.test_connection()").fetchall()
+        assert (tested["success"], tested["message"]) == (True, "connected")
+        return tested["hint"]
+
+    user = bridge.account.add_user()
+    bridge.configure(user)
+    asked = {"sql": "(?i)NETWORK_POLICY"}
+    assert "no network policy holds" in (advice() or "")
+    # Saving asks for no advice.
+    mark = bridge.account.standin.audit_mark()
+    bridge.app.execute("select snowflake_bridge.update_config(role => %s)", [ROLE])
+    assert not [record for record in bridge.account.standin.audit(mark) if "NETWORK_POLICY" in (record.get("sql") or "")]
+    refusal = {"error": {"code": "003001", "sqlState": "42501", "message": "Insufficient privileges"}}
+    bridge.account.standin.fault(asked, refusal)
+    assert advice() is None
+    # An answer that never comes costs a few seconds, and not the good news.
+    bridge.account.standin.fault(asked, {"black_hole": True})
+    assert advice() is None
+    bridge.account.standin.clear_faults()
+    # With OAuth the policy may be the integration's, which nobody can ask for.
+    settings = {"account_identifier": bridge.account.host, "username": user.name, "oauth_token": bridge.account.access_token(user)}
+    [tested] = bridge.app.execute("select * from snowflake_bridge.test_connection(%s::jsonb)", [json.dumps(settings)]).fetchall()
+    assert (tested["success"], tested["hint"]) == (True, None)
+    bridge.configure(bridge.account.add_user("GUARDED", network_policy="allowed"), name="guarded")
+    [tested] = bridge.app.execute("select * from snowflake_bridge.test_connection('guarded')").fetchall()
+    assert (tested["success"], tested["hint"]) == (True, None)
 
 
 def test_the_environment_sends_nobody_anywhere(

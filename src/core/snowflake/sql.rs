@@ -3,6 +3,7 @@
 //! Nothing is checked here but what would change the meaning of a statement: Snowflake itself says what is too long.
 
 mod load;
+mod parameters;
 mod retention;
 mod strategies;
 mod tables;
@@ -15,6 +16,7 @@ pub use load::{
     delete_uploads, describe_transaction, list, put, remove, remove_uploads, rollback,
     set_autocommit, show_tables,
 };
+pub use parameters::{show_network_policy_of_account, show_network_policy_of_user};
 pub use retention::delete_uploaded_before;
 pub use strategies::{
     count_keys, count_rows, create_temporary_table, delete_dates, drop_table, has_rows,

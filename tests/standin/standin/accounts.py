@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 NEXT_ACTIONS = {"PWD_CHANGE", "EXT_AUTHN_DUO_ALL", "EXT_AUTHN_DUO_PUSH_N_PASSCODE", "RETRY_LOGIN"}
-NETWORK_POLICIES = {"blocked", "missing"}
+NETWORK_POLICIES = {"allowed", "blocked", "missing"}
 TOKEN_STATES = {"active", "expired", "disabled"}
 
 
@@ -66,6 +66,7 @@ class Account:
     cloud: Cloud = field(default_factory=Cloud)
     withheld: set[tuple[str, str, str, str]] = field(default_factory=set)
     oauth: OAuth = field(default_factory=OAuth)
+    network_policy: str | None = None
     # How many of the next COPYs lose a row of what they load.
     short_copies: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
@@ -132,6 +133,7 @@ class Accounts:
                 account = Account(key, {}, {"PUBLIC", "ACCOUNTADMIN"}, set(), make_engine(key))
                 self._accounts[key] = account
         account.cloud = cloud.from_json(spec, account.cloud)
+        account.network_policy = spec.get("network_policy", account.network_policy)
         for user in map(user_from_json, spec.get("users", [])):
             account.users[user.name] = user
             account.roles |= user.roles

@@ -16,6 +16,7 @@ from standin import context, copy_into, ddl, dml, results, show, sqlerrors, stag
 from standin.errors import SnowflakeError, no_warehouse, unsupported
 from standin.functions import evaluate
 from standin.names import unescape
+from standin.parameters import SHOW_NETWORK_POLICY, show_network_policy
 from standin.privileges import require_on_table
 from standin.resolve import resolve
 from standin.results import Column, Result, column_of
@@ -179,6 +180,7 @@ class Statements:
                 lambda self, session, sql, q, c: show.describe_transaction(session, sql),
             ),
             (r"SHOW\s+TRANSACTIONS\b", lambda self, session, sql, q, c: show.show_transactions(session)),
+            (SHOW_NETWORK_POLICY, lambda self, session, sql, q, c: show_network_policy(session, sql)),
             (r"USE\b", lambda self, session, sql, q, c: context.use(session, sql)),
         )
     )

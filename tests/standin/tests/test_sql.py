@@ -366,3 +366,16 @@ def test_databases_and_schemas(driver: Driver) -> None:
     driver.run("INSERT INTO SECOND_DB.MARTS.T VALUES (1)")
     assert driver.one("SELECT COUNT(*) FROM SECOND_DB.MARTS.T") == "1"
     assert [row["name"] for row in driver.table("SHOW WAREHOUSES")] == ["COMPUTE_WH"]
+
+
+def test_network_policy_of_oneself_and_of_the_account(admin: Admin, identity: Identity, driver: Driver) -> None:
+    def policy(scope: str) -> list[str | None]:
+        [row] = driver.rows(f"SHOW PARAMETERS LIKE 'NETWORK_POLICY' IN {scope}")
+        return [row[0], row[1], row[3]]
+
+    own = f'USER "{identity.user}"'
+    assert policy(own) == policy("USER") == policy("ACCOUNT") == ["NETWORK_POLICY", "", ""]
+    admin.post("accounts", {"accounts": [{"name": identity.account, "network_policy": "allowed"}]})
+    assert policy(own) == ["NETWORK_POLICY", "", ""]
+    assert policy("ACCOUNT") == ["NETWORK_POLICY", "ALLOWED", "ACCOUNT"]
+    assert driver.answer("SHOW PARAMETERS LIKE 'NETWORK_POLICY' IN USER somebody")["code"] == "003001"
