@@ -6,6 +6,7 @@ mod login;
 mod logs;
 mod oauth;
 mod pool;
+mod redirects;
 mod server;
 mod sessions;
 mod setup;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockDecryptMut, KeyInit, KeyIvInit};
@@ -18,9 +18,9 @@ use crate::setup::{QUERY, TRIES, login, network, serve, settings};
 
 const STAGE_KEY: &str = "ztke8tIdVt1zmlQIZm0BMA==";
 const OBJECT: &str = "/bucket/users/7/snowflake_bridge/u/1/part-00000.parquet";
-const STAGE: &str = "~/snowflake_bridge/u/1/";
+pub const STAGE: &str = "~/snowflake_bridge/u/1/";
 
-fn put_answer(request: &Request, encrypted: bool) -> Reply {
+pub fn put_answer(request: &Request, encrypted: bool) -> Reply {
     let material =
         json!({"queryStageMasterKey": STAGE_KEY, "queryId": "01-put", "smkId": i64::MAX});
     Reply::json(json!({
@@ -227,6 +227,23 @@ async fn a_large_file_travels_in_parts() {
 }
 
 const BEGUN: &str = "<InitiateMultipartUploadResult><Bucket>bucket</Bucket><Key>k</Key><UploadId>u1</UploadId></InitiateMultipartUploadResult>";
+
+/// Telling whether an attribute is there twice takes the square of their number, on the thread that all uploads share.
+#[tokio::test]
+async fn an_answer_of_nothing_but_attributes_is_no_work() {
+    let attributes: String = (0..60_000).map(|n| format!(" a{n}=\"\"")).collect();
+    let told = BEGUN.replacen("Result>", &format!("Result{attributes}>"), 1);
+    let server = storage(move |_| Reply::status(200, told.clone())).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(17 << 20).unwrap();
+    let mut session = login(&server).await;
+    let begun = Instant::now();
+    session
+        .put(file.path(), STAGE, "part-00000.parquet", &|_| {})
+        .await
+        .unwrap_err();
+    assert!(begun.elapsed() < DEADLINE, "{:?}", begun.elapsed());
+}
 
 #[tokio::test]
 async fn parts_travel_side_by_side() {

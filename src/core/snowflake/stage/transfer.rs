@@ -17,8 +17,9 @@ use crate::{Error, ErrorKind, Result};
 
 /// Bodies go out in pieces of this size, so that progress is seen while a large one travels.
 const PIECE: usize = 64 * 1024;
-/// Storage answers with a few lines of XML; more is not of interest.
-const MAX_ANSWER: usize = 1024 * 1024;
+/// Storage answers with a few lines of XML; more is not of interest. What it takes to read XML may grow with the square of its size,
+/// and whoever has a stage may write it.
+const MAX_ANSWER: usize = 16 * 1024;
 
 /// What storage answered.
 #[derive(Debug)]
