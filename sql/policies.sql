@@ -19,5 +19,7 @@ alter table snowflake_bridge.cancellations enable row level security;
 alter table snowflake_bridge.cancellations force row level security;
 alter table snowflake_bridge.missed enable row level security;
 alter table snowflake_bridge.missed force row level security;
+alter table snowflake_bridge.sent_bytes enable row level security;
+alter table snowflake_bridge.sent_bytes force row level security;
 alter table snowflake_bridge.watches enable row level security;
 alter table snowflake_bridge.watches force row level security;

@@ -237,6 +237,17 @@ create table snowflake_bridge.missed (
 comment on table snowflake_bridge.missed is
     'API: private. Executions that could not be entered in the queue at once, because another transaction was entering them: the worker does so when it sees them here. Without a key, so that nobody waits for anybody. Not dumped: backfill finds these executions in a copy.';
 
+create table snowflake_bridge.sent_bytes (
+    owner_kind text not null,
+    user_id    text not null,
+    owner_oid  oid not null,
+    hour       timestamptz not null,
+    bytes      bigint not null,
+    primary key (owner_kind, user_id, owner_oid, hour)
+);
+comment on table snowflake_bridge.sent_bytes is
+    'API: private. How much each owner has sent to Snowflake in which hour of the last day, while max_daily_upload_per_owner is set: a day is the sum of 25 rows, however many uploads it had. Not dumped.';
+
 select pg_extension_config_dump('snowflake_bridge.snowflake_configurations', '');
 select pg_extension_config_dump('snowflake_bridge.watches', '');
 select pg_extension_config_dump('snowflake_bridge.watches_id_seq', '');

@@ -1,5 +1,7 @@
 //! The error of this layer, and the one place where SQLSTATE, message and hint of an ERROR are decided.
 
+use std::time::Duration;
+
 use bridge_core::ErrorKind;
 use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
@@ -22,6 +24,13 @@ pub enum Error {
         sqlstate: PgSqlErrorCode,
         message: String,
         hint: Option<String>,
+    },
+    /// An upload has to wait until its owner may send more.
+    #[error("{message}")]
+    NoAllowance {
+        message: String,
+        /// When that may be.
+        delay: Duration,
     },
     /// The worker's claim is not the upload's any more.
     #[error("upload {upload} was taken over")]
@@ -122,6 +131,13 @@ impl Error {
                     ErrorKind::Internal => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
                 },
                 error.hint().map(str::to_owned),
+            ),
+            Self::NoAllowance { .. } => (
+                PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                Some(
+                    "It goes on by itself when what was sent is a day old; a superuser can raise the setting."
+                        .to_owned(),
+                ),
             ),
             Self::Spi(_) => (PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, None),
             Self::TakenOver { .. } => (PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, None),

@@ -14,7 +14,9 @@ use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use pgrx::pg_sys;
 
 pub use files::{spool_options, target_file_size};
-pub use limits::{max_configs_per_owner, max_spool_per_owner, min_free_space};
+pub use limits::{
+    max_configs_per_owner, max_daily_upload_per_owner, max_spool_per_owner, min_free_space,
+};
 pub use network::allow_private_endpoints;
 
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);

@@ -1,6 +1,7 @@
 //! The queue and state machine of uploads: every statement that moves a row of `uploads` is here. The caller has raised
 //! its rights (the worker has them); each transition is one statement in the caller's transaction.
 
+mod allowance;
 mod cancel;
 mod claim;
 mod claimed;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::statement::kept_for_queue;
 use crate::tx;
+pub use allowance::{expect_allowance, forget_sent, require_allowance};
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
 pub use claim::{Lane, Turn, claim, claim_beside, of_claim};
 pub use claimed::{Claim, Claimed};

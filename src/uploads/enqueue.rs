@@ -114,11 +114,7 @@ pub fn enqueue(new: &NewUpload) -> Result<i64> {
 /// # Errors
 /// If the statement fails.
 pub fn enqueue_all(uploads: &[NewUpload]) -> Result<()> {
-    const ENQUEUE: &str = concat!(
-        insert!(),
-        listed!(", not e.is_shown"),
-        on_conflict!()
-    );
+    const ENQUEUE: &str = concat!(insert!(), listed!(", not e.is_shown"), on_conflict!());
     match uploads {
         [] => Ok(()),
         [new] => enqueue(new).map(drop),

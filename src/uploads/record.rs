@@ -10,6 +10,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
+use super::allowance::count_sent;
 use super::{
     Claim, FIND_ROWS, ROWS_MAY_BE_THERE, leftovers, manifest_json, to_pg_uuid, unpack_sqlstate,
 };
@@ -71,7 +72,8 @@ pub fn record_moved(claim: Claim, config_id: Uuid, destination: &str) -> Result<
 /// # Errors
 /// [`Error::TakenOver`], or if the statement fails.
 pub fn record_staged(claim: Claim) -> Result<()> {
-    record(claim, "state = 'staged', staged_claim = claim_count", [])
+    record(claim, "state = 'staged', staged_claim = claim_count", [])?;
+    count_sent(claim)
 }
 
 /// The rows are about to be loaded in this Snowflake transaction, so many into this table.
@@ -151,6 +153,8 @@ pub enum NextState {
     Alone,
     /// Tried again at once, sharing nothing with others. The attempt is not counted.
     ByItself,
+    /// Tried again once its owner may send more. The attempt is not counted.
+    Waits(Duration),
     Failed,
     Canceled,
     NeedsCredentials,
@@ -168,7 +172,9 @@ pub fn record_error(
     is_undecided: bool,
 ) -> Result<()> {
     let (state, delay) = match next {
-        NextState::Retry(delay) | NextState::Later(delay) => ("retry", delay),
+        NextState::Retry(delay) | NextState::Later(delay) | NextState::Waits(delay) => {
+            ("retry", delay)
+        }
         NextState::Alone | NextState::ByItself => ("retry", Duration::ZERO),
         NextState::Failed => ("failed", Duration::ZERO),
         NextState::Canceled => ("canceled", Duration::ZERO),
@@ -223,7 +229,7 @@ pub fn record_error(
             is_undecided.into(),
             matches!(next, NextState::Later(_)).into(),
             (next == NextState::Alone).into(),
-            (next == NextState::ByItself).into(),
+            matches!(next, NextState::ByItself | NextState::Waits(_)).into(),
             (is_undecided && matches!(next, NextState::Failed | NextState::Canceled)).into(),
         ],
     )

@@ -36,11 +36,16 @@ pub enum Begun {
 }
 
 /// Prepares everything the network thread needs; what it reported until `read_at` has been recorded. Runs transactions of
-/// its own; reading is a read-only one.
+/// its own; reading is a read-only one. Others of the owner are about to send `under_way` bytes.
 ///
 /// # Errors
 /// Whatever makes this attempt impossible.
-pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Begun> {
+pub fn begin(
+    upload: &Claimed,
+    spool_root: &Path,
+    read_at: Instant,
+    under_way: u64,
+) -> Result<Begun> {
     if upload.cancel_requested && upload.transaction.is_none() {
         return Err(upload::canceled().into());
     }
@@ -68,6 +73,7 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
         let job = attempt.into_job(spool_root, read_at, manifest, Some(claim))?;
         return Ok(Begun::Job(Box::new(job)));
     }
+    tx::transaction(|| uploads::expect_allowance(upload, under_way))?;
     let (manifest, out_of_range) = match &attempt.plan.watch {
         None => (reading::what_caller_read(upload, spool_root)?, None),
         Some(watch) => {
@@ -89,7 +95,8 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
             (read.manifest, Some(out_of_range))
         }
     };
-    let job = attempt.into_job_after_reading(spool_root, read_at, manifest, out_of_range)?;
+    let job =
+        attempt.into_job_after_reading(spool_root, read_at, manifest, out_of_range, under_way)?;
     Ok(Begun::Job(Box::new(job)))
 }
 
@@ -97,13 +104,20 @@ pub fn begin(upload: &Claimed, spool_root: &Path, read_at: Instant) -> Result<Be
 ///
 /// # Errors
 /// As [`begin`].
-pub fn go_on(upload: &Claimed, spool_root: &Path, read_at: Instant, read: Read) -> Result<Job> {
+pub fn go_on(
+    upload: &Claimed,
+    spool_root: &Path,
+    read_at: Instant,
+    read: Read,
+    under_way: u64,
+) -> Result<Job> {
     let out_of_range = read.out_of_range_count();
     Attempt::plan(upload)?.into_job_after_reading(
         spool_root,
         read_at,
         read.manifest,
         Some(out_of_range),
+        under_way,
     )
 }
 
@@ -193,6 +207,7 @@ impl<'a> Attempt<'a> {
         read_at: Instant,
         manifest: Manifest,
         out_of_range: Option<u64>,
+        under_way: u64,
     ) -> Result<Job> {
         failpoint::reach("read")?;
         tx::transaction(|| {
@@ -208,6 +223,7 @@ impl<'a> Attempt<'a> {
             )
         })?;
         failpoint::reach("read-recorded")?;
+        tx::transaction(|| uploads::require_allowance(self.upload, under_way, manifest.bytes))?;
         self.into_job(spool_root, read_at, manifest, None)
     }
 

@@ -13,7 +13,7 @@ use crate::{configs, failpoint, tx, uploads};
 impl Service {
     /// Takes note of everything that the network thread has told since the last time.
     pub(super) fn handle_events(&mut self) {
-        let mut records = Vec::new();
+        let (mut records, mut sent) = (Vec::new(), Vec::new());
         while let Ok(event) = self.events.try_recv() {
             // Progress is shown whenever it comes; everything else keeps its order.
             if !matches!(event, Event::Record { .. } | Event::Progress { .. }) {
@@ -48,6 +48,9 @@ impl Service {
                     entry,
                     answer,
                 } => {
+                    if matches!(entry, Entry::Staged) {
+                        sent.push(claim);
+                    }
                     records.push(Record {
                         claim,
                         entry,
@@ -132,6 +135,12 @@ impl Service {
             }
         }
         record_all(records);
+        // By now it is counted with what was sent.
+        for claim in sent {
+            if let Some(in_flight) = self.in_flight.get_mut(&claim) {
+                in_flight.unsent_bytes = 0;
+            }
+        }
     }
 
     /// How many hold a slot at an account.

@@ -28,6 +28,8 @@ pub(super) struct InFlight {
     pub spool: PathBuf,
     pub begun: Instant,
     pub total_bytes: u64,
+    /// Of these, what is still to be put into the stage.
+    pub unsent_bytes: u64,
     pub rows: u64,
     pub stage: Stage,
     /// Somebody wants it to stop.
@@ -177,6 +179,9 @@ impl InFlight {
                 self.upload.attempt,
                 delay.as_secs_f64()
             ),
+            NextState::Waits(_) => log_message(&format!(
+                "snowflake_bridge: upload {id} of execution {execution} waits: {error}"
+            )),
             NextState::Alone => log_message(&format!(
                 "snowflake_bridge: upload {id} of execution {execution} goes on alone: {error}"
             )),

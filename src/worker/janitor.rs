@@ -92,6 +92,10 @@ impl Janitor {
         if now >= self.history_due {
             self.history_due = now + WALK_INTERVAL;
             report("delete old uploads", self.walk_history());
+            report(
+                "forget what was sent long ago",
+                tx::transaction(uploads::forget_sent),
+            );
         }
         if now >= self.stage_due && !self.is_cleaning {
             self.stage_due = now + STAGE_INTERVAL;

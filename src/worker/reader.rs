@@ -253,9 +253,7 @@ impl From<Result<Read>> for Report {
                 message: Error::Spi(error).to_string(),
                 hint: None,
             },
-            Err(error @ (Error::User { .. } | Error::Server { .. } | Error::TakenOver { .. })) => {
-                Self::server(&error)
-            }
+            Err(error) => Self::server(&error),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bridge_core::upload;
 
 use super::begin;
-use super::in_flight::{Ending, InFlight, Stage};
+use super::in_flight::{InFlight, Stage};
 use super::reading::{self, Read};
 use super::service::Service;
 use super::{reader, registry, witness};
@@ -125,13 +125,13 @@ impl Service {
         } else {
             read
         };
-        let job = tx::guarded(|| begin::go_on(upload, &self.spool_root, Instant::now(), read?));
+        let under_way = self.unsent_of(&upload.lane.owner);
+        let job = tx::guarded(|| {
+            begin::go_on(upload, &self.spool_root, Instant::now(), read?, under_way)
+        });
         match job {
             Ok(job) => self.send(vec![(in_flight, job)]),
-            Err(error) => {
-                let error = error.into();
-                self.end(in_flight, Ending::NotBegun { error }, None);
-            }
+            Err(error) => self.not_begun(in_flight, error),
         }
     }
 }

@@ -23,8 +23,9 @@ use super::sharing::PATIENCE;
 use super::turns::Turns;
 use super::unrecorded::{self, Unrecorded};
 use super::{activity, mirror, reader, recovery, signals, witness};
-use crate::error::{Result, log_error, log_message};
+use crate::error::{Error, Result, log_error, log_message};
 use crate::installation::Installation;
+use crate::owner::Owner;
 use crate::source::spooled;
 use crate::uploads::{self, Claim, Claimed};
 use crate::{failpoint, guc, net, tx};
@@ -236,7 +237,7 @@ impl Service {
             if !is_late {
                 self.turns.took(&upload);
             }
-            let begun = self.begin(upload);
+            let begun = self.begin(upload, 0);
             let until = *until.get_or_insert_with(|| Instant::now() + PATIENCE);
             if let Some(begun) = begun {
                 let all = self.gather(begun, until);
@@ -277,8 +278,9 @@ impl Service {
             .min())
     }
 
-    /// Begins an attempt. Returns what the network thread is to go on with, unless it has ended or waits for a reader.
-    pub(super) fn begin(&mut self, upload: Claimed) -> Option<(InFlight, Job)> {
+    /// Begins an attempt. Returns what the network thread is to go on with, unless it has ended or waits for a reader. With it go
+    /// others of its owner, of so many bytes.
+    pub(super) fn begin(&mut self, upload: Claimed, together: u64) -> Option<(InFlight, Job)> {
         let (id, claim) = (upload.id, upload.as_claim());
         activity::running(&format!("snowflake_bridge: upload {id}"));
         log_message(&format!(
@@ -296,13 +298,16 @@ impl Service {
             spool,
             begun,
             total_bytes: 0,
+            unsent_bytes: 0,
             rows: 0,
             stage: Stage::WaitsForReader,
             is_canceled: false,
             follows: false,
         };
+        let under_way = together + self.unsent_of(&in_flight.upload.lane.owner);
         witness::reads(Some(id));
-        let begun = tx::guarded(|| begin::begin(&in_flight.upload, &self.spool_root, begun));
+        let begun =
+            tx::guarded(|| begin::begin(&in_flight.upload, &self.spool_root, begun, under_way));
         witness::reads(None);
         match begun {
             Ok(Begun::Job(job)) => return Some((in_flight, *job)),
@@ -311,12 +316,23 @@ impl Service {
                 self.in_flight.insert(claim, in_flight);
                 self.start_readers();
             }
-            Err(error) => {
-                let error = error.into();
-                self.end(in_flight, Ending::NotBegun { error }, None);
-            }
+            Err(error) => self.not_begun(in_flight, error),
         }
         None
+    }
+
+    /// An attempt has ended before the network was used.
+    pub(super) fn not_begun(&mut self, in_flight: InFlight, error: Error) {
+        self.turns.not_begun(&in_flight.upload, &error);
+        let error = Rc::new(error);
+        self.end(in_flight, Ending::NotBegun { error }, None);
+    }
+
+    /// What uploads of an owner are about to put into the stage, in bytes.
+    pub(super) fn unsent_of(&self, owner: &Owner) -> u64 {
+        let of_owner = |in_flight: &&InFlight| in_flight.upload.lane.owner == *owner;
+        let uploads = self.in_flight.values().filter(of_owner);
+        uploads.map(|in_flight| in_flight.unsent_bytes).sum()
     }
 
     /// Hands uploads to the network thread, several if they share one COPY.
@@ -331,6 +347,10 @@ impl Service {
         for (number, (in_flight, job)) in all.iter_mut().zip(&jobs).enumerate() {
             in_flight.config_id = Some((job.pool_key.config, job.pool_key.version));
             in_flight.total_bytes = job.manifest.bytes;
+            in_flight.unsent_bytes = match job.staged_claim {
+                Some(_) => 0,
+                None => job.manifest.bytes,
+            };
             in_flight.rows = job.manifest.rows;
             in_flight.follows = number > 0;
         }

@@ -32,7 +32,7 @@ impl Service {
             return all;
         }
         while let Some(upload) = next_beside(&all, until) {
-            match self.begin(upload) {
+            match self.begin(upload, bytes_of(&all)) {
                 Some(other) if fits(&all, &other) => all.push(other),
                 // What comes after it may be like it, and then leads others.
                 other => {
@@ -50,13 +50,16 @@ impl Service {
     }
 }
 
+fn bytes_of(all: &[(InFlight, Job)]) -> u64 {
+    all.iter().map(|(_, job)| job.manifest.bytes).sum()
+}
+
 /// Takes another upload for those that have begun.
 fn next_beside(all: &[(InFlight, Job)], until: Instant) -> Option<Claimed> {
     let (first, job) = all.first()?;
-    let bytes: u64 = all.iter().map(|(_, job)| job.manifest.bytes).sum();
     if !may_share(&first.upload, job)
         || all.len() >= guc::max_shared_uploads()
-        || bytes >= ENOUGH_BYTES
+        || bytes_of(all) >= ENOUGH_BYTES
         || Instant::now() >= until
     {
         return None;

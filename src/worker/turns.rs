@@ -20,6 +20,8 @@ pub(super) struct Turns {
     last: Option<Lane>,
     /// When uploads of these owners have shared a COPY.
     shared: HashMap<Owner, Instant>,
+    /// Until when owners have sent as much as they may.
+    resting: HashMap<Owner, Instant>,
     fairness: Fairness,
     slots: Slots,
 }
@@ -29,6 +31,7 @@ impl Turns {
         Self {
             last: None,
             shared: HashMap::new(),
+            resting: HashMap::new(),
             fairness: Fairness::default(),
             slots: Slots::new(guc::max_concurrent_uploads()),
         }
@@ -41,6 +44,7 @@ impl Turns {
 
     /// As many slots as the settings now have it; what runs keeps the one it has.
     pub(super) fn reload(&mut self) {
+        self.resting.clear();
         self.slots = Slots::new(guc::max_concurrent_uploads());
     }
 
@@ -56,9 +60,15 @@ impl Turns {
                 account: in_flight.account(),
             })
             .collect();
+        let now = Instant::now();
+        let mut closed = self.fairness.closed(&uploads, slots, now);
+        let resting = self.resting.iter().filter(|(_, until)| **until > now);
+        closed
+            .owners
+            .extend(resting.map(|(owner, _)| owner.clone()));
         Turn {
             after: self.last.clone(),
-            closed: self.fairness.closed(&uploads, slots, Instant::now()),
+            closed,
             // One at a time, so that another crash is the fault of that one.
             suspects: !running
                 .clone()
@@ -78,6 +88,16 @@ impl Turns {
             .owners
             .extend(owners.chain(self.shared.keys()).cloned());
         turn
+    }
+
+    /// An upload could not begin. If its owner has sent as much as one may, the others need not be tried either.
+    pub(super) fn not_begun(&mut self, upload: &Claimed, error: &crate::error::Error) {
+        if let crate::error::Error::NoAllowance { delay, .. } = error {
+            let now = Instant::now();
+            let until = now + (*delay).min(guc::retry_max_delay());
+            self.resting.retain(|_, until| *until > now);
+            self.resting.insert(upload.lane.owner.clone(), until);
+        }
     }
 
     /// Uploads of the owner of this one share a COPY.

@@ -29,6 +29,9 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
         Error::Server { sqlstate, .. } if is_lock_conflict(*sqlstate) => {
             return NextState::Retry(guc::retry_base_delay());
         }
+        Error::NoAllowance { delay, .. } => {
+            return NextState::Waits((*delay).min(guc::retry_max_delay()));
+        }
         Error::Server { sqlstate, .. } if is_passing(*sqlstate) => (ErrorKind::Transient, None),
         Error::Server { .. } | Error::User { .. } => (ErrorKind::Data, None),
     };

@@ -231,6 +231,140 @@ def test_who_is_at_the_limit_is_told_what_helps(make_bridge: Callable[..., Bridg
     bridge.call("update_config", name="number 0", warehouse="W", verify=False)
 
 
+MOST_A_DAY = {"snowflake_bridge.max_daily_upload_per_owner": f"{MOST_MEGABYTES}MB", "snowflake_bridge.retry_max_delay": "1s"}
+
+
+class Sender:
+    """The application as it sends what it can within a day. Each way is an attack, of at least three files of which only one may go."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+        self.user = bridge.ready()
+        bridge.configure(self.user, name="another")
+
+    def run(self) -> dict[str, str]:
+        """Every way, and what has come of it."""
+        ways = (self.queries_one_by_one, self.queries_at_once, self.rows, self.rows_again, self.by_another_connection, self.all_in_one)
+        outcomes = {}
+        for way in ways:
+            way()
+            wait.until(self.has_ended, f"{way.__name__} goes on no more", 60)
+            outcomes[way.__name__] = "succeeded" if self.has_sent_too_much() else "waits" if self.waiting() else "refused"
+            self.clear()
+        return outcomes
+
+    def rows_of(self, what: str) -> list[dict[str, Any]]:
+        return self.bridge.admin.execute(f"select * from snowflake_bridge.uploads u where {what} order by id").fetchall()
+
+    def waiting(self) -> list[dict[str, Any]]:
+        return self.rows_of("state = 'retry' and error_sqlstate = '53400'")
+
+    def has_ended(self) -> bool:
+        """Nothing is under way, and what is left has been refused, or waits behind what was."""
+        open_ones = self.rows_of("state not in ('completed', 'failed', 'canceled')")
+        if any(row["state"] in ("claimed", "staged", "copying") for row in open_ones):
+            return False
+        return not open_ones or any(row["error_sqlstate"] == "53400" for row in open_ones)
+
+    def has_sent_too_much(self) -> bool:
+        return sum(row["byte_count"] for row in self.rows_of("state = 'completed'")) > MOST_MEGABYTES << 20
+
+    def clear(self) -> None:
+        for row in self.rows_of("state not in ('completed', 'failed', 'canceled')"):
+            self.bridge.call("cancel_upload", connection=self.bridge.admin, id=row["id"])
+        wait.until(lambda: not self.rows_of("state not in ('completed', 'failed', 'canceled')"), "what waited is canceled")
+        self.bridge.admin.execute("delete from snowflake_bridge.uploads")
+        self.bridge.admin.execute("delete from snowflake_bridge.sent_bytes")
+        self.bridge.reload()
+
+    def query(self, query: str = LARGE, **target: str) -> int:
+        return int(self.bridge.call("upload_query", query=query, table_name="t", **target))
+
+    def row(self, name: str) -> None:
+        self.bridge.run(name, [{"n": md5} for md5 in map(str, self.noise())])
+
+    def noise(self) -> list[str]:
+        [row] = self.bridge.admin.execute(
+            "select array_agg(encode(sha256(n::text::bytea), 'hex')) as noise from generate_series(1, 20000) n"
+        ).fetchall()
+        return list(row["noise"])
+
+    def queries_one_by_one(self) -> None:
+        for _ in range(3):
+            upload = self.query()
+            wait.until(lambda: self.has_ended() or self.rows_of(f"id = {upload} and state = 'completed'"), "one after the other", 60)  # noqa: B023
+
+    def queries_at_once(self) -> None:
+        with self.bridge.app.transaction():
+            for _ in range(3):
+                self.query()
+
+    def rows(self) -> None:
+        with self.bridge.app.transaction():
+            for number in range(3):
+                self.row(f"row {number}")
+
+    def rows_again(self) -> None:
+        """The same execution, which replaces what it has loaded before."""
+        self.row("again")
+        for _ in range(2):
+            wait.until(self.has_ended, "the one before", 60)
+            self.bridge.call("upload", execution_id="again")
+
+    def by_another_connection(self) -> None:
+        with self.bridge.app.transaction():
+            for config in ("default", "another", "another"):
+                self.query(config=config)
+
+    def all_in_one(self) -> None:
+        self.query(LARGE.replace("40000", "160000"))
+
+
+def test_what_one_owner_may_send_in_a_day(make_bridge: Callable[..., Bridge], capfd: pytest.CaptureFixture[str]) -> None:
+    outcomes = Sender(make_bridge(MOST_A_DAY)).run()
+    assert outcomes.pop("all_in_one") == "refused"
+    assert set(outcomes.values()) == {"waits"}, outcomes
+    with with_package(UNGUARDED):
+        unguarded = Sender(make_bridge(MOST_A_DAY)).run()
+    assert set(unguarded.values()) == {"succeeded"}, f"harmless even without the guard: {unguarded}"
+    with capfd.disabled():
+        print(f"\nsecurity: suite=quota day=full attacks={len(unguarded)} succeeded=0 succeeded_without_guard={len(unguarded)}")
+
+
+def test_who_has_sent_enough_waits_for_the_next_day(make_bridge: Callable[..., Bridge]) -> None:
+    bridge = make_bridge({"snowflake_bridge.retry_max_delay": "1s"})
+
+    def limit(megabytes: int) -> None:
+        bridge.admin.execute(f"alter system set snowflake_bridge.max_daily_upload_per_owner = '{megabytes}MB'")
+        bridge.reload()
+
+    limit(MOST_MEGABYTES)
+    sender = Sender(bridge)
+    sender.queries_at_once()
+    wait.until(sender.has_ended, "one has gone", 60)
+    waiting = sender.waiting()[0]
+    assert 'user "app" would send more than 1 MB within 24 hours' in waiting["error_message"]
+    assert "max_daily_upload_per_owner" in waiting["error_message"] and "goes on by itself" in waiting["error_hint"]
+    assert waiting["attempt_count"] == 0
+    # Somebody else has a day of their own.
+    bridge.configure(sender.user, connection=bridge.admin)
+    theirs = bridge.call("upload_query", connection=bridge.admin, query=LARGE, table_name="t")
+    wait.until(lambda: sender.rows_of(f"id = {theirs} and state = 'completed'"), "another owner's goes", 60)
+    # What was sent is a day old: the next one goes, and no more.
+    bridge.admin.execute("update snowflake_bridge.sent_bytes set hour = hour - interval '25 hours'")
+    wait.until(lambda: len(sender.rows_of("state = 'completed' and user_id = 'app'")) == 2, "the next one has gone", 60)
+    wait.until(sender.has_ended, "the last one waits", 60)
+    assert len(sender.waiting()) == 1
+    # A setting that is raised counts at once.
+    limit(10)
+    wait.until(lambda: len(sender.rows_of("state = 'completed' and user_id = 'app'")) == 3, "all have gone", 60)
+    # What can never go is not waited for.
+    large = sender.query(LARGE.replace("40000", "1200000"))
+    wait.until(lambda: sender.rows_of(f"id = {large} and state = 'failed'"), "it has failed", 60)
+    [failed] = sender.rows_of(f"id = {large}")
+    assert failed["error_sqlstate"] == "53400" and "its files take" in failed["error_message"], failed
+
+
 def without_room(bridge: Bridge) -> Bridge:
     """Nothing is read while less is free than anybody has."""
     bridge.ready()
