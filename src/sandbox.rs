@@ -2,7 +2,7 @@
 //! application's table on that table. Both pin `search_path`, so that no name is resolved by somebody else's choice.
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
+use std::cell::RefCell;
 
 use pgrx::pg_sys;
 
@@ -111,23 +111,31 @@ impl Drop for Identity {
 }
 
 thread_local! {
-    static OWNER_READ: Cell<Option<(ReadAt, pg_sys::Oid)>> = const { Cell::new(None) };
+    static OWNER_READ: RefCell<Option<(ReadAt, pg_sys::Oid)>> = const { RefCell::new(None) };
 }
 
 /// The role that owns the extension, and with it our tables; whoever changes the one changes the others.
 fn extension_owner() -> Result<pg_sys::Oid> {
-    const OWNER: &str = "select e.extowner from pg_catalog.pg_extension e where e.extname operator(pg_catalog.=) 'snowflake_bridge'";
-    if let Some((_, owner)) = OWNER_READ.get().filter(|(read_at, _)| read_at.holds()) {
+    const OWNER: &str = "select e.extowner, pg_catalog.to_regclass('snowflake_bridge.watches')::pg_catalog.oid \
+         from pg_catalog.pg_extension e where e.extname operator(pg_catalog.=) 'snowflake_bridge'";
+    let known = OWNER_READ.with_borrow(|read| {
+        let (read_at, owner) = read.as_ref()?;
+        read_at.holds().then_some(*owner)
+    });
+    if let Some(owner) = known {
         return Ok(owner);
     }
     let read_at = ReadAt::now();
-    let owner = pgrx::Spi::connect(|client| {
+    let (owner, table) = pgrx::Spi::connect(|client| {
         let rows = client.select(OWNER, Some(1), &[])?;
-        Ok::<_, Error>(rows.first().get_one::<pg_sys::Oid>().ok().flatten())
-    })?
-    .ok_or_else(|| {
+        if rows.is_empty() {
+            return Ok((None, None));
+        }
+        Ok::<_, Error>(rows.first().get_two::<pg_sys::Oid, pg_sys::Oid>()?)
+    })?;
+    let owner = owner.ok_or_else(|| {
         Error::missing("the extension snowflake_bridge is not installed in this database")
     })?;
-    OWNER_READ.set(Some((read_at, owner)));
+    OWNER_READ.set(table.map(|table| (read_at.depending_on([table]), owner)));
     Ok(owner)
 }

@@ -120,6 +120,7 @@ fn watch(trigger: &PgTrigger<'_>) -> Result<Rc<Watch>> {
         }
         })
     })?;
+    let read_at = read_at.depending_on([relation, watch.relation]);
     WATCHES.with_borrow_mut(|watches| {
         watches.retain(|_, (read_at, _)| read_at.holds());
         watches.insert((id, relation), (read_at, Rc::clone(&watch)))

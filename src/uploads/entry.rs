@@ -1,7 +1,8 @@
 //! A row of the queue that is written without a statement. The statement of [`super::enqueue`] writes the same row, but makes forty
 //! defaults and the conditions and expressions of all indexes ready each time, which takes longer than to write it. Here they are made
 //! ready once in a process, and anew when a relation has changed. Columns, defaults, constraints and indexes are those of the
-//! table as it is; the calls and their order are those of PostgreSQL's executor.
+//! table as it is; the calls and their order are those of PostgreSQL's executor. For a table that has more than ours was made with,
+//! there is the statement.
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
@@ -9,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 
 use pgrx::prelude::*;
-use pgrx::{direct_function_call_as_datum, pg_sys};
+use pgrx::{PgTupleDesc, direct_function_call_as_datum, pg_sys};
 
 use super::NewUpload;
 use crate::cached::ReadAt;
@@ -33,8 +34,8 @@ pub(super) fn insert(new: &NewUpload) -> Result<bool> {
     let ready = READY.with_borrow_mut(|ready| ready.take());
     // SAFETY: the main thread, inside a transaction.
     let ready = unsafe { Ready::locked(ready) }?;
-    // SAFETY: it is of the table as it is, which is locked.
-    let is_written = unsafe { ready.insert(new) }?;
+    // SAFETY: of the table as it is, which is locked.
+    let is_written = ready.is_simple && unsafe { ready.may_insert() && ready.insert(new)? };
     READY.set(ManuallyDrop::new(Some(ready)));
     Ok(is_written)
 }
@@ -57,7 +58,7 @@ struct Ready {
     defaults: Vec<(usize, *mut pg_sys::ExprState)>,
     /// The same of those that count: only what is written has a number.
     numbers: Vec<(usize, *mut pg_sys::ExprState)>,
-    /// It has nothing that only a statement would heed, as a trigger.
+    /// It has nothing that only a statement would heed, as a trigger; then what was made ready is used.
     is_simple: bool,
 }
 
@@ -95,37 +96,28 @@ impl Ready {
             );
             let relation =
                 pg_sys::RangeVarGetRelidExtended(name, mode, 0, None, std::ptr::null_mut());
-            let outer = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
-            let state = pg_sys::CreateExecutorState();
-            pg_sys::MemoryContextSwitchTo((*state).es_query_cxt);
-            let ready = Self::of(relation, state);
-            pg_sys::MemoryContextSwitchTo(outer);
-            ready
+            Self::of(relation)
         }
     }
 
     /// # Safety
-    /// With a relation that is locked, in the memory of this state.
-    unsafe fn of(oid: pg_sys::Oid, state: *mut pg_sys::EState) -> Result<Self> {
+    /// With a relation that is locked, on the main thread, inside a transaction.
+    unsafe fn of(oid: pg_sys::Oid) -> Result<Self> {
         let read_at = ReadAt::now();
-        // SAFETY: as the caller promises; everything is allocated in the state's memory, and relations are closed again.
+        // SAFETY: as the caller promises; everything is allocated in the state's memory, which is left again before anything can
+        // free it, and relations are closed again.
         unsafe {
             let relation = pg_sys::table_open(oid, pg_sys::NoLock as pg_sys::LOCKMODE);
-            let descriptor = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
-            let target =
-                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
-            (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
-            pg_sys::InitResultRelInfo(target, relation, 0, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(target, true);
+            let state = {
+                let _memory = InMemory::of(pg_sys::TopMemoryContext);
+                pg_sys::CreateExecutorState()
+            };
             let mut ready = Self {
                 read_at,
                 relation: oid,
                 state,
-                target,
-                slot: pg_sys::MakeSingleTupleTableSlot(
-                    descriptor,
-                    &raw const pg_sys::TTSOpsVirtual,
-                ),
+                target: std::ptr::null_mut(),
+                slot: std::ptr::null_mut(),
                 indexes: Vec::new(),
                 waiting: std::ptr::null_mut(),
                 given: [0; GIVEN.len()],
@@ -133,9 +125,21 @@ impl Ready {
                 numbers: Vec::new(),
                 is_simple: is_simple(relation),
             };
+            let _memory = InMemory::of((*state).es_query_cxt);
+            let descriptor = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
+            ready.slot =
+                pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
+            ready.target =
+                pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>();
+            let target = ready.target;
+            (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
+            pg_sys::InitResultRelInfo(target, relation, 0, std::ptr::null_mut(), 0);
+            pg_sys::ExecOpenIndices(target, true);
             for index in 0..usize::try_from((*target).ri_NumIndices).unwrap_or(0) {
                 let index = *(*target).ri_IndexRelationDescs.add(index);
                 let oid = (*index).rd_id;
+                // Others keep more for the next row, for as long as the index is open.
+                ready.is_simple &= (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID;
                 if CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr()).to_bytes()
                     == WAITING.as_bytes()
                 {
@@ -166,7 +170,26 @@ impl Ready {
             }
             pg_sys::ExecCloseIndices(target);
             pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let indexes = ready.indexes.iter().copied();
+            ready.read_at = ready.read_at.clone().depending_on(indexes.chain([oid]));
             Ok(ready)
+        }
+    }
+
+    /// Row level security and the rights of the present user are a statement's to heed.
+    ///
+    /// # Safety
+    /// With the table locked, as which this was made ready.
+    unsafe fn may_insert(&self) -> bool {
+        // SAFETY: as the caller promises.
+        unsafe {
+            pg_sys::pg_class_aclcheck(
+                self.relation,
+                pg_sys::GetUserId(),
+                pg_sys::ACL_INSERT as pg_sys::AclMode,
+            ) == pg_sys::AclResult::ACLCHECK_OK
+                && pg_sys::check_enable_rls(self.relation, pg_sys::InvalidOid, true)
+                    != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
         }
     }
 
@@ -175,29 +198,23 @@ impl Ready {
     unsafe fn insert(&self, new: &NewUpload) -> Result<bool> {
         // SAFETY: as the caller promises; what is opened is closed again, or by the rollback that an ERROR brings.
         unsafe {
-            // Row level security and the rights of the present user are a statement's to heed.
-            let is_free = self.is_simple
-                && pg_sys::pg_class_aclcheck(
-                    self.relation,
-                    pg_sys::GetUserId(),
-                    pg_sys::ACL_INSERT as pg_sys::AclMode,
-                ) == pg_sys::AclResult::ACLCHECK_OK
-                && pg_sys::check_enable_rls(self.relation, pg_sys::InvalidOid, true)
-                    != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
-            if !is_free {
-                return Ok(false);
-            }
             let (target, mode) = (self.target, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
             (*target).ri_RelationDesc =
                 pg_sys::table_open(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
             for (place, oid) in self.indexes.iter().enumerate() {
                 *(*target).ri_IndexRelationDescs.add(place) = pg_sys::index_open(*oid, mode);
             }
-            let context = pg_sys::MakePerTupleExprContext(self.state);
-            let outer = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
-            let is_written = self.values(new).map(|values| self.write(values));
-            pg_sys::MemoryContextSwitchTo(outer);
-            pg_sys::ReScanExprContext(context);
+            // Word of an index that has changed comes with the lock on it.
+            let is_written = if self.read_at.holds() {
+                let context = pg_sys::MakePerTupleExprContext(self.state);
+                let memory = InMemory::of((*context).ecxt_per_tuple_memory);
+                let is_written = self.values(new).map(|values| self.write(values));
+                drop(memory);
+                pg_sys::ReScanExprContext(context);
+                is_written
+            } else {
+                Ok(false)
+            };
             pg_sys::ExecCloseIndices(target);
             pg_sys::table_close(
                 (*target).ri_RelationDesc,
@@ -306,18 +323,47 @@ impl Drop for Ready {
     }
 }
 
-/// Whether a row may be written to a relation without looking for triggers, generated columns, partitions and the like.
+/// What is allocated while this lives comes from this memory, whichever way it ends.
+struct InMemory(pg_sys::MemoryContext);
+
+impl InMemory {
+    /// # Safety
+    /// With memory that outlives this.
+    unsafe fn of(memory: pg_sys::MemoryContext) -> Self {
+        // SAFETY: as the caller promises.
+        Self(unsafe { pg_sys::MemoryContextSwitchTo(memory) })
+    }
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        // SAFETY: the memory that was used before, which outlives what is done in between.
+        unsafe { pg_sys::MemoryContextSwitchTo(self.0) };
+    }
+}
+
+/// Whether a row may be written to a relation without looking for triggers, rules, generated columns, domains, partitions and the
+/// like.
 ///
 /// # Safety
 /// With an open relation.
 unsafe fn is_simple(relation: pg_sys::Relation) -> bool {
     // SAFETY: as the caller promises.
     unsafe {
-        let (class, constraints) = ((*relation).rd_rel, (*(*relation).rd_att).constr);
+        let (class, descriptor) = ((*relation).rd_rel, (*relation).rd_att);
+        let constraints = (*descriptor).constr;
+        let columns = PgTupleDesc::from_pg_unchecked(descriptor);
         (*class).relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char
             && !(*class).relispartition
+            && !(*class).relhasrules
             && (*relation).trigdesc.is_null()
-            && (constraints.is_null() || !(*constraints).has_generated_stored)
+            && (constraints.is_null() || (*constraints).num_check == 0)
+            && columns.iter().all(|column| {
+                column.attisdropped
+                    || column.attgenerated == 0
+                        && pg_sys::get_typtype(column.atttypid)
+                            != pg_sys::TYPTYPE_DOMAIN as std::ffi::c_char
+            })
     }
 }
 

@@ -78,6 +78,65 @@ def test_triggers_of_the_queue(app: Bridge) -> None:
     assert app.upload("run")["target"] == "stamped"
 
 
+def test_generated_columns_and_domains_of_the_queue(app: Bridge) -> None:
+    """What a statement heeds is heeded, also where somebody has added it to the queue."""
+    app.admin.execute(f"alter table {UPLOADS} add column shouted text generated always as (upper(execution_id)) stored")
+    app.run("generated", RESULT)
+    assert app.upload("generated")["shouted"] == "GENERATED"
+    app.admin.execute("create domain public.given as text not null")
+    app.admin.execute(f"alter table {UPLOADS} drop column shouted, add column more public.given default 'more'")
+    app.admin.execute(f"alter table {UPLOADS} alter column more drop default")
+    app.run("domain", RESULT)
+    assert not app.admin.execute(f"select from {UPLOADS} where execution_id = 'domain'").fetchall(), "it refuses NULL"
+
+
+def test_indexes_that_move_while_somebody_finishes(app: Bridge) -> None:
+    """An index of another kind keeps more in memory between two rows; it and ours are rewritten just before the next one."""
+    app.admin.execute("create extension amcheck")
+    app.admin.execute("set allow_in_place_tablespaces = on")
+    app.admin.execute("create tablespace elsewhere location ''")
+    app.admin.execute(f"create index dba on {UPLOADS} using gin (options)")
+    app.admin.execute(
+        f"insert into {TABLE} (execution_id, status, snowflake_enabled, result_rows) "
+        "select 'bulk-' || n, 'completed', true, '[]' from generate_series(1, 5000) n"
+    )
+    app.admin.execute(f"vacuum {UPLOADS}")
+    [me] = app.app.execute("select pg_backend_pid() as pid").fetchall()
+
+    def finish(number: int) -> None:
+        app.app.execute(
+            f"insert into {TABLE} (execution_id, status, snowflake_enabled, result_rows, snowflake_table_name) "
+            "values ('run-' || %s, 'completed', true, '[]', 't' || %s)",
+            [number, number],
+        )
+
+    def is_waiting() -> bool:
+        sql = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+        return bool(other.execute(sql, [me["pid"]]).fetchall())
+
+    for number in range(5):
+        finish(number)
+    with ThreadPoolExecutor() as threads, app.cluster.connect("shop") as other:
+        for number, place in enumerate(("elsewhere", "pg_default", "elsewhere", "pg_default"), 5):
+            with app.admin.transaction():
+                for index in ("snowflake_bridge.uploads_pkey", "snowflake_bridge.dba"):
+                    app.admin.execute(f"alter index {index} set tablespace {place}")
+                finished = threads.submit(finish, number)
+                wait.until(is_waiting, "somebody waits for an index")
+            finished.result()
+    app.admin.execute("set enable_seqscan = off")
+    for number in range(9):
+        found = app.admin.execute(f"select from {UPLOADS} where options @> %s::jsonb", [f'{{"table_name": "t{number}"}}']).fetchall()
+        assert len(found) == 1, number
+    app.admin.execute(
+        "select bt_index_check(c.oid, true) from pg_class c join pg_index i on i.indexrelid = c.oid join pg_am a on a.oid = c.relam "
+        f"where i.indrelid = '{UPLOADS}'::regclass and a.amname = 'btree'"
+    )
+    app.admin.execute("drop index snowflake_bridge.dba")
+    app.admin.execute("alter index snowflake_bridge.uploads_pkey set tablespace pg_default")
+    app.admin.execute("drop tablespace elsewhere")
+
+
 def test_another_comes_first_by_a_hair(app: Bridge) -> None:
     """Somebody enters the execution after it was seen that nobody had, and before it is written."""
     app.start_execution("run")
