@@ -137,9 +137,40 @@ def latency(figures: Figures) -> str:
     """From the commit on."""
     if "wake_p99_ms" not in figures:
         return "Not in this run.\n"
-    lines = ["| commit → | p50 | p99 |", "|---|---|---|"]
+    lines = ["| commit → | p50 | p99 | max |", "|---|---|---|---|"]
     for name, what in (("wake", "the worker has claimed it"), ("first_byte", "first request at Snowflake's side"), ("completed", "the row says `completed`")):
-        lines.append(f"| {what} | {figures[f'{name}_p50_ms']} ms | {figures[f'{name}_p99_ms']} ms |")
+        lines.append(f"| {what} | {figures[f'{name}_p50_ms']} ms | {figures[f'{name}_p99_ms']} ms | {cell(figures, f'{name}_max_ms', 'ms')} |")
+    for name, what in (("plain", "without"), ("watched", "with")):
+        values = [cell(figures, f"update_{name}_{kind}_us", "µs") for kind in ("p50", "p99", "max")]
+        lines.append(f"| the UPDATE itself, {what} triggers | {' | '.join(values)} |")
+    return "\n".join(lines) + "\n"
+
+
+def cell(figures: Figures, key: str, unit: str) -> str:
+    """A figure, if this run has it."""
+    return f"{figures[key]} {unit}" if key in figures else ""
+
+
+def presence(figures: Figures) -> str:
+    """What the server notices of the worker."""
+    if "kept_uploads" not in figures or "shutdown_0_p50" not in figures:
+        return "Not in this run.\n"
+    lines = ["| | p50 | p99 | max | n |", "|---|---|---|---|---|"]
+    for count in sorted(int(name.split("_")[1]) for name in figures if name.startswith("shutdown_") and name.endswith("_max")):
+        name = f"shutdown_{count}"
+        values = [f"{figures[f'{name}_{kind}']} s" for kind in ("p50", "p99", "max")]
+        lines.append(f"| fast shutdown, {count} uploads in flight | {' | '.join(values)} | {figures[f'{name}_rounds']} |")
+    lines += [
+        f"| age of the oldest snapshot of worker and readers | | | {figures['snapshot_max_ms']} ms | {figures['snapshot_looks']:,} looks |",
+        f"| statements of an idle worker in a minute (`poll_interval` 30 s) | | | {figures['idle_statements']} | |",
+        "",
+        f"Over {figures['kept_uploads']:,} uploads the worker keeps {figures['kept_kb_per_1000']} kB more for each 1,000 of them, by least squares:",
+        "",
+        "| | memory of its own | file descriptors |",
+        "|---|---|---|",
+    ]
+    for name, what in (("first", "warm, before"), ("middle", "after half of them"), ("last", "after all")):
+        lines.append(f"| {what} | {figures[f'kept_{name}_mb']} MB | {figures[f'kept_{name}_files']} |")
     return "\n".join(lines) + "\n"
 
 
@@ -195,6 +226,7 @@ BLOCKS = {
     "comparison": comparison,
     "aims": aims,
     "beside the application": latency,
+    "presence": presence,
     "many small results": small,
     "forms": forms,
 }

@@ -31,3 +31,4 @@ def main(arguments: list[str]) -> None:
     print(measured.report())
     for name, values in (("wake", measured.claimed), ("first_byte", measured.first_request), ("completed", measured.completed)):
         results.add(**{f"{name}_p{percent}_ms": round(percentile(values, percent), 2) for percent in (50, 99)})
+        results.add(**{f"{name}_max_ms": round(max(values), 2)})

@@ -13,13 +13,15 @@ from typing import Any
 
 import psycopg
 
+from bench import results
+from bench.world import scaled
 from harness import wait
 from harness.bridge import TABLE, Bridge
 from harness.standin import Standin
 
 SETTINGS = {"shared_preload_libraries": "snowflake_bridge,pg_stat_statements", "snowflake_bridge.poll_interval": "30s"}
 COUNT = 10_000
-IDLE_SECONDS = 120.0
+IDLE_SECONDS = 120
 BATCH = 100
 # Caches fill, and the allocator finds its size, during the first uploads.
 WARM_UP = 300
@@ -188,8 +190,21 @@ def idle_queries(bridge: Bridge, seconds: float) -> float:
 
 def main(arguments: list[str]) -> None:
     """Measures and prints. The argument is how many uploads."""
-    [count] = map(int, arguments or [COUNT])
+    [count] = map(int, arguments or [scaled(COUNT, BATCH)])
     with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, SETTINGS)) as bridge:
         bridge.ready()
-        print(measure(bridge, count).report())
-        print(f"idle: {idle_queries(bridge, IDLE_SECONDS):.1f} statements a minute")
+        leak = measure(bridge, count)
+        print(leak.report())
+        idle = idle_queries(bridge, scaled(IDLE_SECONDS, 10))
+        print(f"idle: {idle:.1f} statements a minute")
+    assert leak.snapshots is not None
+    first, middle, last = leak.sizes[0], leak.sizes[len(leak.sizes) // 2], leak.sizes[-1]
+    for name, size in (("first", first), ("middle", middle), ("last", last)):
+        results.add(**{f"kept_{name}_mb": round(size.memory / 1024, 1), f"kept_{name}_files": size.files})
+    results.add(
+        kept_uploads=last.uploads,
+        kept_kb_per_1000=round(leak.kilobytes_per_thousand(), 1),
+        snapshot_max_ms=round(leak.snapshots.oldest * 1000),
+        snapshot_looks=leak.snapshots.looks,
+        idle_statements=round(idle, 1),
+    )

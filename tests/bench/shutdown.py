@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
+from bench import results
 from harness import lifecycle, wait
 from harness.bridge import DATABASE, TABLE, Bridge
 from harness.latency import percentile
@@ -102,3 +103,6 @@ def main(arguments: list[str]) -> None:
         bridge.ready()
         for measured in measure(bridge, *(map(int, arguments) if arguments else COUNTS)):
             print(measured.report())
+            name, seconds = f"shutdown_{measured.count}", measured.seconds
+            results.add(**{f"{name}_p{percent}": round(percentile(seconds, percent), 2) for percent in (50, 99)})
+            results.add(**{f"{name}_max": round(max(seconds), 2), f"{name}_rounds": len(seconds)})
