@@ -221,6 +221,29 @@ def test_a_policy_that_sleeps_is_read_by_a_reader(make_bridge: Callable[..., Bri
     assert bridge.completed("sleepy", 60)
 
 
+def test_policies_hold_where_the_server_has_them_switched_off(make_bridge: Callable[..., Bridge]) -> None:
+    """With row_security = off, what a policy filters is an error instead."""
+    bridge = make_bridge({"row_security": "off"})
+    user = bridge.ready()
+    bridge.app.execute("set row_security = on")
+    bridge.app.execute(f"""
+        create table results (execution_id text, n int, is_public boolean);
+        insert into results values ('run-2', 1, true), ('run-2', 2, false);
+        alter table results enable row level security;
+        alter table results force row level security;
+        create policy public_ones on results using (is_public);
+        alter table {TABLE} enable row level security;
+        alter table {TABLE} force row level security;
+        create policy all_of_them on {TABLE} using (execution_id is not null)""")
+    bridge.run("run-1", [{"n": 1}])
+    bridge.completed("run-1")
+    assert bridge.row_count(user) == 1
+    bridge.watch(result_relation="results")
+    finish(bridge, "run-2")
+    bridge.completed("run-2")
+    assert bridge.row_count(user) == 2
+
+
 def test_a_reader_that_is_ended_is_tried_again(bridge: Bridge, user: User) -> None:
     bridge.app.execute("create function twice(id text) returns int language sql as 'select 1 from pg_sleep(2)'")
     bridge.watch(result_function="twice")
