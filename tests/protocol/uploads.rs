@@ -251,7 +251,7 @@ async fn parts_travel_side_by_side() {
     let server = storage(|request| {
         match (request.method.as_str(), request.parameter("partNumber")) {
             ("POST", None) if request.parameter("uploadId").is_none() => Reply::status(200, BEGUN),
-            ("PUT", Some("1")) => Reply::After(Duration::from_secs(2), Box::new(stored())),
+            ("PUT", Some("1")) => Reply::After(Duration::from_secs(8), Box::new(stored())),
             ("PUT", Some(_)) => stored(),
             _ => Reply::status(
                 200,
