@@ -50,10 +50,16 @@ pub use spooled::{OVERHEAD, Spooled, drop_files, enqueue_spooled, spooled_bytes,
 pub const UNDECIDED: &str =
     "u.transaction_id is not null and u.state not in ('completed', 'failed', 'canceled')";
 
-/// What is added to the message of an upload that ends while that is open.
-const ROWS_MAY_BE_THERE: &str = "'; its rows may be in table ' || target";
+/// Whether rows of an upload of `uploads u` may be in its table of which no record tells: since it was queued, the server went on
+/// from an earlier state. Only its own load, which replaces them, settles that.
+pub const MAY_BE_LOADED: &str =
+    "u.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)";
+
+/// What is added to the message of an upload that ends while that is open. One that has not begun has no table yet.
+const ROWS_MAY_BE_THERE: &str =
+    "'; its rows may be in ' || coalesce('table ' || target, 'Snowflake')";
 /// And how to see whether they are.
-const FIND_ROWS: &str = "Rows of this upload have its upload_id in column UPLOAD_ID.";
+pub const FIND_ROWS: &str = "Rows of this upload have its upload_id in column UPLOAD_ID.";
 
 /// What is said of an upload during which the worker crashed.
 pub const CRASHED: &str = "the worker process crashed during this upload";
@@ -183,9 +189,10 @@ pub fn recover(
                  state = case when {has_failed} then 'failed' else 'retry' end, \
                  attempt_count = u.attempt_count - (not f.died)::integer, \
                  next_attempt_at = case when f.died then clock_timestamp() + make_interval(secs => $4) else u.created_at end, \
-                 error_message = case when f.died then $5 || case when {has_failed} and {UNDECIDED} \
+                 error_message = case when f.died then $5 || case when {has_failed} and ({UNDECIDED} or {MAY_BE_LOADED}) \
                      then {ROWS_MAY_BE_THERE} else '' end end, \
-                 error_hint = case when f.died then $6 end, \
+                 error_hint = case when f.died then $6 || case when {has_failed} and ({UNDECIDED} or {MAY_BE_LOADED}) \
+                     then ' {FIND_ROWS}' else '' end end, \
                  completed_at = case when {has_failed} then clock_timestamp() end, \
                  needs_mirror = true, mirror_after = clock_timestamp() \
              from blamed f where u.id = f.id returning u.id, f.died) \

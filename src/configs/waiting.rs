@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::StoredConfig;
 use super::changes::{datum, write};
 use crate::error::Result;
-use crate::uploads::UNDECIDED;
+use crate::uploads::{FIND_ROWS, MAY_BE_LOADED, UNDECIDED};
 
 /// Uploads that waited for other credentials are due again: those that began with this configuration, and those that
 /// would begin with it (no name means `default`), as their owner or as the owner of their watch. One too many does no
@@ -38,6 +38,7 @@ pub fn end(deleted: &StoredConfig) -> Result<()> {
                completed_at = case when not ({UNDECIDED}) then pg_catalog.now() end, needs_mirror = true, mirror_after = pg_catalog.now(),
                error_message = $6, error_sqlstate = '42704', error_code = null, query_id = null,
                error_hint = 'Make a configuration with snowflake_bridge.create_config, then call snowflake_bridge.retry_upload.'
+                   || case when {MAY_BE_LOADED} then ' {FIND_ROWS}' else '' end
          where u.state in ('queued', 'retry', 'needs_credentials')
            and (u.config_id = $1
                 or u.config_id is null and u.owner_kind = $2 and u.user_id = $3 and u.owner_oid = $4

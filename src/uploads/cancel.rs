@@ -4,7 +4,7 @@
 
 use pgrx::prelude::*;
 
-use super::{Claim, FIND_ROWS, ROWS_MAY_BE_THERE, UNDECIDED};
+use super::{Claim, FIND_ROWS, MAY_BE_LOADED, ROWS_MAY_BE_THERE, UNDECIDED};
 use crate::error::Result;
 
 /// Cancels an upload that nobody is at and of which nothing can be in Snowflake's table. One that failed but still has its
@@ -26,10 +26,13 @@ pub fn cancel_waiting(id: i64) -> Result<bool> {
 
 /// The statement that cancels the uploads of which `condition` holds.
 fn ending(condition: &str) -> String {
+    // One that has failed so keeps to it.
+    let is_open =
+        format!("{UNDECIDED} or {MAY_BE_LOADED} or position('{FIND_ROWS}' in u.error_hint) > 0");
     format!(
         "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), \
-             error_message = 'canceled on request' || case when {UNDECIDED} then {ROWS_MAY_BE_THERE} else '' end, \
-             error_hint = case when {UNDECIDED} then '{FIND_ROWS}' end, \
+             error_message = 'canceled on request' || case when {is_open} then {ROWS_MAY_BE_THERE} else '' end, \
+             error_hint = case when {is_open} then '{FIND_ROWS}' end, \
              staged_claim = null, \
              clean_up_after = case when u.clean_up_after is not null then now() end, \
              needs_mirror = u.watch_id is not null, mirror_after = now() \

@@ -9,8 +9,8 @@ use pgrx::{JsonB, pg_sys};
 use uuid::Uuid;
 
 use super::claim::Lane;
-use super::from_pg_uuid;
 use super::turns::ALONE;
+use super::{MAY_BE_LOADED, from_pg_uuid};
 use crate::error::{Error, Result};
 use crate::guc;
 use crate::owner::Owner;
@@ -95,7 +95,7 @@ pub(super) static CLAIMED: LazyLock<String> = LazyLock::new(|| {
          exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
              and n.id > u.id and n.state not in ('queued', 'canceled')), \
          coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}, u.transaction_table, \
-         u.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)"
+         {MAY_BE_LOADED}"
     )
 });
 

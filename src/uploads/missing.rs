@@ -3,7 +3,7 @@
 use pgrx::prelude::*;
 
 use super::enqueue::{arguments, columns, insert, listed};
-use super::{NewUpload, UNDECIDED};
+use super::{FIND_ROWS, MAY_BE_LOADED, NewUpload, UNDECIDED};
 use crate::error::Result;
 
 /// What `unwatch` says of the uploads that it cancels; by this they are found again.
@@ -19,6 +19,7 @@ pub fn cancel_of_watch(watch_id: i64) -> Result<()> {
             "update snowflake_bridge.uploads u set state = 'canceled', completed_at = now(), needs_mirror = true, \
                  mirror_after = now(), error_message = $2, \
                  error_hint = 'Call snowflake_bridge.watch and then snowflake_bridge.backfill to have it uploaded after all.' \
+                     || case when {MAY_BE_LOADED} then ' {FIND_ROWS}' else '' end \
              where u.watch_id = $1 and u.state in ('queued', 'retry', 'needs_credentials') and not ({UNDECIDED})"
         ),
         &[watch_id.into(), UNWATCHED.into()],

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::allowance::count_sent;
 use super::{
-    Claim, FIND_ROWS, ROWS_MAY_BE_THERE, leftovers, manifest_json, to_pg_uuid, unpack_sqlstate,
+    Claim, FIND_ROWS, MAY_BE_LOADED, ROWS_MAY_BE_THERE, leftovers, manifest_json, to_pg_uuid,
+    unpack_sqlstate,
 };
 use crate::error::{Error, Result};
 
@@ -203,8 +204,8 @@ pub fn record_error(
              attempt_count = attempt_count - ($14 or $15 or $16 or $3 = 'retry' and $8 in ('55P03', '40P01'))::integer, \
              needs_table = needs_table or $15, \
              throttled_since = case when $14 then coalesce(throttled_since, clock_timestamp()) else throttled_since end, \
-             error_message = $5 || case when $17 then {ROWS_MAY_BE_THERE} else '' end, \
-             error_hint = nullif(concat_ws(' ', $6, case when $17 then '{FIND_ROWS}' end), ''), error_code = $7, error_sqlstate = $8, query_id = $9, \
+             error_message = $5 || case when $17 and ($13 or {MAY_BE_LOADED}) then {ROWS_MAY_BE_THERE} else '' end, \
+             error_hint = nullif(concat_ws(' ', $6, case when $17 and ($13 or {MAY_BE_LOADED}) then '{FIND_ROWS}' end), ''), error_code = $7, error_sqlstate = $8, query_id = $9, \
              completed_at = case when $3 = 'retry' then null else clock_timestamp() end, \
              staged_claim = case when $3 = 'canceled' or $10 then null else staged_claim end, \
              transaction_id = case when $13 or staged_claim is not null and not $10 then transaction_id end, \
@@ -230,7 +231,7 @@ pub fn record_error(
             matches!(next, NextState::Later(_)).into(),
             (next == NextState::Alone).into(),
             matches!(next, NextState::ByItself | NextState::Waits(_)).into(),
-            (is_undecided && matches!(next, NextState::Failed | NextState::Canceled)).into(),
+            matches!(next, NextState::Failed | NextState::Canceled).into(),
         ],
     )
 }
@@ -264,7 +265,7 @@ fn record<'a>(
     let is_ours = Spi::connect_mut(|client| {
         let recorded = client.update(
             &format!(
-                "update snowflake_bridge.uploads set {assignments} \
+                "update snowflake_bridge.uploads u set {assignments} \
                  where id = $1 and claim_count = $2 and state in ('claimed', 'staged', 'copying') returning id"
             ),
             None,

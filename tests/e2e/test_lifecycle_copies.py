@@ -208,7 +208,9 @@ def is_loaded_once_again(bridge: Bridge, database: psycopg.Connection[dict[str, 
     assert not bridge.account.statements("DELETE", mark)
 
 
-def test_a_standby_that_lags_behind_when_it_is_promoted(held_back: Bridge) -> None:
+@pytest.fixture
+def lagging(held_back: Bridge) -> Iterator[Cluster]:
+    """A standby, not running, that has not heard of what its primary has loaded before it was lost."""
     with copies.base_backup(held_back.cluster, standby=True) as standby:
         standby.start()
         with standby.connect(DATABASE) as reader:
@@ -220,10 +222,35 @@ def test_a_standby_that_lags_behind_when_it_is_promoted(held_back: Bridge) -> No
         held_back.cluster.stop(signal.SIGQUIT)
         # Nothing of what the primary has done since is here.
         (standby.data / "postgresql.auto.conf").write_text("")
-        standby.start()
-        standby.promote()
-        with standby.connect(DATABASE) as primary:
-            is_loaded_once_again(held_back, primary)
+        yield standby
+
+
+def test_a_standby_that_lags_behind_when_it_is_promoted(held_back: Bridge, lagging: Cluster) -> None:
+    lagging.start()
+    lagging.promote()
+    with lagging.connect(DATABASE) as primary:
+        is_loaded_once_again(held_back, primary)
+
+
+def test_what_is_canceled_there_says_that_its_rows_may_be_in_snowflake(held_back: Bridge, lagging: Cluster) -> None:
+    lagging.settings["snowflake_bridge.max_concurrent_uploads"] = "1"
+    mark = lifecycle.hold(held_back)
+    lagging.start()
+    lagging.promote()
+    held_back.uploading(lifecycle.COPY, mark)
+    with lagging.connect(DATABASE) as primary:
+        cancel = "select snowflake_bridge.cancel_upload(id) as answer from snowflake_bridge.uploads where execution_id like 'run-%'"
+        assert [row["answer"] for row in primary.execute(cancel).fetchall()] == [True, True]
+        canceled = "select * from snowflake_bridge.uploads where state = 'canceled' order by attempt_count"
+        waiting, under_way = wait.until(lambda: (found := primary.execute(canceled).fetchall())[1:] and found, "both are canceled")
+        assert waiting["error_message"] == "canceled on request; its rows may be in Snowflake"
+        assert under_way["error_message"].startswith("canceled on request; its rows may be in table ")
+        assert all("UPLOAD_ID" in upload["error_hint"] for upload in (waiting, under_way))
+        assert loaded(held_back) == {"done": 10, "run-1": 10, "run-2": 10}
+        held_back.standin.clear_faults()
+        for upload in (waiting, under_way):
+            primary.execute("select snowflake_bridge.retry_upload(%s)", [upload["id"]])
+        is_loaded_once_again(held_back, primary)
 
 
 def test_a_dump_that_is_restored_into_another_server(original: Bridge, make_bridge: Callable[..., Bridge]) -> None:
