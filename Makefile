@@ -85,6 +85,7 @@ test-e2e: ## tier: a real server, the worker and the stand-in, read back by the 
 test-chaos: package-failpoints ## tier: uploads while everything fails that can, briefly, and builds that the checker must refuse
 	$(RUN) -m chaos.panics target/package-failpoints
 	$(RUN) -m chaos.shared target/package-failpoints
+	SEED=$${SEED:-1} $(RUN) -m chaos.failover target/package-failpoints
 	SEED=$${SEED:-1} ROUNDS=$${ROUNDS:-2} JOBS=$${JOBS:-60} $(RUN) -m chaos target/package-failpoints
 	@$(MAKE) --no-print-directory chaos-mutants
 

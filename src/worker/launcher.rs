@@ -135,7 +135,8 @@ fn start_due(
             continue;
         }
         let failed_starts = known.map_or(0, |worker| worker.failed_starts);
-        let Some(handle) = start(*oid, name) else {
+        // SAFETY: a variable of this process.
+        let Some(handle) = start(*oid, name, unsafe { pg_sys::MyProcPid }) else {
             return false;
         };
         workers.insert(
@@ -196,7 +197,12 @@ impl Worker {
     }
 }
 
-fn start(oid: pg_sys::Oid, name: &str) -> Option<DynamicBackgroundWorker> {
+/// Starts a worker, of whose start and end the process `launcher` is told. `None` if no process is free.
+pub(super) fn start(
+    oid: pg_sys::Oid,
+    name: &str,
+    launcher: i32,
+) -> Option<DynamicBackgroundWorker> {
     BackgroundWorkerBuilder::new(&format!("snowflake_bridge worker: {name}"))
         .set_type("snowflake_bridge worker")
         .set_library("snowflake_bridge")
@@ -207,8 +213,7 @@ fn start(oid: pg_sys::Oid, name: &str) -> Option<DynamicBackgroundWorker> {
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         // The launcher starts it again, and knows when not to.
         .set_restart_time(None)
-        // SAFETY: a variable of this process.
-        .set_notify_pid(unsafe { pg_sys::MyProcPid })
+        .set_notify_pid(launcher)
         .load_dynamic()
         .ok()
 }

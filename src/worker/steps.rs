@@ -14,9 +14,9 @@ use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-use super::begin;
 use super::mirror::{self, Mirror, Written};
 use super::verdict::record_failure;
+use super::{begin, launcher, registry};
 use crate::error::{Error, Result};
 use crate::guc;
 use crate::options::TargetOptions;
@@ -145,6 +145,21 @@ fn step_recover() -> Result<i64, ErrorReport> {
     };
     let recovered = uploads::recover(&blame, None, guc::max_crashes(), Duration::ZERO)?;
     Ok(i64::try_from(recovered.uploads.len()).unwrap_or(i64::MAX))
+}
+
+/// Starts a worker of this database beside the one that it has, as the launcher of this process id would that did not know of that one.
+#[pg_extern(volatile, parallel_unsafe)]
+fn step_start_worker(launcher: i32) -> Result<bool, ErrorReport> {
+    Ok(start_worker(launcher)?)
+}
+
+fn start_worker(launcher: i32) -> Result<bool> {
+    let name = Spi::get_one::<String>("select pg_catalog.current_database()::text")?;
+    Ok(
+        name.is_some_and(|name| {
+            launcher::start(registry::my_database(), &name, launcher).is_some()
+        }),
+    )
 }
 
 thread_local! {

@@ -18,19 +18,16 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from chaos.checker import Verdict, check
+from chaos import intruder
+from chaos.checker import Verdict
 from chaos.jobs import Application, Round
-from chaos.reasons import is_injected
+from chaos.rounds import add, count, play, settle
 from chaos.trouble import PLACES, Trouble
 from chaos.world import World
 from harness.installation import with_package
 
-FINAL = "('completed', 'failed', 'canceled', 'needs_credentials')"
-# More than these wait for nothing but each other.
-MAX_WAITING = 40
-DRAIN_SECONDS = float(os.environ.get("DRAIN_SECONDS") or 180)
 LOG_LINES = 200
 # What goes wrong at least, of 100 jobs: a third of what usually does.
 MIN_KILLS, MIN_FAULTS = 0.5, 6.0
@@ -53,7 +50,8 @@ def main() -> int:
         share = rounds * jobs * trouble / 100
         min_kills = max(rounds if trouble > 0 else 0, int(MIN_KILLS * share))
         min_places = MIN_KILLED_PLACES if rounds * jobs >= LONG_RUN and trouble >= 1 else 0
-        least = Done(min_kills, int(MIN_FAULTS * share), min_places, int(MIN_SHARED * rounds * jobs / 100))
+        once = int(trouble > 0)
+        least = Done(min_kills, int(MIN_FAULTS * share), min_places, int(MIN_SHARED * rounds * jobs / 100), once, once)
         is_enough = all(came >= needed for came, needed in zip(done, least, strict=True))
         if not is_enough:
             print(f"chaos: too little came to pass in {rounds} rounds: {done}, at least {least}")
@@ -70,6 +68,8 @@ class Done(NamedTuple):
     faults: int
     killed_places: int
     shared: int
+    parked: int
+    takeovers: int
 
 
 def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) -> tuple[Verdict, Done]:
@@ -83,7 +83,7 @@ def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) ->
             for number in range(1, rounds + 1):
                 began = time.monotonic()
                 round = Round(number)
-                play(world, rng, trouble, round, jobs, amount)
+                play(Application(world, rng), trouble, round, jobs, amount)
                 trouble.stop()
                 verdict = settle(world, trouble, round)
                 add(total, verdict)
@@ -99,7 +99,8 @@ def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) ->
                 Path(kept).write_text(world.bridge.cluster.log_text())
         report(trouble)
         print(("as expected, " if is_faulty else "") + line(f"seed={seed}", uploads, total, trouble), flush=True)
-        done = Done(trouble.killed(), trouble.faults(), len(places_of_kills(trouble)), shared(world))
+        places, parked = len(places_of_kills(trouble)), trouble.credentials.parked
+        done = Done(trouble.killed(), trouble.faults(), places, shared(world), parked, intruder.takeovers(world))
     return total, done
 
 
@@ -109,91 +110,6 @@ def line(head: str, jobs: int, total: Verdict, trouble: Trouble) -> str:
         f"chaos: {head} jobs={jobs} rows={total.rows} kills={trouble.killed()} faults={trouble.faults()} "
         f"lost={total.lost} doubled={total.doubled} unverified={total.unverified} stuck={total.stuck}"
     )
-
-
-def play(world: World, rng: random.Random, trouble: Trouble, round: Round, jobs: int, amount: float) -> None:
-    """Jobs, with trouble between them. However short the round is, a worker is killed in it."""
-    application = Application(world, rng)
-    for number in range(jobs):
-        if amount > 0 and number == jobs // 2:
-            trouble.kill_worker(round)
-        if amount == 0:
-            # One after the other: a load that is repeated would make good what a short COPY has lost.
-            if number in (0, jobs // 4):
-                trouble.deny_commits()
-            elif number == jobs // 2:
-                drain(world, trouble, round)
-                trouble.stop()
-            elif number > jobs // 2 and rng.random() < 0.2:
-                trouble.short_copy(round)
-        elif rng.random() < 0.25 * amount:
-            trouble.make(round)
-        application.job(round)
-        trouble.time_passes()
-        trouble.weather()
-        hold_back(world, trouble, round)
-    if amount == 0:
-        drain(world, trouble, round)
-
-
-def hold_back(world: World, trouble: Trouble, round: Round) -> None:
-    """Lets the worker catch up, for a while: with more in the queue nothing new would happen."""
-    until = time.monotonic() + 1
-    while time.monotonic() < until and count(world, round, f"state not in {FINAL}") > MAX_WAITING:
-        trouble.time_passes()
-        time.sleep(0.1)
-
-
-def settle(world: World, trouble: Trouble, round: Round) -> Verdict:
-    """Everything comes to its end. What has failed must have failed for a reason and left no rows; then nothing fails."""
-    drain(world, trouble, round)
-    failures = failed(world, round)
-    early = check(world, round) if failures else Verdict()
-    for upload in failures:
-        message = str(upload["error_message"])
-        early.say("lost", int(not is_injected(message)), f"upload {upload['id']} failed by itself: {message}")
-        round.retried.add(upload["id"])
-        world.ask("select snowflake_bridge.retry_upload(%s)", [upload["id"]])
-    drain(world, trouble, round)
-    verdict = check(world, round)
-    for upload in failed(world, round):
-        verdict.say("lost", 1, f"upload {upload['id']} failed when nothing was wrong: {upload['error_message']}")
-    # The rows that are there are counted once.
-    early.rows = 0
-    add(verdict, early)
-    verdict.findings += [f"{finding}, before what had failed was sent again" for finding in early.findings]
-    world.attempt("vacuum snowflake_bridge.uploads", as_admin=True)
-    return verdict
-
-
-def drain(world: World, trouble: Trouble, round: Round) -> None:
-    """Waits, not for ever. What is stuck then, the checker finds."""
-    until = time.monotonic() + DRAIN_SECONDS
-    while time.monotonic() < until and count(world, round, f"state not in {FINAL} or needs_mirror") > 0:
-        trouble.time_passes()
-        time.sleep(0.1)
-
-
-def failed(world: World, round: Round) -> list[dict[str, Any]]:
-    """Uploads that have failed and that nothing has replaced."""
-    return world.ask(
-        "select id, error_message from snowflake_bridge.uploads u where execution_id like %s "
-        "and state in ('failed', 'needs_credentials') and not exists (select from snowflake_bridge.uploads n "
-        "where n.watch_id = u.watch_id and n.execution_id = u.execution_id and n.id > u.id)",
-        [f"{round.number}-%"],
-    )
-
-
-def count(world: World, round: Round, condition: str) -> int:
-    """Uploads of this round."""
-    query = f"select count(*) as n from snowflake_bridge.uploads where execution_id like %s and ({condition})"
-    return int(world.ask(query, [f"{round.number}-%"])[0]["n"])
-
-
-def add(total: Verdict, more: Verdict) -> None:
-    """Sums up."""
-    for name in ("rows", "lost", "doubled", "unverified", "stuck"):
-        setattr(total, name, getattr(total, name) + getattr(more, name))
 
 
 def places_of_kills(trouble: Trouble) -> set[str]:
@@ -222,6 +138,9 @@ def report(trouble: Trouble) -> None:
     network = sum((proxy.faults for proxy in trouble.world.proxies), Counter[str]())
     print("network: " + ", ".join(f"{what} {times}" for what, times in sorted(network.items())))
     print(f"one COPY for several: {shared(trouble.world)} uploads were loaded so in the end")
+    refused = trouble.credentials
+    print(f"credentials: refused {refused.times} times, for which {refused.parked} uploads have waited")
+    print(f"second workers: {intruder.takeovers(trouble.world)} have taken the place of the first")
     print("others: " + ", ".join(f"{what} {times}" for what, times in sorted(trouble.counts.items())))
 
 

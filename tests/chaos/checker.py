@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from chaos.cancels import IN_SNOWFLAKE, ON_REQUEST, OVERTAKEN, UNWATCHED, broken_promise, is_meant, may_be_there
 from chaos.jobs import Round, text
 from chaos.world import APPLICATION, FUNCTION_TABLE, TABLE, Tenant, World
 from harness import reader
@@ -28,8 +29,8 @@ SOURCES = f"""
     from {FUNCTION_TABLE} e left join results r using (execution_id) where e.execution_id like %(round)s
 """
 UPLOADS = """
-    select id, u.upload_id::text as upload_id, watch_id, u.execution_id, state, row_count, needs_mirror, error_message,
-        created_at, options ->> 'table_name' as target, coalesce(options ->> 'strategy', 'append') as strategy, row_user_id, query
+    select id, u.upload_id::text as upload_id, watch_id, u.execution_id, state, row_count, needs_mirror, error_message, error_hint,
+        created_at, completed_at, transaction_id, options ->> 'table_name' as target, coalesce(options ->> 'strategy', 'append') as strategy, row_user_id, query
     from snowflake_bridge.uploads u left join queries q on q.upload_id = u.id
     where u.execution_id like %(round)s order by id
 """
@@ -85,6 +86,11 @@ def shown(rows: Counter[Row]) -> str:
     return f"{len(some)} rows, such as {some[0]}" if some else "none"
 
 
+def uploads_of(world: World, round: Round) -> list[dict[str, Any]]:
+    """What the database says of a round's uploads, in the order of the queue."""
+    return world.ask(UPLOADS, {"round": f"{round.number}-%"})
+
+
 def check(world: World, round: Round) -> Verdict:
     """Judges a round whose uploads have all come to their end."""
     return _Check(world, round).run()
@@ -96,7 +102,8 @@ class _Check:
         self.round = round
         self.verdict = Verdict()
         mine = {"round": f"{round.number}-%"}
-        self.uploads = world.ask(UPLOADS, mine)
+        self.uploads = uploads_of(world, round)
+        self.forgotten = {key_of(upload): upload for upload in round.forgotten}
         self.never_queued = [row["execution_id"] for row in world.ask(NEVER_QUEUED, mine)]
         self.mirrors = {row["execution_id"]: row for row in world.ask(MIRRORS, mine)}
         # When somebody has last emptied the table that is looked at.
@@ -115,9 +122,10 @@ class _Check:
                 self.verdict.say("stuck", 1, f"{brief(upload)}")
         self._executions_have_uploads()
         self._mirrors()
+        self._cancels()
         by_table: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         for upload in self.uploads:
-            tenant = self.world.tenant(upload["row_user_id"] if upload["watch_id"] else None)
+            tenant = self._tenant(upload)
             by_table[tenant.account.name, upload["target"]].append(upload)
         for (account, table), uploads in by_table.items():
             tenant = next(tenant for tenant in self.world.tenants if tenant.account.name == account)
@@ -127,6 +135,10 @@ class _Check:
             judge = {"upsert": self._upserted, "replace": self._replaced, "append": self._appended}
             judge[uploads[0]["strategy"]](table, uploads, found)
         return self.verdict
+
+    def _tenant(self, upload: dict[str, Any]) -> Tenant:
+        """Whose account an upload's rows go to."""
+        return self.world.tenant(upload["row_user_id"] if upload["watch_id"] else None)
 
     def _user(self, upload: dict[str, Any]) -> str | None:
         """Whose rows an upload's are."""
@@ -149,6 +161,32 @@ class _Check:
                 upload["state"] == "completed" and mirror["row_count"] != upload["row_count"]
             )
             self.verdict.say("unverified", int(wrong), f"the row says {dict(mirror)}, the upload {brief(upload)}")
+
+    def _cancels(self) -> None:
+        """What was answered to those who wanted to end an upload, and that nobody else's has ended so."""
+        by_id = {upload["id"]: upload for upload in self.uploads}
+        for cancel in self.round.cancels:
+            upload = by_id[cancel.upload]
+            broken = broken_promise(cancel, upload, lambda upload=upload: self._load_began(upload))
+            self.verdict.say("unverified", int(bool(broken)), f"{broken}: {cancel}, {brief(upload)}")
+        last = {execution_of(upload): upload["id"] for upload in self.uploads}
+        for upload in (upload for upload in self.uploads if upload["state"] == "canceled"):
+            is_asked, is_overtaken = upload["id"] in self.round.unwanted, last[execution_of(upload)] > upload["id"]
+            reasons = {
+                # What a newer one has overtaken is found out about as if somebody had asked.
+                ON_REQUEST: is_asked or is_overtaken,
+                OVERTAKEN: is_overtaken,
+                UNWATCHED: self.round.is_unwatched,
+                IN_SNOWFLAKE: self.round.has_ended_session,
+            }
+            self.verdict.say("lost", int(not is_meant(upload, reasons)), f"nobody wanted that: {brief(upload)}")
+
+    def _load_began(self, upload: dict[str, Any]) -> datetime | None:
+        """When Snowflake has begun the transaction that has loaded an upload; `None` if it had no rows to load."""
+        if upload["transaction_id"] is None:
+            return None
+        [row] = self._tenant(upload).account.sql(f"describe transaction {upload['transaction_id']}")
+        return datetime.fromtimestamp(float(row[4].split()[0]), UTC)
 
     def _table(self, tenant: Tenant, table: str, uploads: list[dict[str, Any]]) -> dict[tuple[str, str], Counter[Row]]:
         """The table's rows by execution and upload. That they are their user's is checked here."""
@@ -182,76 +220,120 @@ class _Check:
         expected: set[tuple[str, str]] = set()
         for last in last_of_each(uploads):
             history = [upload for upload in uploads if execution_of(upload) == execution_of(last)]
-            done = [upload for upload in history if upload["state"] == "completed"]
+            # Of what nobody knows the end of the rows are there, whole, or not at all; the last that is there has replaced the others.
+            done = [upload for upload in loaded(history) if upload["state"] == "completed" or found.get(key_of(upload))]
             if not done:
                 continue
             source = done[-1]
-            key = (source["execution_id"], source["upload_id"])
+            key = key_of(source)
             expected.add(key)
             rows = found.get(key, Counter())
-            if not rows and self.wiped and source["created_at"] < self.wiped:
+            if not rows and (self.wiped and source["created_at"] < self.wiped or self._was_replaced(source)):
                 continue
             what = f"{table}, upload {source['id']} of execution {key[0]}"
-            wanted = self._source(source) if source is last else whole(key[0], rows, source["row_count"])
-            self.verdict.compare(wanted, rows, what)
+            is_known = source["state"] == "completed"
+            recorded = source["row_count"] if is_known else rows.total()
+            is_as_now = source["query"] is not None or source is last and is_known
+            self.verdict.compare(self._source(source) if is_as_now else whole(key[0], rows, recorded), rows, what)
             self.verdict.say(
-                "unverified",
-                int(source["row_count"] != rows.total()),
-                f"{what} recorded {source['row_count']} rows, there are {rows.total()}",
+                "unverified", int(recorded != rows.total()), f"{what} recorded {recorded} rows, there are {rows.total()}"
             )
         for key in found.keys() - expected:
-            self.verdict.say("doubled", found[key].total(), f"{table}: nobody should have left rows of {key}")
+            if upload := self.forgotten.get(key):
+                self._is_whole(table, upload, found[key])
+            else:
+                of = [brief(upload) for upload in uploads if upload["execution_id"] == key[0]]
+                self.verdict.say("doubled", found[key].total(), f"{table}: nobody should have left rows of {key}, whose uploads are {of}")
+
+    # --- what a server has brought that was lost ------------------------------------------------------------------
+
+    def _was_replaced(self, upload: dict[str, Any]) -> bool:
+        """Whether a forgotten upload of the same execution may have replaced the rows of one that had completed before."""
+        if not self.round.failed_over_at or upload["completed_at"] > self.round.failed_over_at:
+            return False
+        return any(execution == upload["execution_id"] for execution, _ in self.forgotten)
+
+    def _is_whole(self, table: str, upload: dict[str, Any], rows: Counter[Row]) -> None:
+        """All rows of a forgotten upload are there, each once."""
+        keys = Counter(row[0] for row in rows.elements())
+        self.verdict.say("doubled", keys.total() - len(keys), f"{table}: forgotten rows of {brief(upload)}")
+        missing = max(0, (upload["row_count"] or 0) - len(keys))
+        self.verdict.say("lost", missing, f"{table}: forgotten rows of {brief(upload)}")
 
     # --- the others -----------------------------------------------------------------------------------------------
 
-    def _candidates(self, completed: list[dict[str, Any]]) -> set[str]:
-        """Which uploads may have come last: the last one, and those that somebody has sent on their way again."""
-        return {upload["upload_id"] for upload in completed if upload is completed[-1] or upload["id"] in self.round.retried}
+    def _candidates(self, loaded: list[dict[str, Any]]) -> set[str]:
+        """Which uploads may have come last: the last that has completed, those that somebody has sent on their way again, and those of
+        which nobody knows."""
+        last = [upload["id"] for upload in loaded if upload["state"] == "completed"][-1:]
+        return {
+            upload["upload_id"]
+            for upload in loaded
+            if upload["id"] in last or upload["id"] in self.round.retried or may_be_there(upload)
+        }
 
     def _upserted(self, table: str, uploads: list[dict[str, Any]], found: dict[tuple[str, str], Counter[Row]]) -> None:
         by_key: dict[int, list[dict[str, Any]]] = defaultdict(list)
         rows_of: dict[tuple[str, int], Row] = {}
-        for upload in (upload for upload in uploads if upload["state"] == "completed"):
+        for upload in loaded(uploads):
             rows = self._source(upload)
             for row in rows:
                 by_key[row[0]].append(upload)
                 rows_of[upload["upload_id"], row[0]] = row
-            wrong = int(upload["row_count"] != rows.total())
+            wrong = int(upload["state"] == "completed" and upload["row_count"] != rows.total())
             self.verdict.say("unverified", wrong, f"{table}: {rows.total()} keys, recorded by {brief(upload)}")
         there: dict[int, list[tuple[str, Row]]] = defaultdict(list)
         for (_, upload_id), rows in found.items():
             for row in rows.elements():
                 there[row[0]].append((upload_id, row))
+        forgotten = {upload["upload_id"] for upload in self.round.forgotten}
         for key in by_key.keys() | there.keys():
             wanted, have = by_key.get(key, []), there.get(key, [])
-            self.verdict.say("doubled", max(0, len(have) - bool(wanted)), f"{table}: key {key}: {have}")
+            is_known = bool(wanted) or any(upload_id in forgotten for upload_id, _ in have)
+            self.verdict.say("doubled", max(0, len(have) - is_known), f"{table}: key {key}: {have}")
+            is_needed = bool(have) or any(upload["state"] == "completed" for upload in wanted)
             fits = any(
-                upload_id in self._candidates(wanted) and rows_of.get((upload_id, key)) == row for upload_id, row in have
+                upload_id in self._candidates(wanted) and rows_of.get((upload_id, key)) == row or upload_id in forgotten
+                for upload_id, row in have
             )
-            self.verdict.say("lost", int(bool(wanted) and not fits), f"{table}: key {key}: {have}, wanted {wanted[-1:]}")
+            self.verdict.say("lost", int(bool(wanted) and is_needed and not fits), f"{table}: key {key}: {have}, wanted {wanted[-1:]}")
 
     def _replaced(self, table: str, uploads: list[dict[str, Any]], found: dict[tuple[str, str], Counter[Row]]) -> None:
         completed = [upload for upload in uploads if upload["state"] == "completed"]
-        by_id = {upload["upload_id"]: upload for upload in completed}
-        candidates = self._candidates(completed)
+        by_id = {upload["upload_id"]: upload for upload in loaded(uploads)}
+        candidates = self._candidates(loaded(uploads))
         for upload in completed:
             wrong = int(upload["row_count"] != self._source(upload).total())
             self.verdict.say("unverified", wrong, f"{table}: recorded by {brief(upload)}")
         there = {upload_id: rows for (_, upload_id), rows in found.items() if rows}
+        forgotten = {upload["upload_id"]: upload for upload in self.round.forgotten if upload["target"] == table}
         if not there:
-            empty = not completed or any(not self._source(by_id[upload]) for upload in candidates)
+            empty = not completed or bool(forgotten) or any(not self._source(by_id[upload]) for upload in candidates)
             self.verdict.say("lost", int(not empty), f"{table} is empty, wanted {brief(completed[-1]) if completed else ''}")
             return
         for upload_id, rows in there.items():
             if upload_id in candidates and len(there) == 1:
                 self.verdict.compare(self._source(by_id[upload_id]), rows, f"{table}, replaced by {upload_id}")
+            elif upload_id in forgotten and len(there) == 1:
+                self._is_whole(table, forgotten[upload_id], rows)
             else:
-                self.verdict.say("doubled", rows.total(), f"{table} still has rows of {upload_id}")
+                of = [brief(upload) for upload in uploads]
+                self.verdict.say("doubled", rows.total(), f"{table} still has rows of {upload_id}; its uploads are {of}")
 
 
 def brief(upload: dict[str, Any]) -> dict[str, Any]:
     """An upload, for a message."""
     return {name: value for name, value in upload.items() if value is not None and name != "query"}
+
+
+def loaded(uploads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Uploads whose rows have come to their table, or may have."""
+    return [upload for upload in uploads if upload["state"] == "completed" or may_be_there(upload)]
+
+
+def key_of(upload: dict[str, Any]) -> tuple[str, str]:
+    """By what the rows of an upload are found in its table."""
+    return upload["execution_id"], upload["upload_id"]
 
 
 def execution_of(upload: dict[str, Any]) -> tuple[Any, ...]:

@@ -10,9 +10,11 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from chaos.cancels import Cancel
 from chaos.world import FUNCTION_TABLE, TABLE, World
 
 MAX_ROWS = 12
+MAX_BATCH = 6
 KEYS = 20
 
 
@@ -25,8 +27,23 @@ class Round:
     queries: int = 0
     # Uploads that somebody has sent on their way again: these come to their table later than their place in the queue says.
     retried: set[int] = field(default_factory=set)
+    # Uploads that somebody wanted to end, whatever was answered, and the answers that hold still.
+    unwanted: set[int] = field(default_factory=set)
+    cancels: list[Cancel] = field(default_factory=list)
+    # Somebody has ended a watch, and with it what waited; or a session in Snowflake, and with it its statement.
+    is_unwatched: bool = False
+    has_ended_session: bool = False
     # When somebody has last emptied or dropped a table of an account.
     wiped: dict[tuple[str, str], datetime] = field(default_factory=dict)
+
+    # Uploads of which only a server that was lost has known, and when another one has taken its place.
+    forgotten: list[dict[str, Any]] = field(default_factory=list)
+    failed_over_at: datetime | None = None
+
+    def retry(self, upload: int) -> None:
+        """Somebody sends an upload on its way again: what was said of it before is over."""
+        self.retried.add(upload)
+        self.cancels = [cancel for cancel in self.cancels if cancel.upload != upload]
 
     def table(self, kind: str) -> str:
         """The target table of this round for jobs of this kind."""
@@ -82,7 +99,7 @@ class Application:
     def _batch(self, round: Round, kind: str, amounts: list[float]) -> None:
         tenant = self.rng.choice(self.world.tenants)
         executions = []
-        for number in range(self.rng.randrange(2, 7)):
+        for number in range(self.rng.randrange(2, MAX_BATCH + 1)):
             rows = self._rows(round)
             if amounts:
                 rows = [row | {"amount": amounts[number % len(amounts)]} for row in rows]

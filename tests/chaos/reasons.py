@@ -10,7 +10,7 @@ SAID = r"(?:: .+)?"
 MESSAGES = [
     # Fail points, and processes that died at them.
     r"(?:cannot record the upload's state: )?fail point [\w-]+",
-    r"the worker process crashed during this upload(?:; its rows may be in table [\w.]+)?",
+    r"the worker process crashed during this upload",
     r"the process that read the result ended before it was done",
     r"the network thread panicked; the server log of this process has the place",
     r"the renewal of a session panicked",
@@ -38,9 +38,18 @@ MESSAGES = [
 ]
 # What was being done, where that is said first.
 DOING = r"(?:cannot create a temporary table beside table [\w.]+: )?"
-INJECTED = re.compile(DOING + "(?:" + "|".join(MESSAGES) + ")")
+# What is added where nobody knows what became of the rows.
+UNKNOWN = r"; its rows may be in (?:table [\w.]+|Snowflake)"
+INJECTED = re.compile(f"{DOING}(?:{'|'.join(MESSAGES)})(?:{UNKNOWN})?")
+# The rows of a query, which lay on a server that was lost.
+LOST_WITH_SERVER = re.compile("the rows of this upload are not in the spool directory any more" + UNKNOWN)
 
 
 def is_injected(message: str) -> bool:
     """Whether trouble that was made says so."""
     return INJECTED.fullmatch(message) is not None
+
+
+def is_lost_with_server(message: str) -> bool:
+    """Whether the rows that a caller has left are said to be gone, and that they may have been loaded."""
+    return LOST_WITH_SERVER.fullmatch(message) is not None

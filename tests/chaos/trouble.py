@@ -12,6 +12,9 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 
+from chaos import intruder
+from chaos.cancels import ENDED, Cancel
+from chaos.credentials import Credentials
 from chaos.jobs import Round
 from chaos.world import TABLE, WATCH, World
 from harness.standin import ROLE, WAREHOUSE
@@ -31,6 +34,9 @@ WIPED = (
 WORKER_SECONDS = 20.0
 # An attempt asks twice, for the one before it and for its own; nothing fails if all of these are about one upload.
 DENIALS = 20
+# What somebody may want to end, and what to send on its way again.
+UNDER_WAY = ("queued", "retry", "claimed", "staged", "copying", "needs_credentials")
+STOPPED = ("retry", "failed", "canceled")
 STATEMENTS = ("copy into", "commit", "begin", "delete", "merge", "insert", "create", "describe", "select", "alter", "put")
 
 
@@ -48,6 +54,7 @@ class Trouble:
         self._wipes: list[threading.Thread] = []
         # When each transaction was first seen that no upload in flight holds.
         self._left_open: dict[int, float] = {}
+        self.credentials = Credentials(world, rng, lambda: self.faults() + self.killed())
 
     def faults(self) -> int:
         """All that went wrong, apart from kills."""
@@ -74,13 +81,15 @@ class Trouble:
                 self.restart,
                 self.kill_worker,
                 self.end_worker,
+                self.second_worker,
                 self.people,
                 self.configuration,
+                self.refuse,
                 self.watch_again,
                 self.wipe,
                 self.reload,
             ],
-            [30, 26, 8, 3, 5, 3, 4, 2, 1, 1, 16, 4, 3, 6, 1],
+            [30, 26, 8, 3, 5, 3, 4, 2, 1, 1, 3, 16, 4, 3, 3, 6, 1],
         )
         draw(round)
 
@@ -95,6 +104,7 @@ class Trouble:
         for account in self.world.accounts:
             account.complete_copies()
         self.world.standin.admin("DELETE", "validity")
+        self.credentials.mend()
         while any(wipe.is_alive() for wipe in self._wipes):
             self.time_passes()
             time.sleep(0.1)
@@ -139,7 +149,8 @@ class Trouble:
         self.rng.choice(self.world.proxies).storm(self.rng.choice([0.02, 0.05, 0.2]))
 
     def weather(self) -> None:
-        """Storms end: asked after every job."""
+        """Storms end, and credentials that are refused are noticed: asked after every job."""
+        self.credentials.notice()
         for proxy in self.world.proxies:
             if proxy.level and self.rng.random() < 0.2:
                 proxy.calm()
@@ -174,7 +185,7 @@ class Trouble:
     def reset(self, _: Round) -> None:
         self.rng.choice(self.world.proxies).reset_all()
 
-    def sessions(self, _: Round) -> None:
+    def sessions(self, round: Round) -> None:
         """A session ends, or its tokens have run out."""
         sessions = self.world.standin.admin("GET", "sessions")["sessions"]
         if not sessions:
@@ -187,6 +198,7 @@ class Trouble:
                 ("POST", {"id": session, "expire": "master"}),
             ]
         )
+        round.has_ended_session |= method == "DELETE"
         with contextlib.suppress(RuntimeError):  # it has just ended by itself
             self.world.standin.admin(method, "sessions", body)
             self.counts["session"] += 1
@@ -217,11 +229,7 @@ class Trouble:
         self.counts["restart"] += 1
 
     def kill_worker(self, _: Round) -> None:
-        # After other trouble it may be starting anew.
-        until = time.monotonic() + WORKER_SECONDS
-        while not (workers := self._workers()) and time.monotonic() < until:
-            time.sleep(0.1)
-        for pid in workers:
+        for pid in self.workers():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 self.kills += 1
@@ -230,6 +238,26 @@ class Trouble:
         for pid in self._workers():
             self.world.attempt("select pg_terminate_backend(%s)", [pid], as_admin=True)
             self.counts["worker ended"] += 1
+
+    def second_worker(self, _: Round) -> None:
+        """Another worker is started by mistake, and most often can take the place of the first."""
+        intruder.start(self.world, takes_over=self.rng.random() < 0.7)
+        self.counts["second worker"] += 1
+
+    def displace(self) -> None:
+        """Another worker takes the place of the first, for which code of the application has to run at that moment."""
+        before = intruder.takeovers(self.world)
+        until = time.monotonic() + WORKER_SECONDS
+        while intruder.takeovers(self.world) == before and time.monotonic() < until:
+            intruder.start(self.world, takes_over=True)
+            self.counts["second worker"] += 1
+
+    def workers(self) -> list[int]:
+        """The processes that are the worker; after other trouble it may be starting anew, and another one leaving."""
+        until = time.monotonic() + WORKER_SECONDS
+        while len(workers := self._workers()) != 1 and time.monotonic() < until:
+            time.sleep(0.1)
+        return workers
 
     def _workers(self) -> list[int]:
         rows = self.world.attempt(
@@ -243,35 +271,43 @@ class Trouble:
 
     def people(self, round: Round) -> None:
         """Somebody cancels an upload, or sends one on its way again that has stopped or waits."""
-        wish = self.rng.choice(["cancel_upload", "cancel_upload", "retry_upload"])
-        states = "('queued', 'retry', 'claimed', 'staged', 'copying')" if wish == "cancel_upload" else "('retry', 'failed', 'canceled')"
+        wish, states = self.rng.choice([(self._cancel, UNDER_WAY), (self._cancel, UNDER_WAY), (self._cancel, ENDED), (self._retry, STOPPED)])
         rows = self.world.attempt(
-            f"select id from snowflake_bridge.uploads where execution_id like %s and state in {states} order by id",
-            [f"{round.number}-%"],
+            "select id from snowflake_bridge.uploads where execution_id like %s and state = any (%s) order by id",
+            [f"{round.number}-%", list(states)],
             as_admin=True,
         )
-        if not rows:
-            return
-        upload = self.rng.choice(rows)["id"]
-        if wish == "retry_upload":
-            round.retried.add(upload)
-        self.world.attempt(f"select snowflake_bridge.{wish}(%s)", [upload], as_admin=True)
-        self.counts[wish] += 1
+        if rows:
+            wish(round, self.rng.choice(rows)["id"])
+
+    def _cancel(self, round: Round, upload: int) -> None:
+        round.unwanted.add(upload)
+        rows = self.world.attempt("select * from cancel_and_look(%s)", [upload], as_admin=True)
+        for row in rows or []:
+            round.cancels.append(Cancel(upload, **row, known_at=datetime.now(UTC)))
+        self.counts["cancel_upload"] += 1
+
+    def _retry(self, round: Round, upload: int) -> None:
+        round.retry(upload)
+        self.world.attempt("select snowflake_bridge.retry_upload(%s)", [upload], as_admin=True)
+        self.counts["retry_upload"] += 1
 
     def configuration(self, _: Round) -> None:
-        """Somebody saves a configuration again, tested or not: the password, or something else about it."""
+        """Somebody saves a configuration again, tested or not: the secret, or something else about it."""
         tenant = self.rng.choice(self.world.tenants)
-        change = self.rng.choice([{"password": tenant.user.password}, {"warehouse": WAREHOUSE}, {"role": ROLE}])
-        [name] = change
-        self.world.attempt(
-            f"select snowflake_bridge.update_config({name} => %(value)s, user_id => %(user)s, verify => %(verify)s)",
-            {"value": change[name], "user": tenant.user_id, "verify": self.rng.random() < 0.5},
-            as_admin=True,
-        )
+        change = self.rng.choice([tenant.secret(), {"warehouse": WAREHOUSE}, {"role": ROLE}])
+        if tenant is self.credentials.refused:  # which they know, and try nothing
+            return
+        self.world.save(tenant, change, verify=self.rng.random() < 0.5)
         self.counts["configuration"] += 1
 
-    def watch_again(self, _: Round) -> None:
+    def refuse(self, round: Round) -> None:
+        """Somebody's credentials are refused from now on, if nobody else's are."""
+        self.credentials.refuse(round)
+
+    def watch_again(self, round: Round) -> None:
         """The watch ends, which cancels what waits, and begins anew: in one transaction, so that no execution is missed."""
+        round.is_unwatched = True
         self.world.attempt(f"select snowflake_bridge.unwatch('{TABLE}'), {WATCH}", as_admin=True)
         self.counts["watch"] += 1
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import psycopg
 
+from chaos import cancels, intruder
 from chaos.proxy import Proxy
-from harness import wait
+from harness import keys, wait
 from harness.bridge import APPLICATION, DATABASE, TABLE, Bridge
 from harness.cluster import give, scratch
+from harness.keys import KeyPair
 from harness.standin import ROLE, WAREHOUSE, Account, Standin, User
 
 FUNCTION_TABLE = "public.function_runs"
@@ -43,13 +45,22 @@ SCHEMA = """
 """
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Tenant:
-    """Somebody whose uploads go to an account of their own choice: `user_id` of executions."""
+    """Somebody whose uploads go to an account of their own choice: `user_id` of executions. With a key the worker logs in by that."""
 
     user_id: str
     account: Account
     user: User
+    key: KeyPair | None = None
+
+    def secret(self) -> dict[str, str]:
+        """What a configuration has to know, by the name of the argument."""
+        return {"private_key": self.key.private} if self.key else {"password": self.user.password}
+
+    def let_in(self) -> None:
+        """The account takes these credentials, and no others."""
+        self.account.let_in(self.user, public_key=self.key.public if self.key else None)
 
 
 class World:
@@ -82,15 +93,17 @@ class World:
         self.tenants = [
             Tenant("alice", first, first.add_user("ALICE")),
             Tenant("bob", first, first.add_user("BOB")),
-            Tenant("carol", second, second.add_user("CAROL")),
+            Tenant("carol", second, second.add_user("CAROL"), keys.generate()),
         ]
         for tenant in self.tenants:
+            tenant.let_in()
             self._configure(tenant, self.bridge.admin, user_id=tenant.user_id)
         # Uploads of the application itself: of queries, and of results that a function gives.
         self.own = self.tenants[0]
         self._configure(self.own, self.bridge.app)
-        self.bridge.app.execute(SCHEMA)
+        self.bridge.app.execute(SCHEMA + cancels.SCHEMA + intruder.SCHEMA)
         self.bridge.watch()
+        self.bridge.app.execute(intruder.TRIGGER)
         self.bridge.app.execute(
             f"select snowflake_bridge.watch('{FUNCTION_TABLE}', create_if_missing => true, result_function => 'result_of')"
         )
@@ -109,9 +122,24 @@ class World:
             schema=tenant.user.schema,
             role=ROLE,
             username=tenant.user.name,
-            password=tenant.user.password,
+            **tenant.secret(),
             **arguments,
         )
+
+    def owners(self, tenant: Tenant) -> list[str | None]:
+        """For whom there are configurations with a tenant's credentials; `None` is the application itself."""
+        return [tenant.user_id, None] if tenant is self.own else [tenant.user_id]
+
+    def save(self, tenant: Tenant, change: dict[str, str], *, verify: bool) -> bool:
+        """Somebody changes a tenant's configurations. Returns whether that is known to have been done."""
+        [(name, value)] = change.items()
+        done = []
+        for owner in self.owners(tenant):
+            user = ", user_id => %(user)s" if owner else ""
+            sql = f"select snowflake_bridge.update_config({name} => %(value)s, verify => %(verify)s{user})"
+            arguments = {"value": value, "verify": verify, "user": owner}
+            done.append(self.attempt(sql, arguments, as_admin=bool(owner)) is not None)
+        return all(done)
 
     def tenant(self, user_id: str | None) -> Tenant:
         """Whose account an execution's rows go to."""

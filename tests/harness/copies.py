@@ -58,7 +58,7 @@ def server(like: Cluster, settings: Mapping[str, str]) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def base_backup(source: Cluster, *, standby: bool = False) -> Iterator[Cluster]:
     """A physical copy of a whole server with its settings, key file included, not started yet."""
-    copy = Cluster(source.settings)
+    copy = Cluster(source.settings, source.variables)
     copy.settings["unix_socket_directories"] = str(copy.sockets)
     with contextlib.closing(copy):
         shutil.rmtree(copy.data)

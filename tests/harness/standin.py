@@ -160,10 +160,24 @@ class Account:
     ) -> User:
         """A user with a password that occurs nowhere else, and with a database to work in."""
         user = User(name, f"pw-{secrets.token_urlsafe(18)}", database, schema)
+        self._apply(databases={database: ["PUBLIC", schema]})
+        self.let_in(user, public_key=public_key, passcode=passcode, role=role, network_policy=network_policy)
+        return user
+
+    def let_in(
+        self,
+        user: User,
+        *,
+        public_key: str | None = None,
+        passcode: str | None = None,
+        role: str = ROLE,
+        network_policy: str | None = None,
+    ) -> None:
+        """Who has this password, or this key, is this user from now on, and nobody else is."""
         self._apply(
             users=[
                 {
-                    "name": name,
+                    "name": user.name,
                     "password": user.password,
                     "public_key": public_key,
                     "passcode": passcode,
@@ -171,10 +185,8 @@ class Account:
                     "default_warehouse": WAREHOUSE,
                     "network_policy": network_policy,
                 }
-            ],
-            databases={database: ["PUBLIC", schema]},
+            ]
         )
-        return user
 
     def add_oauth_client(self, user: User) -> OAuthClient:
         """A client whose access tokens are this user's, with the role that the users work with."""
