@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from harness import wait
+from harness import disks, wait
 from harness.bridge import APPLICATION, RESULTS, TABLE, Bridge
 from harness.cluster import give, scratch
 from harness.standin import User
@@ -50,31 +49,17 @@ def others_go_on(bridge: Bridge, execution: str) -> None:
     bridge.completed(execution)
 
 
-def as_root(*command: str) -> None:
-    """Mounting takes root, or a sudo that asks for nothing."""
-    sudo = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-    subprocess.run([*sudo, *command], check=True)
-
-
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A file system of one megabyte of the server user's."""
     path = scratch()
-    as_root("mount", "-t", "tmpfs", "-o", "size=1m,mode=0777", "tmpfs", str(path))
-    try:
+    with disks.mounted(path, "1m"):
         yield path
-    finally:
-        as_root("umount", "--lazy", str(path))
-        with contextlib.suppress(OSError):
-            path.rmdir()
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 NOISE = "select {} from generate_series(1, 100000) n"
-
-
-def free(path: Path) -> int:
-    found = os.statvfs(path)
-    return found.f_bavail * found.f_frsize
 
 
 def test_a_full_disk(make_bridge: Callable[..., Bridge], small_disk: Path) -> None:
@@ -91,7 +76,7 @@ def test_a_full_disk(make_bridge: Callable[..., Bridge], small_disk: Path) -> No
     )
     user, others = two_users(bridge)
     others_go_on(bridge, "before")
-    empty = free(small_disk)
+    empty = disks.free(small_disk)
     finish(bridge, "too large", NOISE.format("jsonb_agg(jsonb_build_object('a', md5(n::text)))"))
     wait.until(lambda: bridge.upload("too large")["attempt_count"] > 0, "it is begun")
     others_go_on(bridge, "beside")
@@ -101,15 +86,15 @@ def test_a_full_disk(make_bridge: Callable[..., Bridge], small_disk: Path) -> No
     assert (upload["attempt_count"], upload["crash_count"]) == (3, 0)
     assert "Free space" in upload["error_hint"]
     # What could not be written leaves nothing, nor does what a caller could not write.
-    wait.until(lambda: free(small_disk) >= empty - 8192, "the disk is free again")
+    wait.until(lambda: disks.free(small_disk) >= empty - 8192, "the disk is free again")
     with pytest.raises(psycopg.errors.DiskFull, match="No space left") as caught:
         bridge.call("upload_query", query=NOISE.format("md5(n::text) as a"), table_name="t")
     assert "Free space" in (caught.value.diag.message_hint or "")
     # A thread that was writing holds its file open for a moment more.
-    wait.until(lambda: free(small_disk) >= empty - 8192, "the disk is free again")
+    wait.until(lambda: disks.free(small_disk) >= empty - 8192, "the disk is free again")
     others_go_on(bridge, "after")
     assert sorted(bridge.results(others, ["EXECUTION_ID"])) == [("after",), ("before",), ("beside",)]
-    as_root("mount", "-o", "remount,size=64m", str(small_disk))
+    disks.resize(small_disk, "64m")
     bridge.call("retry_upload", id=upload["id"])
     bridge.call("wait_for_upload", id=upload["id"], timeout="60s")
     assert bridge.completed("too large")["snowflake_row_count"] == bridge.row_count(user) == 100_000
