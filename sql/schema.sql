@@ -235,7 +235,7 @@ create table snowflake_bridge.missed (
     missed_at    timestamptz not null default clock_timestamp()
 );
 comment on table snowflake_bridge.missed is
-    'API: private. Executions that could not be entered in the queue at once, because another transaction was entering them: the worker does so when it sees them here. Without a key, so that nobody waits for anybody. Not dumped: backfill finds these executions in a copy.';
+    'API: private. Executions that could not be entered in the queue at once, because another transaction was entering them or the queue could not be written: the worker does so when it sees them here. Without a key or an index, so that nobody waits for anybody, and none can be broken. Not dumped: backfill finds these executions in a copy.';
 
 create table snowflake_bridge.sent_bytes (
     owner_kind text not null,

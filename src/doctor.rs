@@ -46,6 +46,7 @@ pub fn examine(show_paths: bool) -> Result<Vec<Finding>> {
         uploads::mirrors()?,
         uploads::credentials()?,
         uploads::queue()?,
+        uploads::missed()?,
     ])
 }
 

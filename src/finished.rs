@@ -10,6 +10,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::halves::half_by_half;
 use crate::uploads::{self, NewUpload};
 use crate::worker::registry::{self, Wake};
 use crate::{sandbox, tx};
@@ -65,29 +66,32 @@ fn flush() {
 }
 
 fn enter(all: &[NewUpload]) {
-    one_way_or_another(all, &|uploads| {
-        let entered = match written(uploads, uploads::enqueue_finished) {
-            Err(error) if error.is_unique_violation() => written(uploads, uploads::enqueue_all),
-            result => result,
-        };
-        match entered {
-            // Another transaction has the place of one of them in the queue, and may yet be rolled back.
-            Err(error) if error.is_lost_conflict() => written(uploads, uploads::note_missed),
-            result => result,
-        }
-    });
+    half_by_half(
+        all,
+        &mut |uploads| {
+            let entered = match written(uploads, uploads::enqueue_finished) {
+                Err(error) if error.is_unique_violation() => written(uploads, uploads::enqueue_all),
+                result => result,
+            };
+            match entered {
+                // Another transaction has the place of one of them in the queue, and may yet be rolled back.
+                Err(error) if error.is_lost_conflict() => written(uploads, uploads::note_missed),
+                result => result,
+            }
+        },
+        &mut |uploads, error| leave_word(uploads, &error),
+    );
 }
 
-/// Together; if that fails, half by half, so that one which cannot be entered costs no other its upload.
-fn one_way_or_another(uploads: &[NewUpload], write: &dyn Fn(&[NewUpload]) -> Result<()>) {
-    match write(uploads) {
+/// Of what cannot be entered: something is wrong with the queue itself, which somebody may mend.
+fn leave_word(uploads: &[NewUpload], error: &Error) {
+    if error.is_canceled() {
+        return warn(error);
+    }
+    match written(uploads, uploads::note_missed) {
         Ok(()) => {}
-        Err(error) if uploads.len() > 1 && !error.is_canceled() => {
-            let (first, second) = uploads.split_at(uploads.len() / 2);
-            one_way_or_another(first, write);
-            one_way_or_another(second, write);
-        }
-        Err(error) => warn(&error),
+        Err(canceled) if canceled.is_canceled() => warn(&canceled),
+        Err(_) => warn(error),
     }
 }
 

@@ -12,6 +12,7 @@ mod failpoint;
 mod finished;
 mod guards;
 mod guc;
+mod halves;
 mod installation;
 mod keys;
 mod net;

@@ -9,6 +9,8 @@ use crate::watches::trigger_names;
 
 /// A queue whose oldest upload is due for longer does not move.
 const SLOW_QUEUE: &str = "10 minutes";
+/// What could not be entered in the queue, and waits for longer to be entered, cannot be entered.
+const SLOW_ENTRY: &str = "1 minute";
 
 /// What was done to a watched relation that its watch does not know of; one that was dropped needs nothing. Names are shown to superusers only.
 pub(super) fn watches(show_names: bool) -> Result<Finding> {
@@ -123,6 +125,25 @@ pub(super) fn queue() -> Result<Finding> {
         },
         "If the worker runs, Snowflake is slower than the reports come: raise snowflake_bridge.max_concurrent_uploads, or \
          take a larger warehouse. snowflake_bridge.upload_progress shows what is under way.",
+    ))
+}
+
+/// Whether what is finished gets into the queue: the worker enters at once what triggers could not, if it can.
+pub(super) fn missed() -> Result<Finding> {
+    let missed = tx::read::<i64>(
+        "select pg_catalog.count(*) from snowflake_bridge.missed m where m.missed_at < pg_catalog.clock_timestamp() - $1::interval",
+        &[SLOW_ENTRY.into()],
+    )?
+    .unwrap_or(0);
+    Ok(finding(
+        "missed",
+        missed == 0,
+        match missed {
+            0 => "no execution waits to be entered in the queue".to_owned(),
+            _ => format!("{missed} executions that have finished cannot be entered in the queue"),
+        },
+        "If the worker runs, it says why in the server log, tries again every minute, and at once after a reload. Once the cause is \
+         gone, nothing else needs to be done.",
     ))
 }
 

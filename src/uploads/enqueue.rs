@@ -133,8 +133,8 @@ pub fn enqueue_finished(uploads: &[NewUpload]) -> Result<()> {
     }
 }
 
-/// Leaves word of executions that cannot be entered in the queue now, because another transaction is at one of them. Waits for
-/// nobody.
+/// Leaves word of executions that cannot be entered in the queue now, because another transaction is at one of them or the queue
+/// cannot be written. Waits for nobody.
 ///
 /// # Errors
 /// If the statement fails.

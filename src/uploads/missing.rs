@@ -5,6 +5,8 @@ use pgrx::prelude::*;
 use super::enqueue::{arguments, columns, insert, listed};
 use super::{FIND_ROWS, MAY_BE_LOADED, NewUpload, UNDECIDED};
 use crate::error::Result;
+use crate::halves::half_by_half;
+use crate::tx;
 
 /// What `unwatch` says of the uploads that it cancels; by this they are found again.
 const UNWATCHED: &str = "the relation is not watched any more";
@@ -53,12 +55,54 @@ pub fn enqueue_missing(executions: &[NewUpload]) -> Result<usize> {
 /// # Errors
 /// If the statement fails.
 pub fn enqueue_missed() -> Result<()> {
-    Ok(Spi::run(
-        "with missed as (delete from snowflake_bridge.missed returning *) \
+    Ok(Spi::run(&enter_missed(""))?)
+}
+
+/// The same for what stands in one block of the table, without what cannot be entered: that stays. Returns whether there is such
+/// a block.
+///
+/// # Errors
+/// If another transaction comes first, or if the table cannot be read.
+pub fn enqueue_missed_of_block(block: i64) -> Result<bool> {
+    const PLACES: &str = "select m.ctid::text from snowflake_bridge.missed m \
+         where m.ctid >= pg_catalog.format('(%s,0)', $1)::tid and m.ctid < pg_catalog.format('(%s,0)', $1 + 1)::tid";
+    const BLOCKS: &str = "select pg_catalog.pg_relation_size('snowflake_bridge.missed'::regclass) \
+         / pg_catalog.current_setting('block_size')::bigint";
+    if block >= tx::read::<i64>(BLOCKS, &[])?.unwrap_or(0) {
+        return Ok(false);
+    }
+    let places: Vec<String> = Spi::connect(|client| {
+        client
+            .select(PLACES, None, &[block.into()])?
+            .filter_map(|row| row.get(1).transpose())
+            .collect::<Result<_, _>>()
+    })?;
+    let mut lost = None;
+    if !places.is_empty() {
+        let enter = enter_missed("where ctid = any ($1::tid[])");
+        half_by_half(
+            &places,
+            &mut |places| {
+                tx::subtransaction(|| Ok(Spi::run_with_args(&enter, &[places.to_vec().into()])?))
+            },
+            &mut |_, error| {
+                if error.is_lost_conflict() || error.is_canceled() {
+                    lost = Some(error);
+                }
+            },
+        );
+    }
+    lost.map_or(Ok(true), Err)
+}
+
+/// Of several for one execution the last.
+fn enter_missed(condition: &str) -> String {
+    format!(
+        "with missed as (delete from snowflake_bridge.missed {condition} returning *) \
          insert into snowflake_bridge.uploads (state, watch_id, execution_id, user_id, owner_kind, owner_oid, row_user_id, options) \
          select distinct on (m.watch_id, m.execution_id) \
              'retry', m.watch_id, m.execution_id, m.user_id, m.owner_kind, m.owner_oid, m.row_user_id, m.options \
          from missed m join snowflake_bridge.watches w on w.id = m.watch_id and w.is_active \
-         order by m.watch_id, m.execution_id, m.missed_at desc",
-    )?)
+         order by m.watch_id, m.execution_id, m.missed_at desc"
+    )
 }

@@ -16,6 +16,7 @@ mod ledger;
 mod live;
 mod memory;
 mod mirror;
+mod missed;
 mod reader;
 mod readers;
 mod reading;

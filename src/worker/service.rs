@@ -15,6 +15,7 @@ use super::entry::{end_unless_alone, end_unless_same, has_recovered};
 use super::in_flight::{Ending, InFlight, Stage, quoted};
 use super::janitor::Janitor;
 use super::memory::Spare;
+use super::missed::Missed;
 use super::recovery::Left;
 use super::registry;
 use super::report::{Event, Reporter};
@@ -40,6 +41,7 @@ pub(super) struct Service {
     pub(super) janitor: Janitor,
     clock_ahead: Option<i64>,
     pub(super) turns: Turns,
+    missed: Missed,
     /// No process was free for a reader; then it is tried again.
     pub(super) no_process_until: Option<Instant>,
     spare: Spare,
@@ -99,6 +101,7 @@ impl Service {
             janitor: Janitor::new(),
             clock_ahead: None,
             turns: Turns::new(),
+            missed: Missed::new(),
             no_process_until: None,
             spare: Spare::new(),
             unrecorded: Vec::new(),
@@ -168,6 +171,7 @@ impl Service {
     /// Sessions are opened under the limits that now hold; uploads in flight keep theirs.
     fn reload(&mut self) {
         self.turns.reload();
+        self.missed = Missed::new();
         match net::limits().and_then(|limits| Ok(Pool::new(limits)?)) {
             Ok(pool) => {
                 let old = std::mem::replace(&mut self.pool, Arc::new(pool));
@@ -250,11 +254,12 @@ impl Service {
         if outlook.has_cancellations {
             tx::transaction(uploads::settle_cancellations)?;
         }
-        if outlook.has_missed {
-            tx::transaction(uploads::enqueue_missed)?;
-        }
+        let missed_due = match outlook.has_missed {
+            true => Some(self.missed.enter()?),
+            false => None,
+        };
         // Whoever has more to do goes on in the next pass.
-        if has_more_to_show || is_late || outlook.has_missed {
+        if has_more_to_show || is_late {
             return Ok(Some(Duration::ZERO));
         }
         let due = outlook.due.map(|due| {
@@ -270,6 +275,7 @@ impl Service {
         Ok(due
             .into_iter()
             .chain(again)
+            .chain(missed_due)
             .chain(mirror::resumes_in())
             .chain(
                 self.no_process_until

@@ -36,6 +36,7 @@ insert into runs (execution_id, status, snowflake_enabled) values ('silent', 'co
 alter table runs enable trigger snowflake_bridge_upload;
 reset role;
 alter table snowflake_bridge.uploads add constraint full_disk check (execution_id <> 'warned');
+alter table snowflake_bridge.missed add constraint full_disk check (execution_id <> 'warned');
 set role app;
 insert into runs (execution_id, status, snowflake_enabled) values ('warned', 'completed', true);
 reset role;

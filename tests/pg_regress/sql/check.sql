@@ -44,6 +44,10 @@ values ('1', 'u', 'jwt', 'needs_credentials', false, null), ('2', 'u', 'jwt', 'c
 select item, ok, detail from snowflake_bridge.check() where item in ('mirrors', 'credentials', 'queue');
 update snowflake_bridge.uploads set next_attempt_at = now() - interval '11 minutes' where state = 'queued';
 select ok, detail, hint from snowflake_bridge.check() where item = 'queue';
+insert into snowflake_bridge.missed (watch_id, execution_id, user_id, owner_kind, owner_oid, options) values (1, '1', 'u', 'jwt', 0, '{}');
+select ok, detail from snowflake_bridge.check() where item = 'missed';
+update snowflake_bridge.missed set missed_at = now() - interval '2 minutes';
+select ok, detail, hint from snowflake_bridge.check() where item = 'missed';
 
 drop extension snowflake_bridge cascade;
 drop table check_runs;
