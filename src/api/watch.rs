@@ -87,7 +87,11 @@ impl Wanted<'_> {
                 columns: columns.clone(),
             }),
             Self::Function(name) => ResultSource::function(name),
-            Self::Relation(name) => Ok(ResultSource::Relation(existing(name)?)),
+            Self::Relation(name) => {
+                let oid = existing(name)?;
+                refuse_temporary(oid, name)?;
+                Ok(ResultSource::Relation(oid))
+            }
         }
     }
 }
@@ -127,6 +131,7 @@ fn start(
     };
     let name = qualified_name(oid)?.ok_or_else(|| Error::missing("the relation was dropped"))?;
     let owner = check_relation(oid, &name, caller)?;
+    refuse_temporary(oid, relation)?;
     add_columns(oid, &name)?;
     let result = result.resolve()?;
     check_columns(oid, &name, &columns, &result)?;
@@ -286,6 +291,22 @@ fn check_relation(oid: pg_sys::Oid, name: &str, caller: pg_sys::Oid) -> Result<O
         name: role_name(owner)?,
         oid: owner,
     })
+}
+
+/// What only its own session can read: a temporary table, or a view of one.
+fn refuse_temporary(oid: pg_sys::Oid, name: &str) -> Result<()> {
+    let is_temporary = tx::read::<bool>(
+        "select c.relpersistence operator(pg_catalog.=) 't' from pg_catalog.pg_class c where c.oid operator(pg_catalog.=) $1",
+        &[oid.into()],
+    )?;
+    if is_temporary != Some(true) {
+        return Ok(());
+    }
+    Err(Error::user(
+        PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+        format!("relation \"{name}\" is temporary, and cannot be read by the worker"),
+    )
+    .hint("Take a permanent table, which may be UNLOGGED. snowflake_bridge.upload_query loads what a temporary one holds."))
 }
 
 fn create_triggers(name: &str, watch: &Watch) -> Result<()> {

@@ -205,6 +205,17 @@ select snowflake_bridge.unwatch('app.workflow_executions');
 set role app;
 create view app.seen as select '1'::text as execution_id, 'completed'::text as status;
 select snowflake_bridge.watch('seen');
+-- Nobody but its session can read a temporary one.
+create temporary table fleeting (like workflow_executions including all);
+create temporary view fleeting_rows as select execution_id, 1 as a from fleeting;
+create unlogged table unlogged (like workflow_executions including all);
+select snowflake_bridge.watch('fleeting');
+\echo :LAST_ERROR_SQLSTATE
+select snowflake_bridge.watch('pg_temp.made', create_if_missing => true);
+select snowflake_bridge.watch('unlogged', result_relation => 'fleeting_rows');
+select snowflake_bridge.watch('unlogged') > 0 as watched;
+drop table fleeting cascade;
+drop table unlogged;
 select snowflake_bridge.unwatch('workflow_executions'), snowflake_bridge.unwatch('workflow_executions') as again;
 select tgname from pg_trigger where tgrelid = 'workflow_executions'::regclass;
 insert into workflow_executions (execution_id, status, snowflake_enabled, result_rows) values ('after', 'completed', true, '[]');
