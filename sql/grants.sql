@@ -41,8 +41,8 @@ comment on function snowflake_bridge.upload_table(regclass, text, text, text, te
     'API: public. As upload_query, for all rows of a table, view or other relation; the target''s name is the relation''s unless given.';
 comment on function snowflake_bridge.wait_for_upload(bigint, interval) is
     'API: public. Waits until an upload has ended, and sends its progress as notices; returns its state.';
-comment on function snowflake_bridge.backfill(timestamptz, text, text) is
-    'API: public. Queues finished, enabled executions of the caller''s watched tables that were never queued, or whose upload unwatch canceled, and that finished at since or later by time_column; NULL is all of them. Returns how many.';
+comment on function snowflake_bridge.backfill(timestamptz, text, text, boolean, boolean) is
+    'API: public. Queues finished, enabled executions of the caller''s watched tables that were never queued, or whose upload unwatch canceled, and that finished at since or later by time_column; NULL is all of them. again takes also those whose last upload has completed, and replaces their rows. Returns how many; dry_run only counts them.';
 comment on function snowflake_bridge.retry_upload(bigint) is
     'API: public. Queues an upload that has failed again; false if it had not, or if its rows went when it was canceled.';
 comment on function snowflake_bridge.cancel_upload(bigint) is

@@ -37,7 +37,9 @@ pub use copied::{cancel_copied, count_unfinished};
 pub use enqueue::{NewUpload, enqueue, enqueue_all, enqueue_finished, note_missed};
 pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
-pub use missing::{cancel_of_watch, enqueue_missed, enqueue_missed_of_block, enqueue_missing};
+pub use missing::{
+    cancel_of_watch, count_missing, enqueue_missed, enqueue_missed_of_block, enqueue_missing,
+};
 pub use record::{
     NextState, is_refused, record_completed, record_config, record_copying, record_error,
     record_moved, record_read, record_settled, record_staged,

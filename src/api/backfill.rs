@@ -21,14 +21,32 @@ fn backfill(
     since: Option<TimestampWithTimeZone>,
     relation: default!(Option<&str>, "null"),
     time_column: default!(&str, "'completed_at'"),
+    again: default!(bool, false),
+    dry_run: default!(bool, false),
 ) -> Result<i64, ErrorReport> {
-    Ok(queue_missing(since, relation, time_column)?)
+    let period = Period {
+        since,
+        column: time_column,
+    };
+    let enter = match dry_run {
+        true => uploads::count_missing,
+        false => uploads::enqueue_missing,
+    };
+    Ok(queue_missing(relation, &period, &|found| {
+        enter(found, again)
+    })?)
+}
+
+/// Which executions are looked at, by when they finished.
+struct Period<'a> {
+    since: Option<TimestampWithTimeZone>,
+    column: &'a str,
 }
 
 fn queue_missing(
-    since: Option<TimestampWithTimeZone>,
     relation: Option<&str>,
-    time_column: &str,
+    period: &Period<'_>,
+    enter: &dyn Fn(&[NewUpload]) -> Result<usize>,
 ) -> Result<i64> {
     tx::require_primary("backfill")?;
     sandbox::require_unrestricted()?;
@@ -46,7 +64,7 @@ fn queue_missing(
             return Err(Error::denied(format!("must be owner of table {name}")));
         }
         let held = watch.hold_existing(Access::Read)?;
-        count += queue_missing_of(&held, since, time_column)?;
+        count += queue_missing_of(&held, period, enter)?;
     }
     registry::wake_at_commit(Wake::Worker);
     Ok(count)
@@ -55,9 +73,10 @@ fn queue_missing(
 /// Looks through a relation as its owner, and enters in the queue what is missing there, batch by batch.
 fn queue_missing_of(
     held: &Held<'_>,
-    since: Option<TimestampWithTimeZone>,
-    time_column: &str,
+    period: &Period<'_>,
+    enter: &dyn Fn(&[NewUpload]) -> Result<usize>,
 ) -> Result<i64> {
+    let (since, time_column) = (period.since, period.column);
     let (watch, name) = (held.watch, &held.name);
     let key = quote_identifier(&watch.columns.execution_id);
     let user = watch.columns.user_id.as_ref().map_or_else(
@@ -110,7 +129,7 @@ fn queue_missing_of(
                 if found.is_empty() {
                     return Ok(count);
                 }
-                let queued = sandbox::as_extension_owner(|| uploads::enqueue_missing(&found))?;
+                let queued = sandbox::as_extension_owner(|| enter(&found))?;
                 count += i64::try_from(queued).unwrap_or(i64::MAX);
             }
         })

@@ -1,5 +1,6 @@
 //! Uploads that should be there and are not.
 
+use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
 use super::enqueue::{arguments, columns, insert, listed};
@@ -28,25 +29,44 @@ pub fn cancel_of_watch(watch_id: i64) -> Result<()> {
     )?)
 }
 
-/// Puts those of these executions in the queue that have no upload, or whose last one `unwatch` has canceled. Returns how
-/// many.
+/// Those that have no upload, or whose last one `unwatch` has canceled; with `$10` those too whose last one has completed.
+macro_rules! missing {
+    () => {
+        " where coalesce((select u.state = 'canceled' and coalesce(u.error_message, '') = $9 or $10 and u.state = 'completed' \
+              from snowflake_bridge.uploads u where u.watch_id = e.watch_id and u.execution_id = e.execution_id \
+              order by u.id desc limit 1), true)"
+    };
+}
+
+/// Puts those of these executions in the queue that have no upload, or whose last one `unwatch` has canceled; `again` those too whose
+/// last one has completed, and whose rows are then replaced. Returns how many.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn enqueue_missing(executions: &[NewUpload]) -> Result<usize> {
+pub fn enqueue_missing(executions: &[NewUpload], again: bool) -> Result<usize> {
     const ENQUEUE: &str = concat!(
         insert!(),
         listed!(", not e.is_shown"),
-        " where coalesce((select u.state = 'canceled' and u.error_message = $9 \
-              from snowflake_bridge.uploads u where u.watch_id = e.watch_id and u.execution_id = e.execution_id \
-              order by u.id desc limit 1), true) \
-          on conflict (watch_id, execution_id) where state = 'queued' do nothing returning id"
+        missing!(),
+        " on conflict (watch_id, execution_id) where state = 'queued' do nothing returning id"
     );
-    let arguments: Vec<_> = arguments(executions)
-        .into_iter()
-        .chain([UNWATCHED.into()])
-        .collect();
+    let arguments = missing_arguments(executions, again);
     Spi::connect_mut(|client| Ok(client.update(ENQUEUE, None, &arguments)?.len()))
+}
+
+/// How many of these executions [`enqueue_missing`] would put in the queue.
+///
+/// # Errors
+/// If the statement fails.
+pub fn count_missing(executions: &[NewUpload], again: bool) -> Result<usize> {
+    const COUNT: &str = concat!(listed!(""), missing!());
+    let arguments = missing_arguments(executions, again);
+    Spi::connect(|client| Ok(client.select(COUNT, None, &arguments)?.len()))
+}
+
+fn missing_arguments(executions: &[NewUpload], again: bool) -> Vec<DatumWithOid<'_>> {
+    let more = [UNWATCHED.into(), again.into()];
+    arguments(executions).into_iter().chain(more).collect()
 }
 
 /// Has uploaded what [`note_missed`](super::note_missed) has left word of. As `retry`, of which there may be several beside one that is queued: so

@@ -54,6 +54,23 @@ def test_a_relation_that_is_watched_again_replaces_what_it_sent(bridge: Bridge, 
     assert sorted(bridge.results(user, ["A"])) == [(2,), (3,)]
 
 
+def test_a_result_that_changed_unseen_is_sent_again_on_request(bridge: Bridge, user: User) -> None:
+    """As a subscriber's apply worker changes it: no trigger fires."""
+    for execution in ("run-1", "run-2"):
+        bridge.run(execution, [{"a": 1}])
+        bridge.completed(execution)
+    bridge.admin.execute(
+        "begin; set local session_replication_role = replica;"
+        "update workflow_executions set result_rows = '[{\"a\": 2}, {\"a\": 3}]' where execution_id = 'run-1'; commit"
+    )
+    assert bridge.call("backfill", since=None) == 0
+    assert bridge.call("backfill", since=None, again=True, dry_run=True) == 2
+    assert bridge.call("backfill", since=None, again=True) == 2
+    for execution in ("run-1", "run-2"):
+        bridge.call("wait_for_upload", id=bridge.upload(execution)["id"], timeout="30 s")
+    assert sorted(bridge.results(user, ["EXECUTION_ID", "A"])) == [("run-1", 2), ("run-1", 3), ("run-2", 1)]
+
+
 def test_a_relation_with_a_new_owner_is_not_touched_as_the_old_one(bridge: Bridge, user: User) -> None:
     bridge.admin.execute("create role heir")
     bridge.admin.execute("alter table workflow_executions owner to heir")

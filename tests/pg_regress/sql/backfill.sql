@@ -42,7 +42,23 @@ insert into runs (execution_id, status, snowflake_enabled) values ('warned', 'co
 reset role;
 alter table snowflake_bridge.uploads drop constraint full_disk;
 set role app;
+-- How many there are, without queueing them.
+select snowflake_bridge.backfill(null, 'runs', dry_run => true);
 select snowflake_bridge.backfill(null, 'runs');
+select snowflake_bridge.backfill(null, 'runs', dry_run => true);
+
+-- A result that changed unseen after it was uploaded. What waits, has failed or was canceled by hand is left alone.
+reset role;
+begin;
+update snowflake_bridge.uploads u set state = s.state from (values ('old', 'completed'), ('new', 'failed'), ('silent', 'canceled')) s (id, state)
+ where s.id = u.execution_id;
+set role app;
+select snowflake_bridge.backfill(null, 'runs') as without_again, snowflake_bridge.backfill(null, 'runs', again => true, dry_run => true) as dry,
+       snowflake_bridge.backfill(null, 'runs', again => true), snowflake_bridge.backfill(null, 'runs', again => true) as once_more;
+reset role;
+select execution_id, state from public.queue;
+rollback;
+set role app;
 
 -- unwatch cancels what waits, and says so on the rows; a new watch and backfill bring it back. What was canceled by hand
 -- stays so.
