@@ -10,7 +10,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 use super::reader;
-use super::registry::{self, WorkerState};
+use super::registry::{self, MAX_DATABASES, WorkerState};
 use super::service::{self, Service};
 use super::{activity, memory, signals, stubborn, vacancy};
 use crate::error::{Error, Result, log_error, log_message};
@@ -51,7 +51,7 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
         )
     };
     let Some(before) = registry::enter_worker(pid, now) else {
-        log_message("snowflake_bridge: too many databases have workers; this one gets none");
+        log_error("snowflake_bridge: no worker", &too_many_databases());
         return;
     };
     LEAVES_AS.set(match before.state {
@@ -82,6 +82,14 @@ pub extern "C-unwind" fn snowflake_bridge_worker_main(_argument: pg_sys::Datum) 
             unsafe { pg_sys::proc_exit(1) };
         }
     }
+}
+
+fn too_many_databases() -> Error {
+    Error::user(
+        PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        format!("{MAX_DATABASES} databases have workers, which is as many as can"),
+    )
+    .hint(registry::TOO_MANY_DATABASES_HINT)
 }
 
 /// What the worker before has left is settled: from now on this one answers for itself.

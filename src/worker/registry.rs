@@ -16,7 +16,11 @@ use super::stubborn::Stubborn;
 use crate::timer::Purpose;
 
 /// Databases that can have a worker at once.
-const MAX_DATABASES: usize = 64;
+pub const MAX_DATABASES: usize = 64;
+
+/// What to do where there are more.
+pub const TOO_MANY_DATABASES_HINT: &str = "Name in snowflake_bridge.databases those that are to have one and reload, or drop the extension where it is not needed. The \
+    worker starts by itself within five minutes after, at once after a reload.";
 
 // SAFETY: initialised by `register` in _PG_init before any use, which `is_available` tells.
 static REGISTRY: PgLwLock<Registry> = unsafe { PgLwLock::new(c"snowflake_bridge registry") };
@@ -212,6 +216,17 @@ pub(super) fn count_drop(change: i32) {
 /// Whether somebody is dropping an extension of this database.
 pub(super) fn is_being_dropped() -> bool {
     my_slot().is_some_and(|slot| slot.drops > 0)
+}
+
+/// Whether this database has no place among those that can have a worker, and none is free.
+pub fn is_full() -> bool {
+    let places = [my_database(), pg_sys::InvalidOid];
+    is_available()
+        && !REGISTRY
+            .share()
+            .workers
+            .iter()
+            .any(|slot| places.contains(&slot.database))
 }
 
 /// Whether the launcher lacks processes for workers: that `max_worker_processes` is too small.
