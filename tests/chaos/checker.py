@@ -23,7 +23,7 @@ from harness import reader
 SOURCES = f"""
     select e.execution_id, e.user_id, r.k, r.v, r.x, r.amount
     from {TABLE} e left join lateral jsonb_to_recordset(e.result_rows) as r (k int, v int, x text, amount numeric) on true
-    where e.execution_id like %(round)s
+    where e.execution_id like %(round)s and e.status <> 'running'
     union all
     select e.execution_id, null, r.k, r.v, r.x, null
     from {FUNCTION_TABLE} e left join results r using (execution_id) where e.execution_id like %(round)s
@@ -40,7 +40,7 @@ NEVER_QUEUED = """
     and not exists (select from snowflake_bridge.uploads u where u.id = q.upload_id)
 """
 MIRRORS = f"""
-    select execution_id, snowflake_status as status, snowflake_row_count as row_count from {TABLE} where execution_id like %(round)s
+    select execution_id, snowflake_status as status, snowflake_row_count as row_count from {TABLE} where execution_id like %(round)s and status <> 'running'
     union all
     select execution_id, snowflake_status, snowflake_row_count from {FUNCTION_TABLE} where execution_id like %(round)s
 """

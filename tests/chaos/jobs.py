@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from chaos.cancels import Cancel
 from chaos.world import FUNCTION_TABLE, TABLE, World
+from chaos.writing import Writer
 
 MAX_ROWS = 12
 MAX_BATCH = 6
@@ -61,6 +62,7 @@ class Application:
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world = world
         self.rng = rng
+        self.writer = Writer(world, rng)
         # Tables that the users have made themselves, by their account.
         self._made: set[tuple[str, str]] = set()
 
@@ -104,12 +106,7 @@ class Application:
             if amounts:
                 rows = [row | {"amount": amounts[number % len(amounts)]} for row in rows]
             executions.append({"id": self._name(round, kind), "rows": rows})
-        self.world.attempt(
-            f"insert into {TABLE} (execution_id, user_id, status, result_rows, snowflake_enabled, snowflake_table_name) "
-            "select e.id, %(user)s, 'completed', e.rows, true, %(table)s "
-            "from jsonb_to_recordset(%(executions)s) as e (id text, rows jsonb)",
-            {"user": tenant.user_id, "table": round.table(kind), "executions": Jsonb(executions)},
-        )
+        self.writer.finish(tenant.user_id, round.table(kind), executions)
 
     def upsert(self, round: Round) -> None:
         keys = self.rng.sample(range(KEYS), self.rng.randrange(1, 8))
@@ -189,15 +186,5 @@ class Application:
         self, round: Round, kind: str, rows: list[dict[str, Any]], options: dict[str, Any] | None = None
     ) -> None:
         tenant = self.rng.choice(self.world.tenants)
-        arguments = {
-            "id": self._name(round, kind),
-            "user": tenant.user_id,
-            "rows": Jsonb(rows),
-            "table": round.table(kind),
-            "options": Jsonb(options) if options else None,
-        }
-        self.world.attempt(
-            f"insert into {TABLE} (execution_id, user_id, status, result_rows, snowflake_enabled, snowflake_table_name, "
-            "snowflake_options) values (%(id)s, %(user)s, 'completed', %(rows)s, true, %(table)s, %(options)s)",
-            arguments,
-        )
+        executions = [{"id": self._name(round, kind), "rows": rows, "options": options}]
+        self.writer.finish(tenant.user_id, round.table(kind), executions)

@@ -6,9 +6,10 @@ import contextlib
 import random
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -20,6 +21,8 @@ from harness.cluster import give, scratch
 from harness.keys import KeyPair
 from harness.standin import ROLE, WAREHOUSE, Account, Standin, User
 
+Connection = psycopg.Connection[dict[str, Any]]
+Done = TypeVar("Done")
 FUNCTION_TABLE = "public.function_runs"
 SETTINGS = {
     "snowflake_bridge.poll_interval": "1s",
@@ -33,6 +36,7 @@ SETTINGS = {
     "snowflake_bridge.stall_timeout": "2s",
     # Also how long a statement waits for a lock, such as that of a transaction whose session nobody holds any more.
     "snowflake_bridge.statement_timeout": "15s",
+    "max_prepared_transactions": "10",
 }
 WATCH = f"snowflake_bridge.watch('{TABLE}', act_for_users => true, create_if_missing => true)"
 SCHEMA = """
@@ -154,10 +158,17 @@ class World:
     def attempt(self, sql: str, arguments: Any = None, *, as_admin: bool = False) -> list[dict[str, Any]] | None:
         """One transaction of the application, or of a superuser. `None`: nobody knows what became of it, or it was about an
         execution of which nobody knew."""
-        try:
-            connection = self.bridge.admin if as_admin else self.bridge.app
+
+        def run(connection: Connection) -> list[dict[str, Any]]:
             cursor = connection.execute(sql, arguments)
             return cursor.fetchall() if cursor.description else []
+
+        return self.attempted(run, as_admin=as_admin)
+
+    def attempted(self, work: Callable[[Connection], Done], *, as_admin: bool = False) -> Done | None:
+        """The same for what takes more than one statement."""
+        try:
+            return work(self.bridge.admin if as_admin else self.bridge.app)
         except (psycopg.OperationalError, psycopg.InterfaceError):
             self.reconnect()
             return None
