@@ -135,6 +135,7 @@ create table snowflake_bridge.uploads (
     staged_for      text,
     transaction_id  text,
     transaction_table text[],
+    may_be_loaded   boolean not null default false,
     row_count       bigint,
     byte_count      bigint,
     out_of_range_count bigint not null default 0,
@@ -179,6 +180,8 @@ comment on column snowflake_bridge.uploads.out_of_range_count is 'Values that Sn
 comment on column snowflake_bridge.uploads.clean_up_after is
     'Files of this upload may lie in the stage: once it has ended, they are removed from then on. Null when they have been.';
 comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
+comment on column snowflake_bridge.uploads.may_be_loaded is
+    'A load of it was begun, so that rows of it may be in Snowflake, whatever became of the transaction and whichever account that was: whoever loads it again, or a later result of the execution, deletes them first.';
 comment on column snowflake_bridge.uploads.transaction_table is 'Database, schema and table that this transaction was about, each as Snowflake calls it. The target of the next attempt may be another one.';
 
 -- At most one upload of an execution waits; a change of the execution while it waits is covered by it.

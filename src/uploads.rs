@@ -127,7 +127,7 @@ pub fn replaced_by(upload: &Claimed) -> Result<Vec<Uuid>> {
     Spi::connect(|client| {
         let rows = client.select(
             "select e.upload_id from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 \
-             and e.id < $3 and (e.transaction_id is not null \
+             and e.id < $3 and (e.may_be_loaded \
                  or e.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)) order by e.id",
             None,
             &[upload.watch_id.into(), upload.execution_id.as_str().into(), upload.id.into()],

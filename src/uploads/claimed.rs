@@ -48,7 +48,8 @@ pub struct Claimed {
     pub transaction: Option<String>,
     /// The table that this transaction was about.
     pub transaction_table: Option<TableName>,
-    /// It was queued before these records went back in time: whatever they say, it may have been loaded.
+    /// Its rows may be in Snowflake, in whichever account: a load was begun once, or it was queued before these records went back in
+    /// time.
     pub may_be_loaded: bool,
     /// Somebody wants it to stop.
     pub cancel_requested: bool,
@@ -95,7 +96,7 @@ pub(super) static CLAIMED: LazyLock<String> = LazyLock::new(|| {
          exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
              and n.id > u.id and n.state not in ('queued', 'canceled')), \
          coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}, u.transaction_table, \
-         {MAY_BE_LOADED}"
+         u.may_be_loaded or {MAY_BE_LOADED}"
     )
 });
 

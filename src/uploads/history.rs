@@ -28,10 +28,10 @@ pub fn forget_old(after: i64, limit: i64, retention: Duration) -> Result<Forgott
              where u.state in ('completed', 'failed', 'canceled') and not u.needs_mirror \
                and u.completed_at < clock_timestamp() - make_interval(secs => $3) \
                and case when u.watch_id is null then u.state <> 'failed' or u.manifest is null \
-                   else u.transaction_id is null or exists ( \
+                   else not u.may_be_loaded or exists ( \
                        select from snowflake_bridge.uploads n \
                        where n.watch_id = u.watch_id and n.execution_id = u.execution_id and n.id > u.id \
-                         and n.state = 'completed' and n.transaction_id is not null and n.target = u.target \
+                         and n.state = 'completed' and n.may_be_loaded and n.target = u.target \
                          and coalesce(n.options ->> 'strategy', 'append') = 'append') end \
              for update of u skip locked), \
          gone as (delete from snowflake_bridge.uploads u using old where u.id = old.id returning 1) \

@@ -33,7 +33,6 @@ pub fn record_read(
         claim,
         "config_id = $3, manifest = $4, staged_claim = null, staged_for = $5, \
              out_of_range_count = coalesce($6, out_of_range_count), \
-             transaction_id = case when staged_for = $5 then transaction_id end, \
              clean_up_after = case when $7 then clock_timestamp() else clean_up_after end",
         [
             to_pg_uuid(config_id).into(),
@@ -55,16 +54,16 @@ pub fn record_config(claim: Claim, config_id: Uuid) -> Result<()> {
     record(claim, "config_id = $3", [to_pg_uuid(config_id).into()])
 }
 
-/// Records that this attempt, which reads nothing, goes to another user's stage than the one before: what lies there is out of
-/// reach, but the account still knows what became of the rows.
+/// Records that this attempt, which reads nothing, goes to another stage than the one before, in which what lies there is out of
+/// reach. Where the transaction of the rows was begun stays recorded.
 ///
 /// # Errors
 /// [`Error::TakenOver`], or if the statement fails.
-pub fn record_moved(claim: Claim, config_id: Uuid, destination: &str) -> Result<()> {
+pub fn record_moved(claim: Claim, config_id: Uuid) -> Result<()> {
     record(
         claim,
-        "config_id = $3, staged_claim = null, staged_for = $4",
-        [to_pg_uuid(config_id).into(), destination.into()],
+        "config_id = $3, staged_claim = null",
+        [to_pg_uuid(config_id).into()],
     )
 }
 
@@ -90,7 +89,7 @@ pub fn record_copying(
 ) -> Result<()> {
     record(
         claim,
-        "state = 'copying', transaction_id = $3, target = $4, transaction_table = $5, row_count = $6, byte_count = $7",
+        "state = 'copying', may_be_loaded = true, transaction_id = $3, target = $4, transaction_table = $5, row_count = $6, byte_count = $7",
         [
             transaction.into(),
             target.to_string().into(),

@@ -51,17 +51,13 @@ pub fn begin(
     }
     failpoint::reach("claimed")?;
     let attempt = Attempt::plan(upload)?;
-    if upload.cancel_requested && !attempt.is_same_account() {
-        // The transaction is another account's, and nothing is to be read any more.
-        return Err(upload::canceled().into());
-    }
     if attempt.only_settles() {
         let (claim, config) = (upload.as_claim(), attempt.plan.config.id);
         tx::transaction(|| {
             if attempt.is_same_destination() {
                 uploads::record_config(claim, config)
             } else {
-                uploads::record_moved(claim, config, &attempt.destination)
+                uploads::record_moved(claim, config)
             }
         })?;
         let manifest = upload.manifest.clone().unwrap_or_default();
@@ -176,11 +172,12 @@ impl<'a> Attempt<'a> {
         self.upload.staged_for.as_ref() == Some(&self.destination)
     }
 
-    /// Whether what an earlier attempt has loaded, as whichever user, is there. Other accounts know nothing of it.
-    fn is_same_account(&self) -> bool {
+    /// Whether an earlier attempt loaded, as whichever user, under another host name. It may be another account's, which knows
+    /// nothing of that, or another name of the same one.
+    fn is_moved(&self) -> bool {
         let staged_for = self.upload.staged_for.as_deref();
         staged_for.and_then(|destination| destination.split('/').next())
-            == Some(self.settings.account.host())
+            != Some(self.settings.account.host())
     }
 
     /// What an earlier attempt has put into that very stage, and the claim that did.
@@ -195,7 +192,6 @@ impl<'a> Attempt<'a> {
     /// What an earlier attempt may have loaded comes first: before anything is read anew, and where it may not be loaded again.
     fn only_settles(&self) -> bool {
         self.upload.is_undecided()
-            && self.is_same_account()
             && (self.staged().is_none()
                 || self.upload.attempt > guc::max_attempts()
                 || self.upload.has_crashed_too_often())
@@ -234,7 +230,7 @@ impl<'a> Attempt<'a> {
         manifest: Manifest,
         staged_claim: Option<i32>,
     ) -> Result<Job> {
-        let (is_same_account, only_settles) = (self.is_same_account(), self.only_settles());
+        let (is_moved, only_settles) = (self.is_moved(), self.only_settles());
         let Self {
             upload,
             options,
@@ -262,8 +258,9 @@ impl<'a> Attempt<'a> {
             },
             manifest,
             staged_claim,
-            transaction: upload.transaction.clone().filter(|_| is_same_account),
+            transaction: upload.transaction.clone(),
             transaction_table: upload.transaction_table.clone(),
+            is_moved,
             may_be_loaded: upload.may_be_loaded,
             replaces: plan.replaces,
             cluster_by: options.cluster_by(),

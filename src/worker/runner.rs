@@ -42,6 +42,8 @@ pub struct Job {
     pub transaction: Option<String>,
     /// The table that it was about.
     pub transaction_table: Option<TableName>,
+    /// It was begun under another host name.
+    pub is_moved: bool,
     pub may_be_loaded: bool,
     pub replaces: Vec<Uuid>,
     pub strategy: Strategy,
@@ -83,6 +85,7 @@ impl Job {
             is_staged: self.staged_claim.is_some(),
             transaction: self.transaction.clone(),
             transaction_table: self.transaction_table.clone(),
+            is_moved: self.is_moved,
             may_be_loaded: self.may_be_loaded,
             replaces: self.replaces.clone(),
             strategy: self.strategy.clone(),

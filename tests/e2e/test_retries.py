@@ -108,13 +108,62 @@ def test_another_user_after_a_lost_commit(make_bridge: Callable[..., Bridge], lo
     bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
     user = bridge.ready()
     other = bridge.account.add_user("OTHER")
+    undecided(bridge, lost)
+    bridge.call("update_config", username=other.name, password=other.password)
+    bridge.standin.clear_faults()
+    assert bridge.completed("run-1", seconds=60)["snowflake_row_count"] == len(ROWS)
+    assert bridge.row_count(user) == len(ROWS)
+
+
+def also_allow(bridge: Bridge, *origins: str) -> None:
+    """Lets configurations name other hosts as well."""
+    bridge.cluster.settings["snowflake_bridge.allowed_hosts"] += "".join(f", {origin}" for origin in origins)
+    bridge.cluster.restart()
+    bridge.connect()
+
+
+def undecided(bridge: Bridge, lost: dict[str, object]) -> None:
+    """An upload of which it is open whether it was committed, and nobody can be asked."""
     bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, lost, times=20)
     bridge.standin.fault({"kind": "query", "sql": r"^\s*describe transaction"}, {"status": 503}, times=100)
     bridge.run("run-1", ROWS)
     wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "the attempt has failed", 60)
-    bridge.call("update_config", username=other.name, password=other.password)
+
+
+@pytest.mark.parametrize("lost", [{"lose_answer": True}, {"status": 503}], ids=["committed", "not committed"])
+def test_another_name_of_the_account_after_a_lost_commit(make_bridge: Callable[..., Bridge], lost: dict[str, object]) -> None:
+    """A name for a private network, say. Nobody can know that it is the same account, but its rows are there."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
+    name = f"{bridge.account.name}.privatelink.localhost"
+    also_allow(bridge, f"http://{name}:{bridge.standin.port}")
+    user = bridge.ready()
+    undecided(bridge, lost)
+    bridge.call("update_config", account_identifier=name, password=user.password)
     bridge.standin.clear_faults()
     assert bridge.completed("run-1", seconds=60)["snowflake_row_count"] == len(ROWS)
+    assert bridge.row_count(user) == len(ROWS)
+
+
+def test_another_account_for_a_while_after_a_lost_commit(make_bridge: Callable[..., Bridge]) -> None:
+    """It knows nothing of the rows, but that there may be some is not forgotten over it."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
+    other = bridge.standin.new_account()
+    also_allow(bridge, other.origin)
+    user = bridge.ready()
+    undecided(bridge, {"lose_answer": True})
+    bridge.call("update_config", account_identifier=other.host, password=other.add_user().password)
+    bridge.standin.clear_faults()
+    bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"status": 503}, times=1000)
+
+    def has_tried() -> bool:
+        upload = bridge.upload("run-1")
+        return upload["state"] == "retry" and upload["staged_for"].startswith(other.host) and upload["transaction_id"] is None
+
+    wait.until(has_tried, "the other account was tried", 60)
+    bridge.call("update_config", account_identifier=bridge.account.host, password=user.password)
+    bridge.standin.clear_faults()
+    bridge.call("retry_upload", id=bridge.upload("run-1")["id"])
+    bridge.completed("run-1", seconds=60)
     assert bridge.row_count(user) == len(ROWS)
 
 

@@ -78,8 +78,11 @@ pub struct Upload {
     pub transaction: Option<String>,
     /// The table of that transaction, which may be another one than today's target.
     pub transaction_table: Option<TableName>,
-    /// It may have been loaded without a trace in our records: they are older than what was done, as on a standby that lagged behind
-    /// when it was promoted, or in a dump.
+    /// It was begun under another host name than today's: maybe of another account, which gives the same ids to transactions of its
+    /// own.
+    pub is_moved: bool,
+    /// It may have been loaded, whatever is known of a transaction: a load was begun once, or the records are older than what was
+    /// done, as on a standby that lagged behind when it was promoted, or in a dump.
     pub may_be_loaded: bool,
     /// Uploads whose rows an append replaces: earlier ones of the same execution.
     pub replaces: Vec<Uuid>,
@@ -192,7 +195,7 @@ pub async fn run(
             upload.earlier_table(),
             warehouse,
             ledger,
-            transaction,
+            (transaction, upload.is_moved),
         )
         .await?
             == Settled::Committed

@@ -52,6 +52,7 @@ pub(super) fn upload(files: usize) -> Upload {
         is_staged: false,
         transaction: None,
         transaction_table: None,
+        is_moved: false,
         may_be_loaded: false,
         replaces: Vec::new(),
         strategy: Strategy::Append,

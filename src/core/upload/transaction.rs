@@ -45,7 +45,15 @@ pub(super) async fn commit(
 ) -> Result<()> {
     let answer = execute(warehouse, sql::commit()).await;
     // If this fails as well, the recorded transaction lets the next attempt ask again.
-    match settle(upload, &upload.target, warehouse, ledger, transaction).await? {
+    match settle(
+        upload,
+        &upload.target,
+        warehouse,
+        ledger,
+        (transaction, false),
+    )
+    .await?
+    {
         Settled::Committed => Ok(()),
         Settled::RolledBack => Err(answer.err().unwrap_or_else(|| aborted(transaction))),
     }
@@ -68,13 +76,14 @@ pub(super) enum Settled {
 
 /// What became of a transaction whose end we did not see. One that is still running belongs to a session that nobody
 /// holds any more: it is aborted, and looked at again, since its COMMIT may have been on the way. Of one that Snowflake does
-/// not know (any more), the rows tell, in the table that it was about.
+/// not know (any more), the rows tell, in the table that it was about; so they do where the host has another name than then
+/// (`is_moved`), since the transaction with that id may be a stranger's.
 pub(super) async fn settle(
     upload: &Upload,
     table: &TableName,
     warehouse: &mut dyn Warehouse,
     ledger: &dyn Ledger,
-    transaction: &str,
+    (transaction, is_moved): (&str, bool),
 ) -> Result<Settled> {
     failpoint::reach("settling")?;
     for _ in 0..MAX_ABORTS {
@@ -89,6 +98,10 @@ pub(super) async fn settle(
             described => described?,
         };
         let state = match described.as_deref() {
+            Some("committed" | "rolled back") if is_moved => {
+                by_rows(upload, table, warehouse).await?
+            }
+            Some("running") if is_moved => return Err(still_running(transaction)),
             Some("committed") => Settled::Committed,
             Some("rolled back") => Settled::RolledBack,
             Some("running") => {
@@ -107,11 +120,7 @@ pub(super) async fn settle(
             None => {
                 // What is not known can hardly be aborted, and if it can, the rows are not there after it.
                 let _ = abort(transaction, warehouse).await;
-                if has_rows(upload, table, warehouse).await? {
-                    Settled::Committed
-                } else {
-                    Settled::RolledBack
-                }
+                by_rows(upload, table, warehouse).await?
             }
         };
         if state == Settled::RolledBack {
@@ -123,6 +132,31 @@ pub(super) async fn settle(
         ErrorKind::Transient,
         format!("Snowflake does not tell what became of transaction {transaction}"),
     ))
+}
+
+/// Nobody but its session, or Snowflake after a while, ends what may be a stranger's.
+fn still_running(transaction: &str) -> Error {
+    Error::new(
+        ErrorKind::Transient,
+        format!(
+            "transaction {transaction}, in which the rows may be loaded, is still running, and its account had another name when it began"
+        ),
+    )
+    .with_hint(format!(
+        "If SHOW TRANSACTIONS IN ACCOUNT names it as this user's, SELECT SYSTEM$ABORT_TRANSACTION({transaction}) ends it at once; Snowflake ends it by itself."
+    ))
+}
+
+async fn by_rows(
+    upload: &Upload,
+    table: &TableName,
+    warehouse: &mut dyn Warehouse,
+) -> Result<Settled> {
+    Ok(if has_rows(upload, table, warehouse).await? {
+        Settled::Committed
+    } else {
+        Settled::RolledBack
+    })
 }
 
 /// How Snowflake calls the state of a transaction, in lower case; `None` if it knows no such transaction.

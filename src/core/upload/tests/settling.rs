@@ -41,6 +41,42 @@ async fn of_a_transaction_that_nobody_knows_the_rows_tell() {
 }
 
 #[tokio::test]
+async fn under_another_host_name_only_the_rows_are_believed() {
+    let moved = Upload {
+        transaction: Some("1".to_owned()),
+        is_moved: true,
+        ..upload(1)
+    };
+    for state in ["committed", "rolled back"] {
+        let mut stranger = FakeWarehouse::default();
+        stranger.states.insert("1".to_owned(), state);
+        let outcome = run(&moved, &mut stranger, &FakeLedger::default())
+            .await
+            .unwrap();
+        assert!(!outcome.is_settled && stranger.rows.len() == 10, "{state}");
+        let last = stranger.log.last().unwrap();
+        assert_eq!(last, "DESCRIBE TRANSACTION 2", "its own needs no more");
+
+        let mut loaded = FakeWarehouse::default();
+        run(&upload(1), &mut loaded, &FakeLedger::default())
+            .await
+            .unwrap();
+        loaded.states.insert("1".to_owned(), state);
+        let outcome = run(&moved, &mut loaded, &FakeLedger::default())
+            .await
+            .unwrap();
+        assert!(outcome.is_settled && copies(&loaded) == 1, "{state}");
+    }
+    let mut running = FakeWarehouse::default();
+    running.states.insert("1".to_owned(), "running");
+    let error = run(&moved, &mut running, &FakeLedger::default())
+        .await
+        .unwrap_err();
+    assert!(error.message().contains("still running"), "{error}");
+    assert_eq!(running.log, ["DESCRIBE TRANSACTION 1"], "nobody is aborted");
+}
+
+#[tokio::test]
 async fn rows_are_looked_for_in_the_table_that_the_transaction_was_about() {
     let keys = Strategy::Upsert(Match::Keys(vec!["N".to_owned()]));
     for (state, strategy) in [(None, Strategy::Append), (Some("committed"), keys)] {
