@@ -142,8 +142,8 @@ pub fn note_timeline() -> Result<bool> {
 }
 
 /// Makes this database an installation of its own. With `take_over` it goes on in the place of the one it was copied from,
-/// under the same identity; otherwise it gets a new one, and unfinished uploads, which are the original's, are canceled.
-/// Returns how many unfinished uploads there were.
+/// under the same identity; otherwise it gets a new one, and unfinished uploads, which are the original's, are canceled: nothing
+/// that the original has loaded is ever replaced from here. Returns how many unfinished uploads there were.
 ///
 /// Roles are found by their names again: a dump that was restored on another server has their old OIDs.
 ///
@@ -159,7 +159,8 @@ pub fn adopt(take_over: bool) -> Result<i64> {
                          else pg_catalog.gen_random_uuid() end,
                database_oid = d.oid, system_identifier = c.system_identifier, created_at = pg_catalog.now(),
                timeline = pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 8),
-               may_be_loaded_up_to = (select coalesce(pg_catalog.max(u.id), 0) from snowflake_bridge.uploads u)
+               may_be_loaded_up_to = case when $1 then (select coalesce(pg_catalog.max(u.id), 0) from snowflake_bridge.uploads u)
+                                          else 0 end
           from pg_catalog.pg_control_system() c, pg_catalog.pg_database d
          where d.datname = pg_catalog.current_database()";
     Spi::run_with_args(ADOPT, &[take_over.into()])?;

@@ -119,7 +119,8 @@ pub fn outlook(paused: &[i64]) -> Result<Outlook> {
     })
 }
 
-/// Uploads whose rows a load of this one replaces: earlier ones of the same execution that may have loaded something.
+/// Uploads whose rows a load of this one replaces: earlier ones of the same execution that may have loaded something. Those that have
+/// completed do not change any more, so that their own records tell, also where these may be older than what was done.
 ///
 /// # Errors
 /// If the statement fails.
@@ -128,7 +129,7 @@ pub fn replaced_by(upload: &Claimed) -> Result<Vec<Uuid>> {
         let rows = client.select(
             "select e.upload_id from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 \
              and e.id < $3 and (e.may_be_loaded \
-                 or e.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)) order by e.id",
+                 or e.state <> 'completed' and e.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)) order by e.id",
             None,
             &[upload.watch_id.into(), upload.execution_id.as_str().into(), upload.id.into()],
         )?;

@@ -112,6 +112,49 @@ def test_a_copy_that_is_adopted_is_on_its_own(
     assert loaded(original) == {"done": 10, "loading": 10, "waiting": 10, "of the copy": 1}
 
 
+def loaded_by(bridge: Bridge, connection: psycopg.Connection[dict[str, Any]]) -> dict[str, int]:
+    """How many rows of each execution Snowflake has under the upload ids of one of the databases."""
+    rows = bridge.account.sql(f'select UPLOAD_ID, count(*) from "ANALYTICS_DB"."REPORTS"."{RESULTS}" group by 1')
+    counts = {upload_id: int(count) for upload_id, count in rows}
+    found: dict[str, int] = {}
+    for row in connection.execute("select upload_id::text as id, execution_id from snowflake_bridge.uploads order by id"):
+        if row["id"] in counts:
+            found[row["execution_id"]] = found.get(row["execution_id"], 0) + counts[row["id"]]
+    return found
+
+
+def has_loaded(connection: psycopg.Connection[dict[str, Any]], execution_id: str) -> None:
+    """Waits until the latest upload of an execution has completed there."""
+    sql = "select state from snowflake_bridge.uploads where execution_id = %s order by id desc limit 1"
+    wait.until(lambda: connection.execute(sql, [execution_id]).fetchone() == {"state": "completed"}, f"{execution_id} is loaded")
+
+
+def test_a_copy_that_is_adopted_replaces_none_of_the_rows_of_the_original(
+    original: Bridge, template: psycopg.Connection[dict[str, Any]]
+) -> None:
+    template.execute("select snowflake_bridge.adopt()")
+    # One that both know, and that the original has loaded, gets another result here.
+    template.execute(FINISH, ["done"])
+    has_loaded(template, "done")
+    assert loaded(original)["done"] == 10 + 1
+    # Those that the original sends are sent from here too: somebody insists.
+    for execution in ("loading", "waiting"):
+        template.execute(
+            "select snowflake_bridge.retry_upload(id) from snowflake_bridge.uploads where execution_id = %s", [execution]
+        )
+        has_loaded(template, execution)
+    original.standin.clear_faults()
+    original.completed("loading")
+    original.completed("waiting")
+    assert loaded(original) == {"done": 10 + 1, "loading": 20, "waiting": 20}
+    # What the copy has loaded itself it replaces.
+    template.execute(FINISH, ["waiting"])
+    has_loaded(template, "waiting")
+    assert loaded(original) == {"done": 10 + 1, "loading": 20, "waiting": 10 + 1}
+    theirs = loaded_by(original, original.admin)
+    assert theirs == {"done": 10, "loading": 10, "waiting": 10}
+
+
 def test_a_copy_that_takes_over(original: Bridge, template: psycopg.Connection[dict[str, Any]]) -> None:
     original.app.close()
     original.admin.close()
