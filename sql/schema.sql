@@ -150,6 +150,7 @@ create table snowflake_bridge.uploads (
     clean_up_after  timestamptz,
     created_at      timestamptz not null default now(),
     claimed_at      timestamptz,
+    server_started_at timestamptz,
     completed_at    timestamptz
 );
 comment on column snowflake_bridge.watches.is_active is
@@ -169,6 +170,8 @@ comment on column snowflake_bridge.uploads.throttled_since is 'When Snowflake fi
 comment on column snowflake_bridge.uploads.needs_table is 'An attempt has found that a column of the table must be made anew, for which nobody else may be loading into it.';
 comment on column snowflake_bridge.uploads.crash_count is 'Attempts during which the worker process died.';
 comment on column snowflake_bridge.uploads.manifest is 'The columns and files that were staged; later attempts load these instead of reading the row again.';
+comment on column snowflake_bridge.uploads.server_started_at is
+    'When the server started under which it was claimed last: the same as of the one that runs, or another. Which of two times is later tells nothing if the clock was set back.';
 comment on column snowflake_bridge.uploads.claim_count is 'How often a worker took this upload; names the directory of its files in the stage, and is never used twice.';
 comment on column snowflake_bridge.uploads.staged_claim is 'The claim that put every file into the stage, under its own directory; null if none has.';
 comment on column snowflake_bridge.uploads.staged_for is 'Account and user whose stage that is (id and version of the configuration where only an OAuth token names the user): with another, everything begins anew.';

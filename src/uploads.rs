@@ -180,11 +180,11 @@ pub fn recover(
                  select id from snowflake_bridge.uploads \
                  where state in ('claimed', 'staged', 'copying') and ($7 is null or id = any ($7))), \
              in_flight as ( \
-                 select id, crash_count, claimed_at > pg_postmaster_start_time() as is_recent \
+                 select id, crash_count, server_started_at is not distinct from pg_postmaster_start_time() as is_of_this_server \
                  from snowflake_bridge.uploads where state in ('claimed', 'staged', 'copying') \
                      and id in (select id from wanted) for update skip locked), \
              blamed as ( \
-                 select i.id, i.is_recent and case when cardinality($1) > 0 then i.id = any ($1) \
+                 select i.id, i.is_of_this_server and case when cardinality($1) > 0 then i.id = any ($1) \
                      else $2 and (i.crash_count > 0 or not exists (select from in_flight s where s.crash_count > 0)) end as died \
                  from in_flight i), \
              recovered as (update snowflake_bridge.uploads u set \

@@ -222,6 +222,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
 });
 
 const TAKEN: &str = "state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
+    server_started_at = pg_postmaster_start_time(), \
     error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
     needs_mirror = true, mirror_after = clock_timestamp()";
 

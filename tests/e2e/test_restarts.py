@@ -153,6 +153,20 @@ def test_a_crash_is_counted_also_if_the_next_worker_never_begins(bridge: Bridge,
     assert bridge.upload("run-1")["crash_count"] == 1
 
 
+def test_a_crash_is_counted_also_if_the_clock_was_set_back(bridge: Bridge, user: User) -> None:
+    """To before the server started; otherwise a row that ends the worker would end it for ever."""
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 120_000})
+    bridge.run("run-1", ROWS)
+    bridge.uploading({"sql": "copy into"}, mark)
+    bridge.admin.execute("update snowflake_bridge.uploads set claimed_at = claimed_at - interval '1 day'")
+    kill_worker(bridge)
+    bridge.standin.clear_faults()
+    bridge.completed("run-1", seconds=60)
+    upload = bridge.upload("run-1")
+    assert (upload["crash_count"], upload["attempt_count"]) == (1, 2)
+
+
 def test_a_restart_with_work_queued(make_bridge) -> None:
     bridge = make_bridge({"snowflake_bridge.max_concurrent_uploads": "1"})
     user = bridge.ready()
