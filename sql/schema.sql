@@ -151,6 +151,7 @@ create table snowflake_bridge.uploads (
     created_at      timestamptz not null default now(),
     claimed_at      timestamptz,
     server_started_at timestamptz,
+    is_let_in       boolean not null default false,
     completed_at    timestamptz
 );
 comment on column snowflake_bridge.watches.is_active is
@@ -183,6 +184,8 @@ comment on column snowflake_bridge.uploads.out_of_range_count is 'Values that Sn
 comment on column snowflake_bridge.uploads.clean_up_after is
     'Files of this upload may lie in the stage: once it has ended, they are removed from then on. Null when they have been.';
 comment on column snowflake_bridge.uploads.transaction_id is 'The Snowflake transaction of the last load; tells after a lost answer whether it was committed.';
+comment on column snowflake_bridge.uploads.is_let_in is
+    'While a worker is at it: when it was taken, Snowflake was known to let its connection in, and it takes turns at its table with those of others. Otherwise this attempt only logs in.';
 comment on column snowflake_bridge.uploads.may_be_loaded is
     'A load of it was begun, so that rows of it may be in Snowflake, whatever became of the transaction and whichever account that was: whoever loads it again, or a later result of the execution, deletes them first.';
 comment on column snowflake_bridge.uploads.transaction_table is 'Database, schema and table that this transaction was about, each as Snowflake calls it. The target of the next attempt may be another one.';

@@ -118,7 +118,9 @@ impl Error {
             Self::Core(error) => (
                 match error.kind() {
                     _ if is_of_full_disk(error) => PgSqlErrorCode::ERRCODE_DISK_FULL,
-                    ErrorKind::NeedsTable => PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+                    ErrorKind::NeedsTable | ErrorKind::NeedsTurn => {
+                        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE
+                    }
                     ErrorKind::Transient | ErrorKind::Throttled | ErrorKind::SessionEnded => {
                         PgSqlErrorCode::ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION
                     }

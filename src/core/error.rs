@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Data,
     /// What has to be done to the table may not happen beside other loads. Nothing was begun; try again as the only one.
     NeedsTable,
+    /// It is not known yet who else is at the table. Nothing was begun; try again in turn.
+    NeedsTurn,
     /// Somebody asked us to stop.
     Canceled,
     /// Snowflake or this program behaved in a way that nobody planned for.
@@ -39,7 +41,11 @@ impl ErrorKind {
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::Transient | Self::Throttled | Self::SessionEnded | Self::NeedsTable
+            Self::Transient
+                | Self::Throttled
+                | Self::SessionEnded
+                | Self::NeedsTable
+                | Self::NeedsTurn
         )
     }
 }

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use super::claimed::{CLAIMED, Claim, Claimed, claimed};
 use super::record::{NextState, record_error};
-use super::turns::{ALONE, TURNS, UNENDED};
+use super::turns::{ALONE, IS_LET_IN, TURNS, UNENDED};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
 use crate::statement::kept_for_queue;
@@ -178,7 +178,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
          lanes as (select * from later union all select * from earlier), \
          {turns}, \
          due as materialized ( \
-             select d.id, coalesce(o.account_identifier, f.account_identifier) as account from lanes l \
+             select d.id, coalesce(o.account_identifier, f.account_identifier) as account, {IS_LET_IN} as is_let_in from lanes l \
              left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) = ({l}) \
              cross join lateral ( \
                  with recursive heads as ( \
@@ -221,7 +221,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-const TAKEN: &str = "state = 'claimed', claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
+const TAKEN: &str = "state = 'claimed', is_let_in = due.is_let_in, claim_count = u.claim_count + 1, attempt_count = u.attempt_count + 1, claimed_at = clock_timestamp(), \
     server_started_at = pg_postmaster_start_time(), \
     error_message = null, error_hint = null, error_code = null, error_sqlstate = null, query_id = null, \
     needs_mirror = true, mirror_after = clock_timestamp()";
@@ -230,7 +230,7 @@ const TAKEN: &str = "state = 'claimed', claim_count = u.claim_count + 1, attempt
 static TAKE_BESIDE: LazyLock<String> = LazyLock::new(|| {
     format!(
         "with due as materialized ( \
-             select d.id from (select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream, \
+             select d.id, l.is_let_in from (select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream, u.is_let_in, \
                      u.options ->> 'table_name' as table_name \
                  from snowflake_bridge.uploads u where u.id = $1) l \
              cross join lateral ( \

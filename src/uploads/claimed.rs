@@ -57,6 +57,8 @@ pub struct Claimed {
     pub throttled_too_long: bool,
     /// No other upload is taken for its table until this attempt has ended.
     pub is_alone: bool,
+    /// Snowflake was known to let its connection in, so that nobody is at its table who must not be.
+    pub is_let_in: bool,
     /// A newer upload of its execution has begun, and does not wait for this one.
     pub(super) is_superseded: bool,
 }
@@ -96,7 +98,7 @@ pub(super) static CLAIMED: LazyLock<String> = LazyLock::new(|| {
          exists (select from snowflake_bridge.uploads n where n.watch_id = u.watch_id and n.execution_id = u.execution_id \
              and n.id > u.id and n.state not in ('queued', 'canceled')), \
          coalesce(u.throttled_since < clock_timestamp() - interval '1 day', false), {ALONE}, u.transaction_table, \
-         u.may_be_loaded or {MAY_BE_LOADED}"
+         u.may_be_loaded or {MAY_BE_LOADED}, u.is_let_in"
     )
 });
 
@@ -118,10 +120,11 @@ pub(super) fn claimed(rows: SpiTupleTable<'_>) -> Result<Vec<Claimed>> {
                 ),
                 config: row.get(17)?.ok_or_else(missing)?,
             },
-            account: row.get(24)?.unwrap_or_default(),
+            account: row.get(25)?.unwrap_or_default(),
             crash_count: row.get(18)?.unwrap_or(0),
             is_superseded: row.get(19)?.unwrap_or(false),
             is_alone: row.get(21)?.unwrap_or(false),
+            is_let_in: row.get(24)?.unwrap_or(false),
             throttled_too_long: row.get(20)?.unwrap_or(false),
             execution_id: row.get(4)?.ok_or_else(missing)?,
             row_user_id: row.get(5)?,

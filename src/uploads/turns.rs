@@ -8,7 +8,9 @@ use super::claim::{CONFIG, STREAM, lane};
 /// order of entry; those that only add rows stand beside each other. A table is told by the account of the configuration that will be used and by the names as far as
 /// they are known here: what only Snowflake knows (a user's default schema) is another table than one that is named.
 /// Names are folded as they are for Snowflake; two that `column_case` keeps apart take turns all the same. Whom an account
-/// has not let in takes turns with nobody else: whoever only names somebody's account and table does not keep them waiting.
+/// has not let in takes turns with nobody else, and goes no further than to log in: whoever only names somebody's account and table
+/// does not keep them waiting. Who was let in when an upload was taken is in the way until that one's attempt has ended, whatever
+/// became of the credentials meanwhile.
 ///
 /// `held` has each stream at whose table turns are taken, and the last of its uploads, in the order of entry, that may be
 /// taken now. It is found by the first upload of each stream, and not at all while nobody wants a table alone: what it
@@ -25,13 +27,14 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
         "streams as ( \
              ({first}) union all select n.* from streams s cross join lateral ({next}) n), \
          in_flight as materialized ( \
-             select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream, bool_or({ALONE}) as alone \
+             select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config, {STREAM} as stream, bool_or({ALONE}) as alone, \
+                 bool_or(u.is_let_in) as is_let_in \
              from snowflake_bridge.uploads u where u.state in ('claimed', 'staged', 'copying') group by {stream}), \
          targets as materialized ( \
              select s.*, i.stream is not null as is_busy, coalesce(i.alone, false) as is_taken, \
                  (select u.id from snowflake_bridge.uploads u where {ALONE} and {UNENDED} \
                     and ({stream}) = ({s}, s.stream) order by u.id limit 1) as first_alone, \
-                 case when {is_let_in} then lower(coalesce(o.account_identifier, f.account_identifier)) \
+                 case when i.is_let_in or {IS_LET_IN} then lower(coalesce(o.account_identifier, f.account_identifier)) \
                      else concat_ws('/', '', {s}) end as account, \
                  snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'database', ''), o.database, f.database, '')) as database, \
                  snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'schema_name', ''), o.schema, f.schema, '')) as schema, \
@@ -55,12 +58,15 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
             "exists (select from snowflake_bridge.uploads u where {ALONE} and {UNENDED})"
         )),
         next = first(&format!("({stream}) > ({}, s.stream)", lane("s"))),
-        is_let_in = "case when o.id is not null then o.last_tested_at is not null and o.last_test_error is null \
-             else coalesce(f.last_tested_at is not null and f.last_test_error is null, false) end",
         s = lane("s"),
         i = lane("i"),
     )
 });
+
+/// Whether the last that was heard of a connection is that Snowflake lets it in: of the configurations `o`, the owner's own, and `f`,
+/// which serves where there is none.
+pub(super) const IS_LET_IN: &str = "case when o.id is not null then o.last_tested_at is not null and o.last_test_error is null \
+         else coalesce(f.last_tested_at is not null and f.last_test_error is null, false) end";
 
 /// Of `uploads u`; the index `uploads_alone` has the same expression.
 pub(super) const ALONE: &str =

@@ -241,6 +241,7 @@ impl<'a> Attempt<'a> {
         } = self;
         Ok(Job {
             claim: upload.as_claim(),
+            knocks: !upload.is_let_in,
             upload_id: upload.upload_id,
             installation_id: plan.installation_id,
             pool_key: PoolKey::new(plan.config.id, plan.config.version),

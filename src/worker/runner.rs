@@ -55,6 +55,8 @@ pub struct Job {
     /// This attempt only finds out what an earlier one has done.
     pub only_settles: bool,
     pub is_alone: bool,
+    /// It was not known whether Snowflake lets it in, nor who else is at its table: it only finds out.
+    pub knocks: bool,
     /// Once it is loaded, the whole stage is looked through.
     pub is_sweeping: bool,
     /// Its owner has no other upload under way.
@@ -268,8 +270,15 @@ async fn run(
     let mut session = pool
         .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
         .await?;
-    if session.is_proven() {
+    if session.is_proven() || job.knocks {
         reporter.send(Event::Connected { claim: job.claim })?;
+    }
+    if job.knocks {
+        session.release();
+        return Err(Error::new(
+            ErrorKind::NeedsTurn,
+            "Snowflake lets its connection in; now it takes its turn at its table",
+        ));
     }
     // Only now, since whoever is not let in should keep nobody else from going on.
     let _slot = slots.acquire(job.is_first_of_owner).await;

@@ -86,7 +86,7 @@ fn may_share(upload: &Claimed, job: &Job) -> bool {
         && job.transaction.is_none()
         && !job.may_be_loaded
         && !job.manifest.files.is_empty()
-        && !(job.is_canceled || job.only_settles || job.is_alone)
+        && !(job.is_canceled || job.only_settles || job.is_alone || job.knocks)
 }
 
 /// Whether one more goes to the same table over the same session, with the same columns.

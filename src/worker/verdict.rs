@@ -14,6 +14,9 @@ use crate::{configs, guc};
 /// By then the wait has long become the longest one.
 const MAX_STEPS: i32 = 50;
 
+/// After an upload has only logged in.
+const TURN_DELAY: Duration = Duration::from_millis(20);
+
 /// Only what can succeed on its own is tried again, and not for ever. While it is open whether the rows are in the table
 /// (`is_undecided`), that has to be found out: this is tried as often whatever the error is, and without end if it can succeed
 /// on its own and nobody wants the upload to stop. An attempt that Snowflake has only asked to come later
@@ -41,6 +44,8 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
     match kind {
         ErrorKind::Credentials => NextState::NeedsCredentials,
         ErrorKind::NeedsTable => NextState::Alone,
+        // By then it is recorded that its connection is let in.
+        ErrorKind::NeedsTurn => NextState::Waits(guc::retry_base_delay().min(TURN_DELAY)),
         _ if is_throttled(error) && !upload.throttled_too_long => {
             NextState::Later(delay(upload.claim.min(MAX_STEPS)))
         }

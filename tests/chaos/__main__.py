@@ -3,7 +3,8 @@
 PACKAGE is what `cargo pgrx package` made of a build with fail points; a build with a fault, of which FINDINGs (`doubled`,
 say) are expected, must be found out. SEED chooses what is done, JOBS how many jobs a round
 has, TROUBLE how much goes wrong (1 as usual, 0 nothing but what the builds with a fault are found out by: COPYs that lose rows, and
-commits of which Snowflake says that they were rolled back), KEEP_LOG where the server's log is kept. Ends with one line, `chaos: seed=… jobs=…
+commits of which Snowflake says that they were rolled back), KEEP_LOG where the server's log is kept, and beside it
+what Snowflake was asked. Ends with one line, `chaos: seed=… jobs=…
 rows=… kills=… faults=… lost=… doubled=… unverified=… stuck=…`, and fails unless the last four are 0 and as much went wrong as
 was meant to.
 """
@@ -11,6 +12,7 @@ was meant to.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -92,11 +94,15 @@ def run(seed: int, rounds: int, jobs: int, amount: float, *, is_faulty: bool) ->
                 print(line(told, uploads, total, trouble), flush=True)
                 for finding in verdict.findings:
                     print(f"  {finding}", flush=True)
+                if not verdict.clean():
+                    # What has led to it is what happened last.
+                    break
         finally:
             if not (total.clean() or is_faulty) or sys.exc_info()[0]:
                 print("\n".join(world.bridge.cluster.log_text().splitlines()[-LOG_LINES:]), flush=True)
             if kept := os.environ.get("KEEP_LOG"):
                 Path(kept).write_text(world.bridge.cluster.log_text())
+                Path(kept).with_suffix(".json").write_text("\n".join(map(json.dumps, world.standin.audit())))
         report(trouble)
         print(("as expected, " if is_faulty else "") + line(f"seed={seed}", uploads, total, trouble), flush=True)
         places, parked = len(places_of_kills(trouble)), trouble.credentials.parked

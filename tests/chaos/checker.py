@@ -263,13 +263,16 @@ class _Check:
     # --- the others -----------------------------------------------------------------------------------------------
 
     def _candidates(self, loaded: list[dict[str, Any]]) -> set[str]:
-        """Which uploads may have come last: the last that has completed, those that somebody has sent on their way again, and those of
-        which nobody knows."""
+        """Which uploads may have come last: the last that has completed, those that somebody has sent on their way again or whose
+        credentials were refused, and those of which nobody knows."""
         last = [upload["id"] for upload in loaded if upload["state"] == "completed"][-1:]
         return {
             upload["upload_id"]
             for upload in loaded
-            if upload["id"] in last or upload["id"] in self.round.retried or may_be_there(upload)
+            if upload["id"] in last
+            or upload["id"] in self.round.retried
+            or upload["row_user_id"] in self.round.kept_out
+            or may_be_there(upload)
         }
 
     def _upserted(self, table: str, uploads: list[dict[str, Any]], found: dict[tuple[str, str], Counter[Row]]) -> None:

@@ -43,6 +43,7 @@ class Credentials:
             return
         tenant = self.refused = self.rng.choice(self.world.tenants)
         self._round = round
+        round.kept_out.add(tenant.user_id)
         self._mark, self._before = self.world.standin.audit_mark(), self._events()
         self.times += 1
         if self.rng.random() < 0.5:

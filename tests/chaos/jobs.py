@@ -28,6 +28,8 @@ class Round:
     queries: int = 0
     # Uploads that somebody has sent on their way again: these come to their table later than their place in the queue says.
     retried: set[int] = field(default_factory=set)
+    # Users whom Snowflake has not let in for a while: nobody else waits for their turn until it does.
+    kept_out: set[str] = field(default_factory=set)
     # Uploads that somebody wanted to end, whatever was answered, and the answers that hold still.
     unwanted: set[int] = field(default_factory=set)
     cancels: list[Cancel] = field(default_factory=list)

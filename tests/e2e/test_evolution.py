@@ -97,6 +97,46 @@ def test_a_rebuild_waits_for_the_loads_that_have_begun(bridge: Bridge, user: Use
     assert bridge.upload("later")["claimed_at"] > bridge.upload("decimals")["completed_at"]
 
 
+def test_a_rebuild_waits_for_a_load_whose_credentials_are_refused_meanwhile(bridge: Bridge, user: User) -> None:
+    """Its session goes on, and loads into the column as it was."""
+    bridge.configure(user, name="other")
+    bridge.run("run-0", [{"n": 1}])
+    bridge.completed("run-0")
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*PUT"}, {"delay_ms": 120_000})
+    bridge.run("integers", [{"n": 2}])
+    bridge.uploading({"sql": "PUT"}, mark)
+    bridge.admin.execute("update snowflake_bridge.snowflake_configurations set last_test_error = 'refused' where name = 'default'")
+    bridge.run("decimals", [{"n": 2.5}], snowflake_options={"config": "other"})
+    wait.until(lambda: bridge.upload("decimals")["needs_table"], "the rebuild waits")
+    bridge.run("elsewhere", [{"n": 2}], snowflake_options={"config": "other", "table_name": "elsewhere"})
+    bridge.completed("elsewhere")
+    assert bridge.upload("decimals")["state"] == "retry"
+    bridge.standin.clear_faults()
+    for execution in ("integers", "decimals"):
+        bridge.completed(execution)
+    assert sorted(bridge.results(user, ["N"])) == [(Decimal(n),) for n in ("1", "2", "2.5")]
+
+
+def test_whom_an_account_lets_in_for_the_first_time_takes_its_turn(bridge: Bridge, user: User) -> None:
+    """Nobody has waited for it, so that it must not be at the table at once."""
+    bridge.configure(user, name="other", verify=False)
+    bridge.run("run-0", [{"n": 1}])
+    bridge.completed("run-0")
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*UPDATE"}, {"delay_ms": 120_000})
+    bridge.run("decimals", [{"n": 2.5}])
+    bridge.uploading({"sql": "UPDATE"}, mark)
+    bridge.run("integers", [{"n": 2}], snowflake_options={"config": "other"})
+    wait.until(lambda: bridge.upload("integers")["state"] == "retry", "it has logged in")
+    bridge.standin.clear_faults()
+    for execution in ("decimals", "integers"):
+        bridge.completed(execution)
+    assert sorted(bridge.results(user, ["N"])) == [(Decimal(n),) for n in ("1", "2", "2.5")]
+    upload = bridge.upload("integers")
+    assert (upload["claim_count"], upload["attempt_count"]) == (2, 1), "to log in is no attempt"
+
+
 def test_a_table_of_somebody_else(bridge: Bridge, user: User) -> None:
     bridge.account.sql(f"create table {QUALIFIED} (NAME varchar(5), N number(5,0), EXECUTION_ID varchar,"
                        " UPLOADED_AT timestamp_tz, USER_ID varchar, UPLOAD_ID varchar)")

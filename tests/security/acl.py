@@ -32,7 +32,7 @@ READABLE = {
     "uploads": "id upload_id watch_id execution_id user_id owner_kind owner_oid row_user_id options state generation claim_count "
     "attempt_count crash_count next_attempt_at throttled_since needs_table config_id target manifest staged_claim staged_for "
     "transaction_id transaction_table may_be_loaded row_count byte_count out_of_range_count error_message error_hint error_code error_sqlstate query_id needs_mirror mirror_error mirror_after "
-    "clean_up_after created_at claimed_at server_started_at completed_at",
+    "clean_up_after created_at claimed_at server_started_at is_let_in completed_at",
     "upload_progress": "id execution_id state phase attempt rows staged_bytes total_bytes running_for error_message",
     "upload_stats": "user_id target waiting in_flight needs_credentials completed failed canceled row_count byte_count "
     "out_of_range_count average_seconds first_created_at last_completed_at",
