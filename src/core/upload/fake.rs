@@ -30,6 +30,8 @@ pub(super) struct FakeWarehouse {
     pub(super) fault: Option<(usize, Cut)>,
     /// Before this call (from 0), somebody else aborts the transaction that is open.
     pub(super) abort: Option<usize>,
+    /// Before these calls (from 0), somebody else drops the table.
+    pub(super) drop: Vec<usize>,
     pub(super) rows_reported: Option<u64>,
     /// What is added to every count of the table's rows, or taken from it.
     pub(super) miscount: i64,
@@ -152,12 +154,12 @@ impl FakeWarehouse {
     pub(super) fn apply(&mut self, text: &str) -> Result<QueryResult> {
         let none = || Ok(Self::answer(&[], Vec::new()));
         let is_temporary = text.contains("SNOWFLAKE_BRIDGE_");
+        let names_table = text.contains("\"T\"") && !text.starts_with("CREATE");
+        if self.columns.is_none() && names_table {
+            return Err(Error::new(ErrorKind::Configuration, "no such table").with_code("002003"));
+        }
         if text.starts_with("DESCRIBE TABLE") {
-            let Some(columns) = &self.columns else {
-                return Err(
-                    Error::new(ErrorKind::Configuration, "no such table").with_code("002003")
-                );
-            };
+            let columns = self.columns.as_ref().expect("a table");
             let rows = columns
                 .iter()
                 .map(|(name, kind)| vec![name.clone(), kind.clone()])

@@ -22,6 +22,12 @@ impl Warehouse for FakeWarehouse {
         if self.abort == Some(self.calls) {
             self.roll_back();
         }
+        if self.drop.contains(&self.calls) {
+            (self.columns, self.rows) = (None, Vec::new());
+            if let Some(open) = &mut self.open {
+                open.rows.clear();
+            }
+        }
         self.calls += 1;
         if fault == Some(Cut::Before) {
             return Err(cut());

@@ -25,6 +25,9 @@ const NOT_REBUILT: &str = "Load into another table (snowflake_table_name), or ch
 /// How often the table is looked at before an attempt gives up: a rebuilt column takes five looks when nobody interferes.
 const MAX_LOOKS: usize = 24;
 
+/// How often a table is made that is not there afterwards, since somebody has dropped it or since it cannot be seen.
+const MAX_CREATIONS: usize = 3;
+
 /// A table that takes every column of the upload.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -98,13 +101,17 @@ enum Look {
 /// Makes the table take every column of the upload, and says how COPY fills each. DDL commits whatever transaction is
 /// open, so all of it comes before BEGIN.
 pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> Result<Target> {
-    let mut was_created = false;
+    let mut created = 0;
     let mut failed: Vec<String> = Vec::new();
     let mut wants_optional = true;
     for _ in 0..MAX_LOOKS {
         let steps = match describe(warehouse, &upload.target).await? {
-            None if was_created => return Err(unseen(&upload.target)),
-            None => vec![creation(upload)?],
+            None if created == MAX_CREATIONS => return Err(unseen(&upload.target)),
+            None => {
+                // Whatever has failed may be possible with the next one.
+                failed.clear();
+                vec![creation(upload)?]
+            }
             Some(existing) => match look(upload, &existing)? {
                 Look::Ready(target) => return Ok(target),
                 Look::Do(steps) => steps,
@@ -128,7 +135,7 @@ pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> R
                 return Err(refusal);
             }
             let Err(error) = step.execute(warehouse).await else {
-                was_created |= step.statement.starts_with("CREATE");
+                created += usize::from(step.statement.starts_with("CREATE"));
                 failpoint::reach("table-changed")?;
                 continue;
             };

@@ -185,6 +185,32 @@ async fn an_empty_result_makes_the_table_and_loads_nothing() {
     );
 }
 
+/// Whoever drops the table, between whichever statements, and once more, finds it there again.
+#[tokio::test]
+async fn a_table_that_is_dropped_meanwhile_is_made_again() {
+    let strategies = [Strategy::Append, Strategy::Replace];
+    let drops = (0..16).flat_map(|first| (first..16).map(move |second| vec![first, second]));
+    let all = strategies
+        .iter()
+        .flat_map(|strategy| drops.clone().map(move |drop| (strategy, drop)));
+    for (strategy, drop) in all {
+        let mut warehouse = FakeWarehouse {
+            columns: Some(vec![
+                ("D".to_owned(), "DATE".to_owned()),
+                ("UPLOAD_ID".to_owned(), "VARCHAR(134217728)".to_owned()),
+            ]),
+            drop: drop.clone(),
+            ..FakeWarehouse::default()
+        };
+        let mut upload = upload(1);
+        upload.strategy = strategy.clone();
+        let result = run(&upload, &mut warehouse, &FakeLedger::default()).await;
+        let outcome =
+            result.unwrap_or_else(|error| panic!("{error}: {drop:?} {:#?}", warehouse.log));
+        assert_eq!(outcome.rows, 10);
+    }
+}
+
 #[tokio::test]
 async fn missing_columns_are_added_and_other_types_refused() {
     let mut warehouse = FakeWarehouse {
