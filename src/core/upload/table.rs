@@ -108,9 +108,10 @@ pub(super) async fn prepare(warehouse: &mut dyn Warehouse, upload: &Upload) -> R
         let steps = match describe(warehouse, &upload.target).await? {
             None if created == MAX_CREATIONS => return Err(unseen(&upload.target)),
             None => {
-                // Whatever has failed may be possible with the next one.
-                failed.clear();
-                vec![creation(upload)?]
+                let creation = creation(upload)?;
+                // Whatever else has failed may be possible with the next one.
+                failed.retain(|statement| *statement == creation.statement);
+                vec![creation]
             }
             Some(existing) => match look(upload, &existing)? {
                 Look::Ready(target) => return Ok(target),
