@@ -125,6 +125,6 @@ tier regress 3m test-regress
 tier isolation 10m test-isolation
 tier fidelity 6m test-fidelity
 tier security 15m test-security
-tier e2e 20m test-e2e
+tier e2e 25m test-e2e
 tier chaos 12m test-chaos
 finish

@@ -209,7 +209,7 @@ def test_one_at_a_time_and_in_order(bridge: Bridge, user: User) -> None:
         bridge.run(f"run-{number}", [{"n": number}], snowflake_options=REPLACE)
     bridge.run("run-6", [{"n": 6}])
     bridge.run("elsewhere", [{"n": 1}], snowflake_table_name="elsewhere", snowflake_options=REPLACE)
-    bridge.completed("elsewhere")
+    bridge.completed("elsewhere", seconds=60)
     for number in range(1, 7):
         bridge.completed(f"run-{number}", seconds=60)
     assert rows_of(bridge, user, "N") == [(5,), (6,)]
