@@ -15,6 +15,7 @@ mod guc;
 mod halves;
 mod installation;
 mod keys;
+mod memory;
 mod net;
 mod options;
 mod owner;

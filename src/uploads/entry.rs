@@ -15,9 +15,12 @@ use pgrx::{PgTupleDesc, direct_function_call_as_datum, pg_sys};
 use super::NewUpload;
 use crate::cached::ReadAt;
 use crate::error::{Error, Result};
+use crate::memory::InMemory;
 
 /// At most one upload of an execution waits, by this index.
 const WAITING: &str = "uploads_waiting";
+/// The condition that all rows fulfill, ours.
+const CHECK: &CStr = c"is_upload";
 
 thread_local! {
     /// Not given back when the process ends, by when PostgreSQL has ended.
@@ -323,25 +326,6 @@ impl Drop for Ready {
     }
 }
 
-/// What is allocated while this lives comes from this memory, whichever way it ends.
-struct InMemory(pg_sys::MemoryContext);
-
-impl InMemory {
-    /// # Safety
-    /// With memory that outlives this.
-    unsafe fn of(memory: pg_sys::MemoryContext) -> Self {
-        // SAFETY: as the caller promises.
-        Self(unsafe { pg_sys::MemoryContextSwitchTo(memory) })
-    }
-}
-
-impl Drop for InMemory {
-    fn drop(&mut self) {
-        // SAFETY: the memory that was used before, which outlives what is done in between.
-        unsafe { pg_sys::MemoryContextSwitchTo(self.0) };
-    }
-}
-
 /// Whether a row may be written to a relation without looking for triggers, rules, generated columns, domains, partitions and the
 /// like.
 ///
@@ -357,13 +341,28 @@ unsafe fn is_simple(relation: pg_sys::Relation) -> bool {
             && !(*class).relispartition
             && !(*class).relhasrules
             && (*relation).trigdesc.is_null()
-            && (constraints.is_null() || (*constraints).num_check == 0)
+            && (constraints.is_null() || has_our_check_at_most(constraints))
             && columns.iter().all(|column| {
                 column.attisdropped
                     || column.attgenerated == 0
                         && pg_sys::get_typtype(column.atttypid)
                             != pg_sys::TYPTYPE_DOMAIN as std::ffi::c_char
             })
+    }
+}
+
+/// Others may call anything.
+///
+/// # Safety
+/// With the constraints of an open relation.
+unsafe fn has_our_check_at_most(constraints: *const pg_sys::TupleConstr) -> bool {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match (*constraints).num_check {
+            0 => true,
+            1 => CStr::from_ptr((*(*constraints).check).ccname) == CHECK,
+            _ => false,
+        }
     }
 }
 

@@ -47,6 +47,24 @@ def test_alone_as_among_others(app: Bridge) -> None:
     assert app.upload("alone")["next_attempt_at"] == app.upload("alone")["created_at"] > app.upload("first")["created_at"]
 
 
+def test_no_statement_is_run_for_one_row(app: Bridge) -> None:
+    """As PostgreSQL tells of all that it runs within others. Several rows take one."""
+    told: list[str] = []
+    app.admin.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+    app.admin.execute(
+        "load 'auto_explain'; set auto_explain.log_min_duration = 0; set auto_explain.log_nested_statements = on; "
+        "set auto_explain.log_level = notice"
+    )
+    for ids, statements in ((["alone"], 0), (["one", "two"], 1)):
+        told.clear()
+        app.admin.execute(
+            f"insert into {TABLE} (execution_id, status, snowflake_enabled) select id, 'completed', true from unnest(%s::text[]) id", [ids]
+        )
+        assert any(f"insert into {TABLE}" in text for text in told)
+        assert sum(f"insert into {UPLOADS}" in text for text in told) == statements, told
+        assert all(app.upload(execution)["state"] == "queued" for execution in ids)
+
+
 def test_one_that_waits_covers_the_change(app: Bridge) -> None:
     """Whether it was entered by this transaction or by an earlier one."""
     with app.app.transaction():

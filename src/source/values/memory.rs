@@ -3,6 +3,8 @@
 
 use pgrx::pg_sys;
 
+use crate::memory::InMemory;
+
 /// A memory context that is emptied after every value. It goes with the context it was made in.
 pub(super) struct ValueMemory(pg_sys::MemoryContext);
 
@@ -24,12 +26,11 @@ impl ValueMemory {
 
     /// Runs `work` in this memory, and empties it.
     pub(super) fn scoped<T>(&self, work: impl FnOnce() -> T) -> T {
-        // SAFETY: the context lives, see `new`. An ERROR in `work` leaves the switching back to whoever handles it, as
-        // everywhere in PostgreSQL.
+        // SAFETY: the context lives, see `new`.
         unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(self.0);
+            let memory = InMemory::of(self.0);
             let result = work();
-            pg_sys::MemoryContextSwitchTo(before);
+            drop(memory);
             pg_sys::MemoryContextReset(self.0);
             result
         }

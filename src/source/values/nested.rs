@@ -18,6 +18,7 @@ use super::memory::ValueMemory;
 use super::scalar::bytes;
 use super::text::{c_to_utf8, to_utf8};
 use crate::error::Result;
+use crate::memory::InMemory;
 use crate::source::json_text::walk_json;
 use crate::source::jsonb::Jsonb;
 
@@ -313,13 +314,9 @@ impl Types {
 
     /// Runs `work` in the memory that lives as long as this, and not only for one row.
     fn kept<T>(&self, work: impl FnOnce() -> T) -> T {
-        // SAFETY: the context lives, see `new`; after an ERROR whoever handles it switches back.
-        unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(self.context);
-            let result = work();
-            pg_sys::MemoryContextSwitchTo(before);
-            result
-        }
+        // SAFETY: the context lives, see `new`.
+        let _memory = unsafe { InMemory::of(self.context) };
+        work()
     }
 }
 
