@@ -61,6 +61,8 @@ comment on function snowflake_bridge.is_upload(text, text, oid) is
     'API: private. Whether a row of uploads can be: its state is one, and its owner a role with an OID or a JWT subject without.';
 comment on function snowflake_bridge.upper_name(text) is
     'API: private. A name in upper case, as names are folded for Snowflake, whatever the locale.';
+comment on function snowflake_bridge.account_identity(text) is
+    'API: private. An account identifier as it is told from others: however it is written, an account has one.';
 comment on function snowflake_bridge.check() is
     'API: public. What is right and what is wrong with this installation, and what to do about it.';
 comment on function snowflake_bridge.caller() is

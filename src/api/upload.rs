@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bridge_core::config::Account;
 use bridge_core::names;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -347,6 +348,12 @@ fn look(id: i64) -> Result<Option<Seen>> {
 #[pg_extern(immutable, strict, parallel_safe)]
 fn upper_name(name: &str) -> String {
     names::upper_name(name)
+}
+
+/// Called by the worker: whoever writes the same account in another way is at the same tables.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn account_identity(identifier: &str) -> String {
+    Account::identity(identifier)
 }
 
 /// What holds of every row of `uploads`, in one call: each CHECK in SQL is read anew for every statement, at the cost of an

@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 use super::{Claim, Claimed};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
-use crate::{guards, guc};
+use crate::{guards, guc, tx};
 
 /// From the beginning of an hour until nothing that was sent in it counts any more.
 const COUNTS_FOR: &str = "25 hours";
@@ -79,7 +79,8 @@ pub fn forget_sent() -> Result<()> {
 }
 
 /// Refuses an attempt that is to be begun, while others of the owner are about to send `under_way` bytes, if it is likely to be
-/// refused by [`require_allowance`] later: by what it took when it was read before, if it was.
+/// refused by [`require_allowance`] later: by what it took when it was read before, if it was. Where there is a limit, runs a
+/// transaction of its own.
 ///
 /// # Errors
 /// [`Error::NoAllowance`]; or if a statement fails.
@@ -95,7 +96,7 @@ pub fn expect_allowance(upload: &Claimed, under_way: u64) -> Result<()> {
 }
 
 /// Refuses an attempt that would send so many bytes: it has to wait. What is more than one may send in a day fails, since it would
-/// wait for ever.
+/// wait for ever. Where there is a limit, runs a transaction of its own.
 ///
 /// # Errors
 /// [`Error::NoAllowance`]; `53400` for what can never be sent; or if a statement fails.
@@ -124,7 +125,7 @@ fn limit() -> Option<u64> {
 }
 
 fn require_room(owner: &Owner, most: u64, under_way: u64, bytes: u64) -> Result<()> {
-    let sent = sent_lately(owner)?;
+    let sent = tx::transaction(|| sent_lately(owner))?;
     if sent.bytes + under_way + bytes <= most {
         return Ok(());
     }

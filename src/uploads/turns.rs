@@ -34,7 +34,7 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
              select s.*, i.stream is not null as is_busy, coalesce(i.alone, false) as is_taken, \
                  (select u.id from snowflake_bridge.uploads u where {ALONE} and {UNENDED} \
                     and ({stream}) = ({s}, s.stream) order by u.id limit 1) as first_alone, \
-                 case when i.is_let_in or {IS_LET_IN} then lower(coalesce(o.account_identifier, f.account_identifier)) \
+                 case when i.is_let_in or {IS_LET_IN} then {ACCOUNT} \
                      else concat_ws('/', '', {s}) end as account, \
                  snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'database', ''), o.database, f.database, '')) as database, \
                  snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'schema_name', ''), o.schema, f.schema, '')) as schema, \
@@ -63,8 +63,12 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Whether the last that was heard of a connection is that Snowflake lets it in: of the configurations `o`, the owner's own, and `f`,
-/// which serves where there is none.
+/// What tells an account, of the configurations `o`, the owner's own, and `f`, which serves where there is none; NULL where there
+/// is neither.
+pub(super) const ACCOUNT: &str =
+    "snowflake_bridge.account_identity(coalesce(o.account_identifier, f.account_identifier))";
+
+/// Whether the last that was heard of a connection is that Snowflake lets it in: of the configurations of [`ACCOUNT`].
 pub(super) const IS_LET_IN: &str = "case when o.id is not null then o.last_tested_at is not null and o.last_test_error is null \
          else coalesce(f.last_tested_at is not null and f.last_test_error is null, false) end";
 

@@ -115,13 +115,6 @@ def test_another_user_after_a_lost_commit(make_bridge: Callable[..., Bridge], lo
     assert bridge.row_count(user) == len(ROWS)
 
 
-def also_allow(bridge: Bridge, *origins: str) -> None:
-    """Lets configurations name other hosts as well."""
-    bridge.cluster.settings["snowflake_bridge.allowed_hosts"] += "".join(f", {origin}" for origin in origins)
-    bridge.cluster.restart()
-    bridge.connect()
-
-
 def undecided(bridge: Bridge, lost: dict[str, object]) -> None:
     """An upload of which it is open whether it was committed, and nobody can be asked."""
     bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, lost, times=20)
@@ -135,7 +128,7 @@ def test_another_name_of_the_account_after_a_lost_commit(make_bridge: Callable[.
     """A name for a private network, say. Nobody can know that it is the same account, but its rows are there."""
     bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
     name = f"{bridge.account.name}.privatelink.localhost"
-    also_allow(bridge, f"http://{name}:{bridge.standin.port}")
+    bridge.also_allow(f"http://{name}:{bridge.standin.port}")
     user = bridge.ready()
     undecided(bridge, lost)
     bridge.call("update_config", account_identifier=name, password=user.password)
@@ -148,7 +141,7 @@ def test_another_account_for_a_while_after_a_lost_commit(make_bridge: Callable[.
     """It knows nothing of the rows, but that there may be some is not forgotten over it."""
     bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
     other = bridge.standin.new_account()
-    also_allow(bridge, other.origin)
+    bridge.also_allow(other.origin)
     user = bridge.ready()
     undecided(bridge, {"lose_answer": True})
     bridge.call("update_config", account_identifier=other.host, password=other.add_user().password)

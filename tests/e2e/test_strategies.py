@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -234,6 +235,28 @@ def test_names_that_fold_to_one_take_turns(bridge: Bridge, user: User) -> None:
     bridge.completed("run-3", seconds=60)
     found = bridge.account.sql("select N from ANALYTICS_DB.REPORTS.STRASSE order by N")
     assert [int(row[0]) for row in found] == [2, 3]
+
+
+def test_spellings_of_one_account_take_turns(make_bridge: Callable[..., Bridge]) -> None:
+    """As `xy12345` and `xy12345.us-west-2.privatelink` do, which are hosts of their own."""
+    bridge = make_bridge()
+    name = f"{bridge.account.name.upper()}.privatelink.localhost"
+    bridge.also_allow(f"http://{name}:{bridge.standin.port}")
+    user = bridge.ready()
+    bridge.configure(user, name="other", account_identifier=name, verify=False)
+    bridge.run("run-1", [{"n": 1}], snowflake_options={"config": "other"})
+    bridge.completed("run-1")
+    bridge.standin.fault({"kind": "query", "sql": "^\\s*COPY INTO"}, {"delay_ms": 120_000}, times=1)
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-2", [{"n": 2}], snowflake_options=REPLACE)
+    bridge.uploading({"kind": "query", "sql": "COPY INTO"}, mark)
+    bridge.run("run-3", [{"n": 3}], snowflake_options={"config": "other"})
+    bridge.run("elsewhere", [{"n": 1}], snowflake_table_name="elsewhere", snowflake_options={"config": "other"})
+    bridge.completed("elsewhere")
+    assert bridge.upload("run-3")["state"] == "queued"
+    bridge.standin.clear_faults()
+    bridge.completed("run-3", seconds=60)
+    assert rows_of(bridge, user, "N") == [(2,), (3,)]
 
 
 def test_appends_stand_beside_each_other(bridge: Bridge, user: User) -> None:

@@ -111,6 +111,12 @@ class Bridge:
         self.watch()
         return user
 
+    def also_allow(self, *origins: str) -> None:
+        """Lets configurations name other hosts as well."""
+        self.cluster.settings["snowflake_bridge.allowed_hosts"] += "".join(f", {origin}" for origin in origins)
+        self.cluster.restart()
+        self.connect()
+
     def start_execution(self, execution_id: str, *, enabled: bool = True, **columns: Any) -> None:
         """The application's own INSERT, when a run begins."""
         row = {"execution_id": execution_id, "status": "running", "snowflake_enabled": enabled} | columns

@@ -12,6 +12,9 @@ use crate::{Error, ErrorKind, Result};
 const DOMAINS: [&str; 2] = ["snowflakecomputing.com", "snowflakecomputing.cn"];
 /// The oldest region, whose accounts have host names without a region.
 const HISTORICAL_REGION: &str = "us-west-2";
+/// Labels after the account's name that an identifier may have or lack: how it is reached, which cloud its region is of, and
+/// the oldest region.
+const IMPLIED: [&str; 5] = ["privatelink", "aws", "azure", "gcp", HISTORICAL_REGION];
 /// Account, region, cloud, and `privatelink`.
 const MAX_LABELS: usize = 4;
 
@@ -75,6 +78,22 @@ impl Account {
             port: Scheme::Https.default_port(),
             name: account_name(identifier),
         })
+    }
+
+    /// What tells an account from others, however it is written: by its name and region, without what a host name adds. That
+    /// `org-account` and `xy12345` are one account, only Snowflake knows.
+    #[must_use]
+    pub fn identity(identifier: &str) -> String {
+        let identifier = identifier.trim();
+        let Ok(Self { host, .. }) = Self::parse(identifier, &AllowedHosts::default()) else {
+            // Maybe a host that a setting lists.
+            return hosts::canonical(identifier).unwrap_or_else(|| identifier.to_lowercase());
+        };
+        let of_service = DOMAINS.iter().find_map(|domain| host.strip_suffix(domain));
+        let mut labels = of_service.unwrap_or(&host).trim_end_matches('.').split('.');
+        let name = labels.next();
+        let region = labels.filter(|label| !IMPLIED.contains(label));
+        name.into_iter().chain(region).collect::<Vec<_>>().join(".")
     }
 
     /// How to speak to the host.
@@ -310,6 +329,51 @@ mod tests {
                 format!("https://{host}/"),
                 "{identifier}"
             );
+        }
+    }
+
+    #[test]
+    fn an_account_is_one_however_it_is_written() {
+        for (identity, written) in [
+            (
+                "xy12345",
+                &[
+                    "xy12345",
+                    " XY12345\n",
+                    "xy12345.us-west-2",
+                    "xy12345.US-West-2.aws",
+                    "xy12345.us-west-2.privatelink",
+                    "xy12345.snowflakecomputing.com",
+                    "xy12345.us-west-2.snowflakecomputing.com",
+                ][..],
+            ),
+            (
+                "xy12345.us-east-2",
+                &[
+                    "xy12345.us-east-2",
+                    "xy12345.us-east-2.aws",
+                    "Xy12345.us-east-2.aws.privatelink.snowflakecomputing.com",
+                ],
+            ),
+            (
+                "xy12345.cn-north-1",
+                &[
+                    "xy12345.cn-north-1",
+                    "xy12345.cn-north-1.snowflakecomputing.cn",
+                ],
+            ),
+            ("myorg-my-acct", &["myorg-my_acct", "MyOrg-My-Acct"]),
+            ("acct-ext.global", &["acct-ext.global"]),
+            ("aws", &["aws", "aws.snowflakecomputing.com"]),
+            ("snow.corp", &["Snow.corp", "snow.privatelink.corp"]),
+            ("127.0.0.1", &["127.0.0.1", " 127.0.0.1"]),
+            ("::1", &["::1", "0:0:0:0:0:0:0:1"]),
+            ("not valid/", &["Not Valid/"]),
+            ("", &["", " "]),
+        ] {
+            for identifier in written {
+                assert_eq!(Account::identity(identifier), identity, "{identifier:?}");
+            }
         }
     }
 
