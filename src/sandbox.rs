@@ -65,7 +65,8 @@ pub fn require_unrestricted() -> Result<()> {
 }
 
 /// Whether what runs now has the role that the session itself has taken on: it is not inside a SECURITY DEFINER function, nor in
-/// anything else that runs as somebody who did not ask.
+/// anything else that runs as somebody who did not ask. PostgreSQL itself marks each such change of role in the context; an extension
+/// that changes it may not, and then it is not the session's role.
 pub fn is_sessions_own_code() -> bool {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: backend-local reads.

@@ -51,6 +51,11 @@ pub fn begin(
     }
     failpoint::reach("claimed")?;
     let attempt = Attempt::plan(upload)?;
+    if attempt.knocks() {
+        tx::transaction(|| uploads::record_config(upload.as_claim(), attempt.plan.config.id))?;
+        let job = attempt.into_job(spool_root, read_at, Manifest::default(), None)?;
+        return Ok(Begun::Job(Box::new(job)));
+    }
     if attempt.only_settles() {
         let (claim, config) = (upload.as_claim(), attempt.plan.config.id);
         tx::transaction(|| {
@@ -69,7 +74,7 @@ pub fn begin(
         let job = attempt.into_job(spool_root, read_at, manifest, Some(claim))?;
         return Ok(Begun::Job(Box::new(job)));
     }
-    tx::transaction(|| uploads::expect_allowance(upload, under_way))?;
+    uploads::expect_allowance(upload, under_way)?;
     let (manifest, out_of_range) = match &attempt.plan.watch {
         None => (reading::what_caller_read(upload, spool_root)?, None),
         Some(watch) => {
@@ -189,6 +194,11 @@ impl<'a> Attempt<'a> {
             .filter(|_| self.is_same_destination())
     }
 
+    /// This attempt only logs in, and needs no rows.
+    fn knocks(&self) -> bool {
+        !self.upload.is_let_in
+    }
+
     /// What an earlier attempt may have loaded comes first: before anything is read anew, and where it may not be loaded again.
     fn only_settles(&self) -> bool {
         self.upload.is_undecided()
@@ -219,7 +229,7 @@ impl<'a> Attempt<'a> {
             )
         })?;
         failpoint::reach("read-recorded")?;
-        tx::transaction(|| uploads::require_allowance(self.upload, under_way, manifest.bytes))?;
+        uploads::require_allowance(self.upload, under_way, manifest.bytes)?;
         self.into_job(spool_root, read_at, manifest, None)
     }
 
@@ -230,7 +240,8 @@ impl<'a> Attempt<'a> {
         manifest: Manifest,
         staged_claim: Option<i32>,
     ) -> Result<Job> {
-        let (is_moved, only_settles) = (self.is_moved(), self.only_settles());
+        let (is_moved, only_settles, knocks) =
+            (self.is_moved(), self.only_settles(), self.knocks());
         let Self {
             upload,
             options,
@@ -241,7 +252,7 @@ impl<'a> Attempt<'a> {
         } = self;
         Ok(Job {
             claim: upload.as_claim(),
-            knocks: !upload.is_let_in,
+            knocks,
             upload_id: upload.upload_id,
             installation_id: plan.installation_id,
             pool_key: PoolKey::new(plan.config.id, plan.config.version),
@@ -252,7 +263,7 @@ impl<'a> Attempt<'a> {
             schema,
             database,
             spool: reading::spool(upload, spool_root),
-            strategy: if only_settles {
+            strategy: if only_settles || knocks {
                 Strategy::Append
             } else {
                 options.strategy(&manifest)?

@@ -106,7 +106,7 @@ def test_the_worker_waits_until_there_is_room(full: tuple[Bridge, User, list[str
 
     def is_stuck() -> bool:
         fill(bridge.cluster.data)
-        return len(without_room(bridge)) > 1
+        return len(without_room(bridge)) >= QUEUED
 
     wait.until(is_stuck, "there is no room for what waits", 60)
     assert bridge.worker() == worker

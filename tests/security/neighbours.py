@@ -1,6 +1,6 @@
 """Ways in which somebody may try to have code of theirs run with the rights of a watched table's owner, whose table it is not.
 
-They hold TRIGGER on it or on a part of it, or own the schema that it is in. The attacker is `app`; it comes down to the kit's
+They hold TRIGGER on it or on a part of it, own the schema that it is in, or are just being given it. The attacker is `app`; it comes down to the kit's
 `kit.attack(name)`, which leaves a line in the log that says as whom it ran.
 """
 
@@ -35,6 +35,8 @@ SETUP = """
     create function gate.hold_statement() returns trigger language plpgsql as
         $gate$ begin perform gate.hold(tg_argv[0]); return null; end $gate$;
 """
+# Somebody else has locked a relation.
+LOCKED = "wait_event_type = 'Lock' and wait_event = 'relation'"
 # What is found under the name of a relation once its schema was exchanged.
 FALSE_RELATION = (
     "create view {schema}.{relation} as select '{name}'::text as execution_id, kit.attack('{name}') as snowflake_status, "
@@ -133,7 +135,7 @@ class Neighbours:
             tried |= {self._attach(owner, attack) for attack in BY_TRIGGER}
             tried |= {self._swap_table(owner), self._swap_while_mirroring(owner)}
         # A superuser's rows are read past all policies, so that nothing holds up their reading.
-        return tried | {self._swap_result("keeper")}
+        return tried | {self._swap_result("keeper"), self._give_away("keeper")}
 
     def succeeded(self) -> set[str]:
         """Those whose code was run by a worker or reader as anybody but the attacker."""
@@ -172,8 +174,7 @@ class Neighbours:
         with self.bridge.cluster.connect(DATABASE) as other, other.transaction():
             other.execute(f"lock table {relation} in access exclusive mode")
             self._queue(name, relation)
-            waits = "wait_event_type = 'Lock' and wait_event = 'relation'"
-            self._until_one_waits("reader", waits)
+            self._until_one_waits("reader", LOCKED)
             self._swap(name, "runs")
         self._settle(name)
         return name
@@ -212,6 +213,21 @@ class Neighbours:
             self._swap(name, "rows")
             self._open(name)
             self._settle(name)
+        return name
+
+    def _give_away(self, owner: str) -> str:
+        """The reader waits for the table's lock, and finds that it is the attacker's now, with a policy."""
+        name, relation = self._watched(owner, "given_away")
+        self._finish(owner, name, relation, enabled=False)
+        with self.bridge.cluster.connect(DATABASE) as other, other.transaction():
+            other.execute(f"alter table {relation} owner to app")
+            other.execute(
+                f"set local role app; grant select on {relation} to {owner}; alter table {relation} enable row level security; "
+                f"create policy a on {relation} using (kit.attack('{name}') is not null); reset role"
+            )
+            self._queue(name, relation)
+            self._until_one_waits("reader", LOCKED)
+        self._settle(name)
         return name
 
     def _finish(self, owner: str, name: str, relation: str, *, enabled: bool = True) -> None:
