@@ -122,7 +122,13 @@ impl RowReader {
             });
         }
         // SAFETY: as the caller promises.
-        let (types, memory) = unsafe { (Types::new(), ValueMemory::new()) };
+        let (mut types, memory) = unsafe { (Types::new(), ValueMemory::new()) };
+        for reader in &readers {
+            if let Form::Json(type_oid) = reader.form {
+                // SAFETY: as the caller promises; the type of a column.
+                unsafe { types.hold(type_oid) }?;
+            }
+        }
         Ok(Self {
             readers,
             types,

@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::memory::InMemory;
 use crate::source::json_text::walk_json;
 use crate::source::jsonb::Jsonb;
+use crate::tx;
 
 /// Elements between two looks for an interrupt: some tens of microseconds.
 const ELEMENTS_PER_CHECK: usize = 1_024;
@@ -68,7 +69,8 @@ struct RowType {
 pub(super) struct Types {
     context: pg_sys::MemoryContext,
     kinds: HashMap<pg_sys::Oid, Kind>,
-    rows: HashMap<(pg_sys::Oid, i32), Rc<RowType>>,
+    /// With PostgreSQL's number of the state in which each type was described.
+    rows: HashMap<(pg_sys::Oid, i32), (u64, Rc<RowType>)>,
     document: Document,
     uuid: [u8; Hyphenated::LENGTH],
 }
@@ -283,9 +285,51 @@ impl Types {
         Ok(())
     }
 
+    /// Locks all types of rows in values of this type, as far as it tells which: nobody else changes them while values lie about.
+    ///
+    /// # Errors
+    /// If a type cannot be looked up.
+    ///
+    /// # Safety
+    /// A type that exists; on the main thread, inside a transaction.
+    pub(super) unsafe fn hold(&mut self, type_oid: pg_sys::Oid) -> Result<()> {
+        match self.kind(type_oid)? {
+            // SAFETY: as the caller promises, of the types within it as well.
+            Kind::Array { element, .. } => unsafe { self.hold(element) },
+            Kind::Row => {
+                // SAFETY: as the caller promises.
+                let base = unsafe { pg_sys::getBaseType(type_oid) };
+                if base == pg_sys::RECORDOID {
+                    return Ok(());
+                }
+                let row_type = self.row_type(base, -1)?;
+                let attributes = row_type.attributes.iter().filter(|of| !of.is_dropped);
+                for attribute in attributes {
+                    // SAFETY: the type of a column.
+                    unsafe { self.hold(attribute.type_oid) }?;
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A row's type as it is now: code that the query runs may change it from one row to the next.
     fn row_type(&mut self, type_oid: pg_sys::Oid, typmod: i32) -> Result<Rc<RowType>> {
-        if let Some(known) = self.rows.get(&(type_oid, typmod)) {
-            return Ok(Rc::clone(known));
+        let is_named = type_oid != pg_sys::RECORDOID;
+        // In rows of types with names it is whatever was in memory.
+        let typmod = if is_named { -1 } else { typmod };
+        let key = (type_oid, typmod);
+        if is_named && !self.rows.contains_key(&key) {
+            // SAFETY: the type of a row that exists.
+            tx::lock_to_read(unsafe { pg_sys::get_typ_typrelid(type_oid) });
+        }
+        // SAFETY: as above.
+        let state = unsafe { pg_sys::assign_record_type_identifier(type_oid, typmod) };
+        if let Some((known, row_type)) = self.rows.get(&key)
+            && *known == state
+        {
+            return Ok(Rc::clone(row_type));
         }
         let row_type = self.kept(|| -> Result<RowType> {
             // SAFETY: the type of a row that exists; the copy lives as long as this.
@@ -298,7 +342,7 @@ impl Types {
             }
         })?;
         let row_type = Rc::new(row_type);
-        self.rows.insert((type_oid, typmod), Rc::clone(&row_type));
+        self.rows.insert(key, (state, Rc::clone(&row_type)));
         Ok(row_type)
     }
 
