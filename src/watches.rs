@@ -190,6 +190,19 @@ impl Watch {
         self.qualified_name()?.ok_or_else(Self::is_gone)
     }
 
+    /// What is to be read for this watch must still be watched.
+    ///
+    /// # Errors
+    /// If it has ended.
+    pub fn require_active(&self) -> Result<()> {
+        self.is_active.then_some(()).ok_or_else(Self::has_ended)
+    }
+
+    /// What is said of an upload whose watch has ended.
+    pub fn has_ended() -> Error {
+        Error::missing("the relation of this upload is not watched any more")
+    }
+
     fn is_gone() -> Error {
         Error::missing("the watched relation does not exist any more")
     }

@@ -186,18 +186,23 @@ pub fn mark_tested(id: Uuid, version: i64) -> Result<()> {
 }
 
 /// Snowflake let this version of a configuration in, which nobody had seen yet, or not since it failed. Waits for nobody: what
-/// somebody is at is marked another time.
+/// somebody is at is marked another time. Returns whether it is marked now.
 ///
 /// # Errors
 /// If the query fails.
-pub fn mark_let_in(id: Uuid, version: i64) -> Result<()> {
+pub fn mark_let_in(id: Uuid, version: i64) -> Result<bool> {
     const LET_IN: &str = "
         update snowflake_bridge.snowflake_configurations c
            set last_tested_at = pg_catalog.now(), last_test_error = null
          where c.id = (select t.id from snowflake_bridge.snowflake_configurations t
              where t.id = $1 and t.version = $2 and t.is_active
                and (t.last_tested_at is null or t.last_test_error is not null) for update skip locked)";
-    write(LET_IN, &[datum(id), version.into()]).map(drop)
+    const IS_LET_IN: &str = "select exists (select from snowflake_bridge.snowflake_configurations c
+        where c.id = $1 and c.last_tested_at is not null and c.last_test_error is null)";
+    if write(LET_IN, &[datum(id), version.into()])? > 0 {
+        return Ok(true);
+    }
+    Ok(tx::read::<bool>(IS_LET_IN, &[datum(id)])?.unwrap_or(false))
 }
 
 /// A test of this version of a configuration failed for a reason that may pass, or that is not the secret's fault.

@@ -136,7 +136,8 @@ fn columns<'a>(
 
 /// Goes from lane to lane by the index `uploads_lanes`, once round from the one after the given lane on, until it finds an
 /// upload that may be taken: of the lane's streams, the one whose first upload has been due for longest comes first. What it
-/// costs depends on how many lanes and streams have to be passed, and not on how many uploads wait in them.
+/// costs depends on how many lanes and streams have to be passed, and not on how many uploads wait in them. Whoever has no connection
+/// sends nothing, and need not be let in.
 static TAKE: LazyLock<String> = LazyLock::new(|| {
     const GIVEN: &str = "$1, $2, $3::oid, $4";
     let next_lane = |after: &str, condition: &str| {
@@ -161,7 +162,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
     };
     let due = |condition: &str, order: &str| {
         format!(
-            "select * from (select u.id, u.watch_id from {of_lane} and {STREAM} = s.stream and {condition} \
+            "select * from (select u.id from {of_lane} and {STREAM} = s.stream and {condition} \
                  and u.next_attempt_at <= clock_timestamp() \
                  and not exists (select from snowflake_bridge.uploads e \
                      where e.watch_id = u.watch_id and e.execution_id = u.execution_id and e.id < u.id \
@@ -178,7 +179,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
          lanes as (select * from later union all select * from earlier), \
          {turns}, \
          due as materialized ( \
-             select d.id, coalesce({ACCOUNT}, '') as account, {IS_LET_IN} as is_let_in from lanes l \
+             select d.id, coalesce({ACCOUNT}, '') as account, {IS_LET_IN} or o.id is null as is_let_in from lanes l \
              left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) = ({l}) \
              cross join lateral ( \
                  with recursive heads as ( \
@@ -190,14 +191,11 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
                            join snowflake_bridge.installation i on i.id = w.installation_id where w.id = h.watch_id)) \
                      order by h.next_attempt_at, h.id) s \
                  cross join lateral ({any_due} union all {due_in_turn}) d limit 1) d \
-             left join snowflake_bridge.watches w on w.id = d.watch_id \
-             left join snowflake_bridge.snowflake_configurations f on o.id is null \
-                 and (f.owner_kind, f.user_id, f.owner_oid, f.name) = ('role', w.user_id, w.owner_oid, l.config) \
              where ({owner}) not in ({closed}) and coalesce({ACCOUNT}, '') <> all ($9) \
                and (not $8 and ({owner}) not in ({knockers}) or coalesce({ACCOUNT}, '') = any ($14)) \
                and (({l}) not in ({busy}) or not exists (select from snowflake_bridge.snowflake_configurations other \
                    where other.is_active and ({owner}, other.name) not in ({busy}) \
-                     and (other.owner_kind, other.user_id, other.owner_oid) in (({owner}), ('role', w.user_id, w.owner_oid)))) \
+                     and (other.owner_kind, other.user_id, other.owner_oid) = ({owner}))) \
              limit 1) \
          update snowflake_bridge.uploads u set {TAKEN} \
          from due where u.id = due.id returning {claimed}, due.account",

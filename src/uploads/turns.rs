@@ -34,18 +34,15 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
              select s.*, i.stream is not null as is_busy, coalesce(i.alone, false) as is_taken, \
                  (select u.id from snowflake_bridge.uploads u where {ALONE} and {UNENDED} \
                     and ({stream}) = ({s}, s.stream) order by u.id limit 1) as first_alone, \
-                 case when i.is_let_in or {IS_LET_IN} then {ACCOUNT} \
-                     else concat_ws('/', '', {s}) end as account, \
-                 snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'database', ''), o.database, f.database, '')) as database, \
-                 snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'schema_name', ''), o.schema, f.schema, '')) as schema, \
+                 coalesce(case when i.is_let_in or {IS_LET_IN} then {ACCOUNT} end, concat_ws('/', '', {s})) as account, \
+                 snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'database', ''), o.database, '')) as database, \
+                 snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'schema_name', ''), o.schema, '')) as schema, \
                  snowflake_bridge.upper_name(coalesce(nullif(u.options ->> 'table_name', ''), c.relname || '_results', '')) as name \
              from streams s join snowflake_bridge.uploads u on u.id = s.first \
              left join in_flight i on ({i}, i.stream) = ({s}, s.stream) \
              left join snowflake_bridge.watches w on w.id = u.watch_id \
              left join pg_catalog.pg_class c on c.oid = w.relation::oid \
-             left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) = ({s}) \
-             left join snowflake_bridge.snowflake_configurations f on o.id is null \
-                 and (f.owner_kind, f.user_id, f.owner_oid, f.name) = ('role', w.user_id, w.owner_oid, s.config)), \
+             left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) = ({s})), \
          turns as materialized ( \
              select account, database, schema, name, \
                  case when bool_or(is_taken) then 0 \
@@ -63,14 +60,12 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// What tells an account, of the configurations `o`, the owner's own, and `f`, which serves where there is none; NULL where there
-/// is neither.
-pub(super) const ACCOUNT: &str =
-    "snowflake_bridge.account_identity(coalesce(o.account_identifier, f.account_identifier))";
+/// What tells the account of the configuration `o`; NULL where there is none.
+pub(super) const ACCOUNT: &str = "snowflake_bridge.account_identity(o.account_identifier)";
 
-/// Whether the last that was heard of a connection is that Snowflake lets it in: of the configurations of [`ACCOUNT`].
-pub(super) const IS_LET_IN: &str = "case when o.id is not null then o.last_tested_at is not null and o.last_test_error is null \
-         else coalesce(f.last_tested_at is not null and f.last_test_error is null, false) end";
+/// Whether the last that was heard of the connection is that Snowflake lets it in.
+pub(super) const IS_LET_IN: &str =
+    "coalesce(o.last_tested_at is not null and o.last_test_error is null, false)";
 
 /// Of `uploads u`; the index `uploads_alone` has the same expression.
 pub(super) const ALONE: &str =

@@ -166,7 +166,14 @@ impl<'a> Attempt<'a> {
         Ok(Self {
             upload,
             destination: config.stage_owner(&settings.account),
-            target: options.target(&plan.default_table)?,
+            target: match &upload.transaction_table {
+                Some(table) if plan.is_dropped => (
+                    table.table.clone(),
+                    Some(table.schema.clone()),
+                    Some(table.database.clone()),
+                ),
+                _ => options.target(&plan.default_table)?,
+            },
             options,
             plan,
             settings,
@@ -304,6 +311,8 @@ pub(super) struct Plan {
     watch: Option<Watch>,
     pub config: StoredConfig,
     installation_id: Uuid,
+    /// The watched relation is not there any more, after which the table may be named.
+    is_dropped: bool,
     relation: String,
     default_table: String,
     replaces: Vec<Uuid>,
@@ -313,16 +322,27 @@ pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
     let watch = upload.watch_id.map(reading::watch).transpose()?;
     let config = config(upload, watch.as_ref(), options)?;
     let (relation, default_table) = match &watch {
-        Some(watch) => (watch.existing_name()?, default_table(watch)?),
+        Some(watch) => (watch.qualified_name()?, default_table(watch)?),
         // The table is always named.
         None => {
             let named = upload.manifest.as_ref().and_then(|of| of.relation.clone());
-            (named.unwrap_or_else(|| "a query".to_owned()), String::new())
+            (
+                Some(named.unwrap_or_else(|| "a query".to_owned())),
+                String::new(),
+            )
         }
     };
+    // What it may have loaded is asked about all the same.
+    if !upload.is_undecided()
+        && let Some(watch) = &watch
+    {
+        watch.require_active()?;
+        watch.existing_name()?;
+    }
     Ok(Plan {
         installation_id: uploads::installation_id()?,
-        relation,
+        is_dropped: relation.is_none(),
+        relation: relation.unwrap_or_default(),
         default_table,
         replaces: uploads::replaced_by(upload)?,
         watch,
@@ -380,10 +400,10 @@ fn config(
     )))
 }
 
-/// `<relation>_results`.
+/// `<relation>_results`; of a relation that was dropped, nobody needs it.
 fn default_table(watch: &Watch) -> Result<String> {
     let name = tx::read::<String>(
-        "select c.relname::text from pg_catalog.pg_class c where c.oid = $1",
+        "select (select c.relname::text from pg_catalog.pg_class c where c.oid = $1)",
         &[watch.relation.into()],
     )?;
     Ok(format!("{}_results", name.unwrap_or_default()))

@@ -29,20 +29,7 @@ impl Service {
                         in_flight.show(phase, staged);
                     }
                 }
-                Event::Connected { claim } => {
-                    if let Some(in_flight) = self.in_flight.get(&claim) {
-                        self.turns.answers(&in_flight.upload);
-                        if let Some((config, version)) = in_flight.config_id
-                            && let Err(error) =
-                                tx::transaction(|| configs::mark_let_in(config, version))
-                        {
-                            log_error(
-                                "snowflake_bridge: cannot note that a configuration works",
-                                &error,
-                            );
-                        }
-                    }
-                }
+                Event::Connected { claim } => self.connected(claim),
                 Event::Record {
                     claim,
                     entry,
@@ -140,6 +127,24 @@ impl Service {
             if let Some(in_flight) = self.in_flight.get_mut(&claim) {
                 in_flight.unsent_bytes = 0;
             }
+        }
+    }
+
+    /// Snowflake has let the connection of an upload in.
+    fn connected(&mut self, claim: Claim) {
+        let Some(in_flight) = self.in_flight.get_mut(&claim) else {
+            return;
+        };
+        self.turns.answers(&in_flight.upload);
+        let Some((config, version)) = in_flight.config_id else {
+            return;
+        };
+        match tx::transaction(|| configs::mark_let_in(config, version)) {
+            Ok(is_marked) => in_flight.upload.is_let_in |= is_marked,
+            Err(error) => log_error(
+                "snowflake_bridge: cannot note that a configuration works",
+                &error,
+            ),
         }
     }
 

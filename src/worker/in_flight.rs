@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::registry::{self, Live};
 use super::runner::Canceler;
-use super::verdict::{crashed, next_state, record_failure};
+use super::verdict::{crashed, next_state, next_unless_begun, record_failure};
 use crate::error::{Error, Result, log_error, log_message};
 use crate::uploads::{self, Claimed, NextState};
 use crate::{failpoint, tx};
@@ -97,11 +97,14 @@ impl InFlight {
             Ending::Failed {
                 error,
                 is_undecided,
-            } => self.failed(error, *is_undecided),
-            // If Snowflake cannot even be asked what became of an earlier attempt, that stays open, unless somebody wants it to end.
+            } => self.failed(
+                error,
+                next_state(error, &self.upload, *is_undecided),
+                *is_undecided,
+            ),
             Ending::NotBegun { error } => {
-                let is_undecided = self.upload.is_undecided() && !self.upload.cancel_requested;
-                self.failed(error, is_undecided)
+                let next = next_unless_begun(error, &self.upload);
+                self.failed(error, next, self.upload.is_undecided())
             }
             Ending::Parted {
                 cause,
@@ -145,10 +148,9 @@ impl InFlight {
         recorded
     }
 
-    fn failed(&self, error: &Error, is_undecided: bool) -> Recorded {
+    fn failed(&self, error: &Error, next: NextState, is_undecided: bool) -> Recorded {
         let id = self.upload.id;
         let claim = self.upload.as_claim();
-        let next = next_state(error, &self.upload, is_undecided);
         let crashed =
             (next == NextState::Failed && self.upload.has_crashed_too_often()).then(crashed);
         let error = crashed.as_ref().unwrap_or(error);

@@ -89,8 +89,9 @@ pub(super) fn read_all(
     let limit = guc::snapshot_timeout();
     let read = limited(limit, purpose(upload), || {
         let options = TargetOptions::parse(&upload.options)?;
-        let id = upload.watch_id.ok_or_else(watch_is_gone)?;
+        let id = upload.watch_id.ok_or_else(Watch::has_ended)?;
         let watch = tx::transaction(|| watch(id))?;
+        watch.require_active()?;
         read(upload, &watch, &options, spool_root, progress)
     });
     match read {
@@ -182,16 +183,10 @@ pub(super) fn what_caller_read(upload: &Claimed, spool_root: &Path) -> Result<Ma
     Ok(manifest)
 }
 
-/// The watch of an upload, if it still is one. Needs a transaction.
+/// The watch of an upload, which may have ended. Needs a transaction.
 ///
 /// # Errors
-/// If it is not.
+/// If it was removed altogether.
 pub(super) fn watch(id: i64) -> Result<Watch> {
-    Watch::load(id)?
-        .filter(|watch| watch.is_active)
-        .ok_or_else(watch_is_gone)
-}
-
-fn watch_is_gone() -> Error {
-    Error::missing("the relation of this upload is not watched any more")
+    Watch::load(id)?.ok_or_else(Watch::has_ended)
 }

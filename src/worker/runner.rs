@@ -270,7 +270,11 @@ async fn run(
     let mut session = pool
         .acquire(&job.pool_key, &job.settings, job.read_at, &job.query_tag)
         .await?;
-    if session.is_proven() || job.knocks {
+    if job.knocks {
+        // One that lay idle says nothing about now.
+        session.prove().await?;
+    }
+    if session.is_proven() {
         reporter.send(Event::Connected { claim: job.claim })?;
     }
     if job.knocks {

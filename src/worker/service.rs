@@ -55,6 +55,8 @@ pub(super) struct Service {
 static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
 /// Between two looks at the queue while something is due that has to wait for another upload, or is to be stopped.
 const WAITING_DELAY: Duration = Duration::from_millis(250);
+/// For so long, each owner who has nothing under way is served once more in a pass; then statuses are written, and the next begins.
+const NEWCOMERS: Duration = Duration::from_secs(1);
 /// After a look at the queue that failed: somebody has locked a table of ours for a moment, say.
 const FAILED_DELAY: Duration = Duration::from_secs(1);
 /// A shutdown may take two seconds in all. A session that is not closed ends by itself later, and until then keeps what its
@@ -223,10 +225,12 @@ impl Service {
     /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
     fn work(&mut self) -> Result<Option<Duration>> {
         let (mut until, mut is_late) = (None, false);
+        let mut served_late = Vec::new();
         loop {
             self.stop()?;
             let turn = if is_late {
-                self.turns.next_newcomer(self.in_flight.values())
+                self.turns
+                    .next_newcomer(self.in_flight.values(), &served_late)
             } else {
                 self.turns.next(self.in_flight.values())
             };
@@ -238,7 +242,9 @@ impl Service {
             let Some(upload) = taken else {
                 break;
             };
-            if !is_late {
+            if is_late {
+                served_late.push(upload.lane.owner.clone());
+            } else {
                 self.turns.took(&upload);
             }
             let begun = self.begin(upload, 0);
@@ -248,6 +254,9 @@ impl Service {
                 self.send(all);
             }
             is_late = Instant::now() >= until;
+            if Instant::now() >= until + NEWCOMERS {
+                break;
+            }
         }
         let has_more_to_show = mirror::run(|| self.handle_events())?;
         let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()))?;

@@ -76,17 +76,18 @@ impl Turns {
         }
     }
 
-    /// As [`next`](Self::next), for owners only who have nothing under way and have not shared a COPY lately: what it takes to
-    /// begin all that others have waiting is not to be waited for.
+    /// As [`next`](Self::next), for owners only who have nothing under way, have not shared a COPY lately, and are not among those
+    /// who were `served`: what it takes to begin all that others have waiting is not to be waited for.
     pub(super) fn next_newcomer<'a>(
         &self,
         running: impl Iterator<Item = &'a InFlight> + Clone,
+        served: &[Owner],
     ) -> Turn {
         let mut turn = self.next(running.clone());
-        let owners = running.map(|in_flight| &in_flight.upload.lane.owner);
-        turn.closed
-            .owners
-            .extend(owners.chain(self.shared.keys()).cloned());
+        let running = running.map(|in_flight| &in_flight.upload.lane.owner);
+        let shared = self.shared.iter().filter(|(_, since)| is_lately(**since));
+        let owners = running.chain(served).chain(shared.map(|(owner, _)| owner));
+        turn.closed.owners.extend(owners.cloned());
         turn
     }
 
@@ -102,7 +103,7 @@ impl Turns {
 
     /// Uploads of the owner of this one share a COPY.
     pub(super) fn shared(&mut self, upload: &Claimed) {
-        self.shared.retain(|_, since| since.elapsed() < LATELY);
+        self.shared.retain(|_, since| is_lately(*since));
         self.shared
             .insert(upload.lane.owner.clone(), Instant::now());
     }
@@ -146,4 +147,8 @@ impl Turns {
             },
         }
     }
+}
+
+fn is_lately(moment: Instant) -> bool {
+    moment.elapsed() < LATELY
 }

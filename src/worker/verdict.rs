@@ -44,8 +44,11 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
     match kind {
         ErrorKind::Credentials => NextState::NeedsCredentials,
         ErrorKind::NeedsTable => NextState::Alone,
-        // By then it is recorded that its connection is let in.
-        ErrorKind::NeedsTurn => NextState::Waits(guc::retry_base_delay().min(TURN_DELAY)),
+        ErrorKind::NeedsTurn if upload.is_let_in => {
+            NextState::Waits(guc::retry_base_delay().min(TURN_DELAY))
+        }
+        // Somebody is at its connection's row, so that it could not be marked, and it would only log in once more.
+        ErrorKind::NeedsTurn => NextState::Waits(guc::retry_base_delay()),
         _ if is_throttled(error) && !upload.throttled_too_long => {
             NextState::Later(delay(upload.claim.min(MAX_STEPS)))
         }
@@ -55,6 +58,18 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
         ErrorKind::Canceled => NextState::Canceled,
         _ if is_undecided && upload.cancel_requested => NextState::Canceled,
         _ => NextState::Failed,
+    }
+}
+
+/// The same of an attempt during which Snowflake could not even be asked. If somebody wants the upload to stop, it does, unless what
+/// was in the way passes: what became of an earlier attempt then stays open.
+pub(super) fn next_unless_begun(error: &Error, upload: &Claimed) -> NextState {
+    if !(upload.is_undecided() && upload.cancel_requested) {
+        return next_state(error, upload, upload.is_undecided());
+    }
+    match next_state(error, upload, false) {
+        NextState::Failed | NextState::NeedsCredentials => NextState::Canceled,
+        next => next,
     }
 }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 from harness import reader, wait
-from harness.bridge import RESULTS, Bridge
+from harness.bridge import RESULTS, TABLE, Bridge
 from harness.standin import User
 
 QUALIFIED = f"ANALYTICS_DB.REPORTS.{RESULTS}"
@@ -135,6 +136,36 @@ def test_whom_an_account_lets_in_for_the_first_time_takes_its_turn(bridge: Bridg
     assert sorted(bridge.results(user, ["N"])) == [(Decimal(n),) for n in ("1", "2", "2.5")]
     upload = bridge.upload("integers")
     assert (upload["claim_count"], upload["attempt_count"]) == (2, 1), "to log in is no attempt"
+
+
+def test_a_connection_at_which_somebody_is(make_bridge: Callable[..., Bridge]) -> None:
+    """As in a transaction that has tested it, and is left open. That it works cannot be noted, and it is not logged in again and again."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "2s"})
+    user = bridge.ready()
+    bridge.configure(user, name="other", verify=False)
+    with bridge.app.transaction():
+        bridge.call("test_connection", name="other")
+        bridge.admin.execute(
+            f"insert into {TABLE} (execution_id, status, snowflake_enabled, snowflake_options) "
+            "values ('run', 'completed', true, '{\"config\": \"other\"}')"
+        )
+        wait.until(lambda: bridge.upload("run")["state"] == "retry", "it has logged in")
+        upload = bridge.upload("run")
+    assert (upload["next_attempt_at"] - upload["claimed_at"]).total_seconds() > 1
+    bridge.completed("run")
+
+
+def test_a_connection_that_was_refused_meanwhile_is_asked(bridge: Bridge, user: User) -> None:
+    """That a session still lies idle says nothing of now."""
+    bridge.run("run-1", [{"n": 1}])
+    bridge.completed("run-1")
+    bridge.admin.execute("update snowflake_bridge.snowflake_configurations set last_test_error = 'refused'")
+    mark = bridge.standin.audit_mark()
+    bridge.run("run-2", [{"n": 2}])
+    bridge.completed("run-2")
+    assert [record["kind"] for record in bridge.standin.audit(mark)].count("login") == 0
+    sent = [record["sql"] for record in bridge.standin.audit(mark) if record["kind"] == "query"]
+    assert sent[0] == "SELECT CURRENT_TRANSACTION()", sent
 
 
 def test_a_table_of_somebody_else(bridge: Bridge, user: User) -> None:

@@ -93,6 +93,41 @@ def test_dead_endpoints_and_a_long_queue(make_bridge: Callable[..., Bridge], cap
         assert max(crowded) < max(alone) + LIMIT
 
 
+def test_a_long_queue_that_cannot_even_begin(bridge: Bridge) -> None:
+    """Its owner has no connection. Statuses are written before all of it was tried, and others go on."""
+    user = bridge.account.add_user()
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
+    bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
+    tenant(bridge, "somebody", user, bridge.account.host)
+    alone = delays(bridge, "somebody", "alone", 5)
+    queue(bridge, "nobody", 5 * JOBS, "nobody-")
+    waiting = f"select (select count(*) from snowflake_bridge.uploads where state = 'queued' and user_id = 'nobody') as queued, (select count(*) from {TABLE} where snowflake_status = 'failed') as shown"
+
+    def shown() -> int:
+        """How many still wait when the first status is there."""
+        [row] = bridge.admin.execute(waiting).fetchall()
+        return row["queued"] if row["shown"] else 0
+
+    assert wait.until(shown, "a status is shown while others wait", 60) > 2 * JOBS
+    crowded = delays(bridge, "somebody", "crowded", 5)
+    assert statistics.median(crowded) < statistics.median(alone) + PROMISE
+
+
+def test_whoever_has_no_connection_keeps_nobody_waiting(bridge: Bridge) -> None:
+    """Not even at a table of the watch's owner's, whom the account lets in."""
+    user = bridge.account.add_user()
+    bridge.configure(user, connection=bridge.admin)
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
+    tenant(bridge, "somebody", user, bridge.account.host)
+    with bridge.admin.transaction():
+        bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
+        queue(bridge, "nobody", 2 * JOBS, "nobody-", strategy="replace", table_name="t")
+        queue(bridge, "somebody", 1, "somebody-", table_name="t")
+    bridge.completed("somebody-1", seconds=60)
+    [row] = bridge.admin.execute("select count(*) as n from snowflake_bridge.uploads where state = 'queued'").fetchall()
+    assert row["n"] > JOBS, "it did not wait for all of them"
+
+
 def test_a_long_queue_of_somebody_else(bridge: Bridge) -> None:
     users = [bridge.account.add_user(name) for name in ("BUSY", "CALM")]
     bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
@@ -317,23 +352,18 @@ def test_an_account_that_asks_to_slow_down(bridge: Bridge, user: User) -> None:
 
 
 def test_whoever_only_names_somebodys_table_keeps_nobody_waiting(bridge: Bridge) -> None:
-    """A stranger who has no password for the account is about to replace somebody's table, and is long at it."""
+    """A stranger who has no password for the account wants to replace somebody's table, and is long at the door."""
     owner = bridge.account.add_user("OWNER")
-    bridge.admin.execute(f"create table {TABLE} (execution_id text unique, user_id text, status text)")
-    bridge.admin.execute(
-        "create function rows_of(id text) returns table (n int) language sql volatile set search_path from current as "
-        "$$ select 1 from pg_catalog.pg_sleep(case when id = 'stranger' then 600 else 0 end) $$"
-    )
-    bridge.call("watch", connection=bridge.admin, relation=TABLE, result_function="rows_of(text)", act_for_users=True)
+    bridge.call("watch", connection=bridge.admin, relation=TABLE, create_if_missing=True, act_for_users=True)
     bridge.admin.execute(f"grant select, insert, update, delete on {TABLE} to app")
-    run = (
-        f"insert into {TABLE} (execution_id, user_id, status, snowflake_enabled, snowflake_options)"
-        " values (%(name)s, %(name)s, 'completed', true, %(options)s)"
-    )
     tenant(bridge, "stranger", replace(owner, password="guessed"), bridge.account.host, verify=False)
     tenant(bridge, "owner", owner, bridge.account.host)
-    bridge.admin.execute(run, {"name": "stranger", "options": Jsonb({"strategy": "replace"})})
-    wait.until(lambda: bridge.upload("stranger")["state"] == "claimed", "the stranger is at it")
-    bridge.admin.execute(run, {"name": "owner", "options": None})
-    bridge.completed("owner", seconds=60)
-    assert bridge.upload("stranger")["state"] == "claimed"
+    queue(bridge, "owner", 1, "before-", table_name="t")
+    bridge.completed("before-1")
+    mark = bridge.standin.audit_mark()
+    bridge.standin.fault({"kind": "login"}, {"delay_ms": 120_000})
+    queue(bridge, "stranger", 1, "stranger-", strategy="replace", table_name="t")
+    bridge.uploading({"kind": "login"}, mark)
+    queue(bridge, "owner", 1, "owner-", table_name="t")
+    bridge.completed("owner-1", seconds=60)
+    assert bridge.upload("stranger-1")["state"] == "claimed"

@@ -160,6 +160,38 @@ def test_another_account_for_a_while_after_a_lost_commit(make_bridge: Callable[.
     assert bridge.row_count(user) == len(ROWS)
 
 
+@pytest.mark.parametrize("how", ["unwatched", "dropped"])
+@pytest.mark.parametrize("lost", [{"lose_answer": True}, {"status": 503}], ids=["committed", "not committed"])
+def test_a_watch_that_ends_after_a_lost_commit(make_bridge: Callable[..., Bridge], lost: dict[str, object], how: str) -> None:
+    """Snowflake is asked all the same, and what is in the stage is still loaded."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
+    user = bridge.ready()
+    undecided(bridge, lost)
+    if how == "dropped":
+        bridge.app.execute(f"drop table {TABLE}")
+    else:
+        bridge.call("unwatch", relation=TABLE)
+    bridge.standin.clear_faults()
+    wait.until(lambda: bridge.upload("run-1")["completed_at"], "the upload has ended", 60)
+    upload = bridge.upload("run-1")
+    assert (upload["state"], upload["row_count"]) == ("completed", len(ROWS)), upload
+    assert bridge.row_count(user) == len(ROWS)
+
+
+def test_a_cancel_when_nobody_can_be_asked_after_a_lost_commit(make_bridge: Callable[..., Bridge]) -> None:
+    """The connection is gone as well: the upload ends, and says that its rows may be there."""
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
+    bridge.ready()
+    undecided(bridge, {"lose_answer": True})
+    bridge.call("delete_config")
+    assert bridge.call("cancel_upload", id=bridge.upload("run-1")["id"])
+    wait.until(lambda: bridge.upload("run-1")["completed_at"], "the upload has ended", 60)
+    upload = bridge.upload("run-1")
+    assert upload["state"] == "canceled", upload
+    assert "no Snowflake configuration" in upload["error_message"] and "may be in table" in upload["error_message"], upload
+    assert upload["upload_id"] and "UPLOAD_ID" in upload["error_hint"]
+
+
 def test_a_rollback_that_is_lost(make_bridge: Callable[..., Bridge]) -> None:
     """What others wait for does not stay locked until the next attempt, which may never begin if they take all slots."""
     bridge = make_bridge({"snowflake_bridge.retry_base_delay": "60s", "snowflake_bridge.retry_max_delay": "60s"})

@@ -17,7 +17,9 @@ use super::gate::Gate;
 use super::heartbeat::Heartbeat;
 use super::http::Http;
 use super::transport::lock;
-use super::{LocalFile, QueryResult, Session, SessionInfo, SessionOptions, Statement, Warehouse};
+use super::{
+    LocalFile, QueryResult, Session, SessionInfo, SessionOptions, Statement, Warehouse, sql,
+};
 use crate::config::{ConnectionSettings, Network};
 use crate::{Error, ErrorKind, Result};
 
@@ -257,6 +259,18 @@ impl PooledSession {
     #[must_use]
     pub fn is_proven(&self) -> bool {
         self.unproven.is_none()
+    }
+
+    /// Has Snowflake answer in it, unless it has since it was acquired. Takes no warehouse.
+    ///
+    /// # Errors
+    /// As [`Warehouse::execute`].
+    pub async fn prove(&mut self) -> Result<()> {
+        if !self.is_proven() {
+            self.execute(&Statement::new(sql::current_transaction()))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Ends the session, and waits until Snowflake knows.
