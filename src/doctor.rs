@@ -34,7 +34,7 @@ pub fn examine(show_paths: bool) -> Result<Vec<Finding>> {
     Ok(vec![
         version()?,
         installation()?,
-        worker::preload()?,
+        worker::preload(),
         worker::worker()?,
         worker::worker_slots()?,
         key_file(show_paths),

@@ -97,6 +97,17 @@ impl Error {
         )
     }
 
+    /// Whether it is more than PostgreSQL holds, in an index for instance.
+    pub fn is_too_large(&self) -> bool {
+        matches!(
+            self,
+            Self::Server {
+                sqlstate: PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                ..
+            }
+        )
+    }
+
     /// Whether a lock was not to be had, or not in time.
     pub fn is_lock_not_available(&self) -> bool {
         self.sqlstate_and_hint().0 == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE

@@ -83,10 +83,13 @@ fn enter(all: &[NewUpload]) {
     );
 }
 
-/// Of what cannot be entered: something is wrong with the queue itself, which somebody may mend.
+/// Of what cannot be entered: something is wrong with the queue itself, which somebody may mend. Not of what it never takes.
 fn leave_word(uploads: &[NewUpload], error: &Error) {
     if error.is_canceled() {
         return warn(error);
+    }
+    if error.is_too_large() {
+        return warn(&uploads::too_long(error));
     }
     match written(uploads, uploads::note_missed) {
         Ok(()) => {}

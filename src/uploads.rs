@@ -39,6 +39,7 @@ pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
 pub use missing::{
     cancel_of_watch, count_missing, enqueue_missed, enqueue_missed_of_block, enqueue_missing,
+    too_long,
 };
 pub use record::{
     NextState, is_refused, record_completed, record_config, record_copying, record_error,

@@ -85,8 +85,15 @@ pub fn owner_of(watch: &Watch, row_user_id: Option<&str>) -> Owner {
     }
 }
 
-/// The target options of a row. What is not an object is kept under a key that the worker refuses by name, so that
-/// bad options become a failed upload and not an error in the application.
+/// The options by which the queue's indexes tell apart what goes to different places.
+const PLACE: [&str; 4] = ["config", "database", "schema_name", "table_name"];
+/// What these take together at most, as JSON: an entry of an index has room for that, and for the name of a user beside it.
+const MAX_PLACE_BYTES: usize = 2000;
+const NO_PLACE: &str =
+    "config, database, schema_name and table_name must be texts, of 2000 bytes at most together";
+
+/// The target options of a row. What is not an object, or names a place that the queue cannot hold, is kept under a key that the
+/// worker refuses by name, so that bad options become a failed upload and not an error in the application.
 pub fn options(
     json: Option<&str>,
     table_name: Option<String>,
@@ -109,7 +116,23 @@ pub fn options(
             options.insert(key.to_owned(), value.into());
         }
     }
+    if !is_place_short(&options) {
+        options = serde_json::Map::from_iter([(NO_PLACE.to_owned(), true.into())]);
+    }
     serde_json::Value::Object(options).to_string()
+}
+
+/// A number is refused here, since in the queue it may take far more than as it is written.
+fn is_place_short(options: &serde_json::Map<String, serde_json::Value>) -> bool {
+    let place = PLACE.iter().filter_map(|key| options.get(*key));
+    let bytes = place.map(|value| match value {
+        serde_json::Value::Null => Some(0),
+        serde_json::Value::String(_) => Some(value.to_string().len()),
+        _ => None,
+    });
+    bytes
+        .sum::<Option<usize>>()
+        .is_some_and(|bytes| bytes <= MAX_PLACE_BYTES)
 }
 
 fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {

@@ -9,7 +9,8 @@ use crate::uploads::{FIND_ROWS, MAY_BE_LOADED, UNDECIDED};
 
 /// Uploads that waited for other credentials are due again: those that began with this configuration, and those that
 /// would begin with it (no name means `default`), as their owner or as the owner of their watch. One too many does no
-/// harm, it waits again; one that a newer upload of its execution has overtaken stays where it is. As `retry`, not `queued`: of an execution only one may be queued, and a newer one may be.
+/// harm, it waits again; one that a newer upload of its execution has overtaken is canceled when it is claimed. As `retry`, not
+/// `queued`: of an execution only one may be queued, and a newer one may be.
 pub fn resume(config_id: Uuid) -> Result<()> {
     const RESUME: &str = "
         update snowflake_bridge.uploads u
@@ -17,8 +18,6 @@ pub fn resume(config_id: Uuid) -> Result<()> {
                needs_mirror = true, mirror_after = pg_catalog.now()
           from snowflake_bridge.snowflake_configurations c
          where c.id = $1 and u.state = 'needs_credentials'
-           and not exists (select from snowflake_bridge.uploads n
-                            where n.watch_id = u.watch_id and n.execution_id = u.execution_id and n.id > u.id)
            and (u.config_id = c.id
                 or u.config_id is null and coalesce(u.options ->> 'config', 'default') = c.name
                    and ((u.owner_kind, u.user_id, u.owner_oid) = (c.owner_kind, c.user_id, c.owner_oid)

@@ -5,21 +5,18 @@ use crate::error::Result;
 use crate::worker::registry;
 use crate::{guc, tx};
 
-pub(super) fn preload() -> Result<Finding> {
-    let libraries = text("select pg_catalog.current_setting('shared_preload_libraries')")?;
-    let listed = libraries
-        .split(',')
-        .any(|library| library.trim().trim_matches('"') == "snowflake_bridge");
-    Ok(finding(
+pub(super) fn preload() -> Finding {
+    let is_preloaded = registry::is_available();
+    finding(
         "preload",
-        listed,
-        if listed {
+        is_preloaded,
+        if is_preloaded {
             "the library is preloaded"
         } else {
             "the library is not preloaded: uploads are queued and never sent"
         },
         "Add snowflake_bridge to shared_preload_libraries in postgresql.conf and restart the server.",
-    ))
+    )
 }
 
 pub(super) fn worker() -> Result<Finding> {

@@ -15,7 +15,7 @@ pub struct Forgotten {
 
 /// Looks at up to `limit` uploads after the one with the id `after`, and deletes those that ended longer ago than
 /// `retention` and that nobody needs. Needed are the files of a query that has failed, and what another upload of the
-/// same execution has to replace: of each table, the uploads since the last that replaced all before it.
+/// same execution has to replace: of each table of an account, the uploads since the last that replaced all before it.
 ///
 /// # Errors
 /// If the statement fails.
@@ -32,6 +32,7 @@ pub fn forget_old(after: i64, limit: i64, retention: Duration) -> Result<Forgott
                        select from snowflake_bridge.uploads n \
                        where n.watch_id = u.watch_id and n.execution_id = u.execution_id and n.id > u.id \
                          and n.state = 'completed' and n.may_be_loaded and n.target = u.target \
+                         and split_part(n.staged_for, '/', 1) = split_part(u.staged_for, '/', 1) \
                          and coalesce(n.options ->> 'strategy', 'append') = 'append') end \
              for update of u skip locked), \
          gone as (delete from snowflake_bridge.uploads u using old where u.id = old.id returning 1) \

@@ -5,7 +5,7 @@ use pgrx::prelude::*;
 
 use super::enqueue::{arguments, columns, insert, listed};
 use super::{FIND_ROWS, MAY_BE_LOADED, NewUpload, UNDECIDED};
-use crate::error::Result;
+use crate::error::{Error, Result, log_error};
 use crate::halves::half_by_half;
 use crate::tx;
 
@@ -69,6 +69,17 @@ fn missing_arguments(executions: &[NewUpload], again: bool) -> Vec<DatumWithOid<
     arguments(executions).into_iter().chain(more).collect()
 }
 
+/// Why an execution cannot be entered in the queue, whose indexes do not take it, now or later.
+pub fn too_long(error: &Error) -> Error {
+    Error::user(
+        PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        format!(
+            "the execution's id, its user or where it goes is longer than the queue's indexes take: {error}"
+        ),
+    )
+    .hint("Write a shorter one into its row, then call snowflake_bridge.upload with the execution's id.")
+}
+
 /// Has uploaded what [`note_missed`](super::note_missed) has left word of. As `retry`, of which there may be several beside one that is queued: so
 /// this waits for nobody either. One that proves unnecessary loads the same rows again.
 ///
@@ -78,8 +89,8 @@ pub fn enqueue_missed() -> Result<()> {
     Ok(Spi::run(&enter_missed(""))?)
 }
 
-/// The same for what stands in one block of the table, without what cannot be entered: that stays. Returns whether there is such
-/// a block.
+/// The same for what stands in one block of the table, without what cannot be entered: that stays, unless it is too long for ever.
+/// Returns whether there is such a block.
 ///
 /// # Errors
 /// If another transaction comes first, or if the table cannot be read.
@@ -98,6 +109,7 @@ pub fn enqueue_missed_of_block(block: i64) -> Result<bool> {
             .collect::<Result<_, _>>()
     })?;
     let mut lost = None;
+    let mut refused: Vec<String> = Vec::new();
     if !places.is_empty() {
         let enter = enter_missed("where ctid = any ($1::tid[])");
         half_by_half(
@@ -105,12 +117,24 @@ pub fn enqueue_missed_of_block(block: i64) -> Result<bool> {
             &mut |places| {
                 tx::subtransaction(|| Ok(Spi::run_with_args(&enter, &[places.to_vec().into()])?))
             },
-            &mut |_, error| {
+            &mut |places, error| {
                 if error.is_lost_conflict() || error.is_canceled() {
                     lost = Some(error);
+                } else if error.is_too_large() {
+                    log_error(
+                        "snowflake_bridge: an execution will not be uploaded",
+                        &too_long(&error),
+                    );
+                    refused.extend_from_slice(places);
                 }
             },
         );
+    }
+    if !refused.is_empty() {
+        Spi::run_with_args(
+            "delete from snowflake_bridge.missed where ctid = any ($1::tid[])",
+            &[refused.into()],
+        )?;
     }
     lost.map_or(Ok(true), Err)
 }

@@ -129,11 +129,11 @@ impl Janitor {
     }
 
     fn clean_stages(&mut self, pool: &Arc<Pool>, reporter: &Reporter) -> Result<()> {
-        let cleaning = tx::transaction(|| match uploads::leftovers(STAGE_BATCH)? {
-            Some(leftovers) => cleaning(leftovers),
-            None => Ok(None),
-        })?;
-        if let Some(cleaning) = cleaning {
+        let Some(leftovers) = tx::transaction(|| uploads::leftovers(STAGE_BATCH))? else {
+            return Ok(());
+        };
+        // In a transaction of its own: what cannot be tidied stays put off, and keeps no other from being tidied.
+        if let Some(cleaning) = tx::transaction(|| cleaning(leftovers))? {
             cleaning::start(cleaning, Arc::clone(pool), reporter.clone())?;
             self.is_cleaning = true;
         }

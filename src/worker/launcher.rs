@@ -218,8 +218,8 @@ pub(super) fn start(
         .ok()
 }
 
-/// Databases that may have a worker: OID and name. Read straight from the shared catalog, since without a database
-/// there is no SQL.
+/// Databases that may have a worker: OID and name. To one whose DROP DATABASE was interrupted nobody can connect. Read straight
+/// from the shared catalog, since without a database there is no SQL.
 fn databases() -> crate::error::Result<Vec<(pg_sys::Oid, String)>> {
     let wanted = guc::databases();
     let mut found = Vec::new();
@@ -239,6 +239,7 @@ fn databases() -> crate::error::Result<Vec<(pg_sys::Oid, String)>> {
                 .into_owned();
             if (*database).datallowconn
                 && !(*database).datistemplate
+                && (*database).datconnlimit != pg_sys::DATCONNLIMIT_INVALID_DB
                 && (wanted.is_empty() || wanted.contains(&name))
             {
                 found.push(((*database).oid, name));

@@ -171,3 +171,45 @@ def test_a_connection_can_be_tested_without_saving(bridge: Bridge) -> None:
     assert bridge.app.execute("select count(*) as n from snowflake_bridge.snowflake_configurations").fetchone() == {
         "n": 0
     }
+
+
+def test_an_execution_that_changed_while_its_credentials_were_refused(bridge: Bridge) -> None:
+    """Each of its uploads comes to an end, and the newest result is what is loaded."""
+    user = bridge.account.add_user()
+    bridge.configure(user, password="wrong", verify=False)
+    bridge.watch()
+    bridge.run("run-1", [{"a": 1}])
+    bridge.failed("run-1")
+    older = bridge.upload("run-1")["id"]
+    bridge.finish("run-1", [{"a": 2}])
+    wait.until(lambda: bridge.upload("run-1")["id"] > older, "the change is queued")
+    wait.until(lambda: bridge.upload("run-1")["state"] == "needs_credentials", "it waits as well")
+    bridge.call("update_config", password=user.password)
+    wait.until(lambda: bridge.upload("run-1")["state"] == "completed", "the newer one completes")
+    wait.until(lambda: state_of(bridge, older) == "canceled", "the older one is overtaken")
+    assert bridge.results(user, ["A"]) == [(2,)]
+    assert bridge.execution("run-1")["snowflake_status"] == "completed"
+    [credentials] = bridge.app.execute("select ok from snowflake_bridge.check() where item = 'credentials'").fetchall()
+    assert credentials["ok"] is True
+
+
+def test_an_upload_that_waits_for_credentials_while_a_newer_one_completes(bridge: Bridge) -> None:
+    """It does not load its old rows over the newer ones when they come."""
+    user = bridge.account.add_user()
+    bridge.configure(user)
+    bridge.configure(user, name="other", password="wrong", verify=False)
+    bridge.watch()
+    bridge.run("run-1", [{"a": 1}], snowflake_options={"config": "other"})
+    bridge.failed("run-1")
+    older = bridge.upload("run-1")["id"]
+    bridge.finish("run-1", [{"a": 2}], snowflake_options=None)
+    wait.until(lambda: bridge.upload("run-1")["state"] == "completed", "the newer one completes")
+    bridge.call("update_config", name="other", password=user.password)
+    wait.until(lambda: state_of(bridge, older) == "canceled", "the older one is overtaken")
+    assert bridge.results(user, ["A"]) == [(2,)]
+    wait.until(lambda: bridge.execution("run-1")["snowflake_status"] == "completed", "its row shows the newer one")
+
+
+def state_of(bridge: Bridge, upload: int) -> str:
+    [row] = bridge.admin.execute("select state from snowflake_bridge.uploads where id = %s", [upload]).fetchall()
+    return str(row["state"])

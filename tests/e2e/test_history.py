@@ -56,3 +56,36 @@ def test_history_can_be_kept_for_ever(make_bridge: Callable[..., Bridge]) -> Non
     bridge.run("later", ROWS)
     bridge.completed("later")
     assert bridge.upload("empty")["state"] == "completed"
+
+
+def test_what_another_account_holds_is_not_forgotten(make_bridge: Callable[..., Bridge]) -> None:
+    """A table of the same name in the next account replaces nothing there, and the configuration may move back."""
+    bridge = make_bridge({"snowflake_bridge.uploads_retention": "30d"})
+    other = bridge.standin.new_account()
+    bridge.cluster.settings["snowflake_bridge.allowed_hosts"] += f", {other.origin}"
+    bridge.cluster.restart()
+    bridge.connect()
+    user = bridge.ready()
+    there = other.add_user()
+    bridge.run("moved", ROWS)
+    bridge.completed("moved")
+    first = bridge.upload("moved")["id"]
+
+    def send_again() -> int:
+        number = int(bridge.call("upload", execution_id="moved"))
+        wait.until(lambda: bridge.upload("moved")["id"] == number, "it is queued")
+        wait.until(lambda: bridge.upload("moved")["state"] == "completed", "it is uploaded again")
+        wait.until(lambda: not bridge.upload("moved")["needs_mirror"], "it is mirrored")
+        return number
+
+    bridge.call("update_config", account_identifier=other.host, username=there.name, password=there.password)
+    second, third = send_again(), send_again()
+    uploads = "snowflake_bridge.uploads"
+    bridge.admin.execute(f"update {uploads} set completed_at = completed_at - interval '31 days'")
+    bridge.reload()
+    wait.until(lambda: not bridge.admin.execute(f"select from {uploads} where id = %s", [second]).fetchall(), "it is forgotten")
+    left = [row["id"] for row in bridge.admin.execute(f"select id from {uploads} order by id").fetchall()]
+    assert left == [first, third], "what is in either account is remembered"
+    bridge.call("update_config", account_identifier=bridge.account.host, username=user.name, password=user.password)
+    send_again()
+    assert bridge.row_count(user) == len(ROWS)

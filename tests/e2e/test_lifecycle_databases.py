@@ -207,3 +207,21 @@ def test_new_databases_get_workers(bridge: Bridge) -> None:
     for number in range(4):
         lifecycle.worker(bridge.cluster, f"other_{number}", seconds=20)
     wait.until(lambda: not lifecycle.workers(bridge.cluster, "postgres"), "there is none without the extension")
+
+
+def test_a_database_that_was_half_dropped_gets_no_worker(bridge: Bridge) -> None:
+    """As PostgreSQL marks it: nobody can connect to it, and each try would end with an error in the log."""
+    with bridge.cluster.connect() as server:
+        server.execute("create database half_dropped")
+        with bridge.cluster.connect("half_dropped") as connection:
+            connection.execute("create extension snowflake_bridge")
+        lifecycle.worker(bridge.cluster, "half_dropped")
+        server.execute("update pg_database set datconnlimit = -2 where datname = 'half_dropped'")
+        bridge.reload()
+        wait.until(lambda: not lifecycle.workers(bridge.cluster, "half_dropped"), "its worker has ended")
+        server.execute("create database whole")
+        with bridge.cluster.connect("whole") as connection:
+            connection.execute("create extension snowflake_bridge")
+        lifecycle.worker(bridge.cluster, "whole")
+        assert 'invalid database "half_dropped"' not in bridge.cluster.log_text()
+        server.execute("drop database half_dropped")

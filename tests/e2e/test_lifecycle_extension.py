@@ -165,6 +165,12 @@ def test_an_update_that_is_rolled_back_changes_nothing(bridge: Bridge, user: Use
     assert bridge.upload("run-1")["attempt_count"] == 1
 
 
+def test_a_library_that_is_preloaded_by_its_path(make_bridge) -> None:
+    bridge = make_bridge({"shared_preload_libraries": "$libdir/snowflake_bridge"})
+    bridge.worker()
+    assert lifecycle.finding(bridge.admin, "preload")["ok"] is True
+
+
 def test_without_preloading_uploads_wait(make_bridge) -> None:
     bridge = make_bridge({"shared_preload_libraries": ""})
     user = bridge.ready()

@@ -154,3 +154,24 @@ def test_the_stage_is_looked_through_for_what_is_ours_and_not_needed(bridge: Bri
     sweep(bridge)
     wait.until(lambda: not any(own in name for name in staged(bridge, user)), "what is its own and not needed is gone")
     assert any(elsewhere in name for name in staged(bridge, user))
+
+
+def test_a_configuration_that_cannot_be_opened_keeps_no_other_stage_from_being_tidied(bridge: Bridge, user: User) -> None:
+    """Nobody has its secret any more, say: what it has left is put off, and the next look is for others."""
+    bridge.configure(user, name="other")
+    left_behind(bridge, "run-1")
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*remove"}, NO_REMOVE)
+    bridge.run("run-2", ROWS, snowflake_options={"config": "other"})
+    bridge.completed("run-2")
+    wait.until(lambda: bridge.standin.faults_left() == 0, "removing the files has failed")
+    configurations, uploads = "snowflake_bridge.snowflake_configurations", "snowflake_bridge.uploads"
+    bridge.admin.execute(f"update {configurations} set password_encrypted = '\\x00' where name = 'default'")
+    bridge.admin.execute(
+        f"update {uploads} set clean_up_after = now() - case when execution_id = 'run-1' then interval '1 hour' else '0' end"
+    )
+    bridge.reload()
+    put_off = f"select from {uploads} where execution_id = 'run-1' and clean_up_after > now()"
+    wait.until(lambda: bridge.admin.execute(put_off).fetchall(), "what cannot be removed is put off")
+    wait.until(lambda: "cannot tidy a stage up" in bridge.cluster.log_text(), "it is said why")
+    bridge.reload()
+    wait.until(lambda: bridge.upload("run-2")["clean_up_after"] is None, "what the other has left is removed")
