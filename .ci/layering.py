@@ -31,6 +31,7 @@ UNSAFE_ALLOWED = (
     "src/finished.rs",
     "src/guc.rs",
     "src/guc/",
+    "src/memory.rs",
     "src/net.rs",
     "src/owner.rs",
     "src/sandbox.rs",

@@ -17,6 +17,7 @@ mod live;
 mod memory;
 mod mirror;
 mod missed;
+mod plan;
 mod reader;
 mod readers;
 mod reading;

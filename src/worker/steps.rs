@@ -16,7 +16,7 @@ use pgrx::prelude::*;
 
 use super::mirror::{self, Mirror, Written};
 use super::verdict::record_failure;
-use super::{begin, launcher, registry};
+use super::{launcher, plan, registry};
 use crate::error::{Error, Result};
 use crate::guc;
 use crate::options::TargetOptions;
@@ -74,7 +74,7 @@ fn plan(execution_id: &str, claim: i32) -> Result<String> {
             upload: claim.upload,
         });
     };
-    let plan = begin::plan(&upload, &TargetOptions::parse(&upload.options)?)?;
+    let plan = plan::plan(&upload, &TargetOptions::parse(&upload.options)?)?;
     Ok(format!(
         "{} version {}",
         plan.config.name, plan.config.version

@@ -7,6 +7,7 @@ mod column;
 mod memory;
 mod nested;
 pub(super) mod numeric;
+mod row_type;
 mod scalar;
 mod settings;
 pub(super) mod text;

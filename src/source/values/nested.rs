@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::ffi::c_char;
-use std::rc::Rc;
 
 use bridge_core::batch::Value;
 use bridge_core::decimal::Decimal;
@@ -13,15 +12,15 @@ use uuid::{Uuid, fmt::Hyphenated};
 
 use super::Unread;
 use super::catalog::{cast_of_hstore, money_scale};
-use super::column::{Attribute, Function, attributes};
+use super::column::Function;
 use super::memory::ValueMemory;
+use super::row_type::RowTypes;
 use super::scalar::bytes;
 use super::text::{c_to_utf8, to_utf8};
 use crate::error::Result;
 use crate::memory::InMemory;
 use crate::source::json_text::walk_json;
 use crate::source::jsonb::Jsonb;
-use crate::tx;
 
 /// Elements between two looks for an interrupt: some tens of microseconds.
 const ELEMENTS_PER_CHECK: usize = 1_024;
@@ -59,18 +58,11 @@ enum Kind {
     Output(Function),
 }
 
-/// A row's type: its description, and what its attributes are called.
-struct RowType {
-    descriptor: pg_sys::TupleDesc,
-    attributes: Vec<Attribute>,
-}
-
 /// The types that were met, and room for values that are not in memory as they are needed.
 pub(super) struct Types {
     context: pg_sys::MemoryContext,
     kinds: HashMap<pg_sys::Oid, Kind>,
-    /// With PostgreSQL's number of the state in which each type was described.
-    rows: HashMap<(pg_sys::Oid, i32), (u64, Rc<RowType>)>,
+    rows: RowTypes,
     document: Document,
     uuid: [u8; Hyphenated::LENGTH],
 }
@@ -83,7 +75,8 @@ impl Types {
             // SAFETY: a variable of this process.
             context: unsafe { pg_sys::CurrentMemoryContext },
             kinds: HashMap::new(),
-            rows: HashMap::new(),
+            // SAFETY: as the caller promises.
+            rows: unsafe { RowTypes::new() },
             document: Document::default(),
             uuid: [0; Hyphenated::LENGTH],
         }
@@ -249,7 +242,7 @@ impl Types {
         unsafe {
             let header = pg_sys::DatumGetHeapTupleHeader(value);
             let datum = (*header).t_choice.t_datum;
-            let row_type = self.row_type(datum.datum_typeid, datum.datum_typmod)?;
+            let row_type = self.rows.get(datum.datum_typeid, datum.datum_typmod)?;
             let mut tuple = pg_sys::HeapTupleData {
                 t_len: u32::try_from(pgrx::varlena::varsize_any(header.cast())).unwrap_or(0),
                 t_data: header,
@@ -302,7 +295,8 @@ impl Types {
                 if base == pg_sys::RECORDOID {
                     return Ok(());
                 }
-                let row_type = self.row_type(base, -1)?;
+                // SAFETY: as the caller promises.
+                let row_type = unsafe { self.rows.get(base, -1) }?;
                 let attributes = row_type.attributes.iter().filter(|of| !of.is_dropped);
                 for attribute in attributes {
                     // SAFETY: the type of a column.
@@ -312,38 +306,6 @@ impl Types {
             }
             _ => Ok(()),
         }
-    }
-
-    /// A row's type as it is now: code that the query runs may change it from one row to the next.
-    fn row_type(&mut self, type_oid: pg_sys::Oid, typmod: i32) -> Result<Rc<RowType>> {
-        let is_named = type_oid != pg_sys::RECORDOID;
-        // In rows of types with names it is whatever was in memory.
-        let typmod = if is_named { -1 } else { typmod };
-        let key = (type_oid, typmod);
-        if is_named && !self.rows.contains_key(&key) {
-            // SAFETY: the type of a row that exists.
-            tx::lock_to_read(unsafe { pg_sys::get_typ_typrelid(type_oid) });
-        }
-        // SAFETY: as above.
-        let state = unsafe { pg_sys::assign_record_type_identifier(type_oid, typmod) };
-        if let Some((known, row_type)) = self.rows.get(&key)
-            && *known == state
-        {
-            return Ok(Rc::clone(row_type));
-        }
-        let row_type = self.kept(|| -> Result<RowType> {
-            // SAFETY: the type of a row that exists; the copy lives as long as this.
-            unsafe {
-                let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, typmod);
-                Ok(RowType {
-                    descriptor,
-                    attributes: attributes(descriptor)?,
-                })
-            }
-        })?;
-        let row_type = Rc::new(row_type);
-        self.rows.insert(key, (state, Rc::clone(&row_type)));
-        Ok(row_type)
     }
 
     fn kind(&mut self, type_oid: pg_sys::Oid) -> Result<Kind> {
