@@ -250,7 +250,7 @@ impl Service {
             is_late = Instant::now() >= until;
         }
         let has_more_to_show = mirror::run(|| self.handle_events())?;
-        let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()))?;
+        let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()?))?;
         if outlook.has_cancellations {
             tx::transaction(uploads::settle_cancellations)?;
         }
