@@ -99,6 +99,31 @@ BY_TRIGGER = (
         "execute function suppress_redundant_updates_trigger()",
         revoked="revoke trigger on {t} from app",
     ),
+    # PostgreSQL's own functions are no dependency of a trigger's, and some of them run what their arguments name or say.
+    *(
+        Attack(
+            f"{name}_left_by_grantee",
+            "grant trigger on {t} to app",
+            f"{made} create trigger a before update on {{t}} for each row when ({condition} is not null) "
+            "execute function suppress_redundant_updates_trigger()",
+            revoked="revoke trigger on {t} from app",
+        )
+        for name, made, condition in (
+            ("query", "", "query_to_xml($$select kit.attack('{name}')$$, true, true, '')"),
+            ("rewriting", "", "ts_rewrite('a', $$select 'a'::tsquery, 'b'::tsquery from kit.attack('{name}')$$)"),
+            (
+                "view",
+                "create view kit.view_{name} as select kit.attack('{name}'); grant select on kit.view_{name} to public;",
+                "table_to_xml(('kit.view_' || '{name}')::regclass, true, true, '')",
+            ),
+            (
+                "input",
+                "create domain kit.field_{name} as text check (kit.pure('{name}', value) is distinct from ''); "
+                "create type kit.row_{name} as (field kit.field_{name});",
+                "record_in('(a)', ('kit.row_' || '{name}')::regtype, -1)",
+            ),
+        )
+    ),
     Attack(
         "trigger_on_partition",
         "grant trigger on {t}_0 to app",
