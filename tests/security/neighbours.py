@@ -160,7 +160,12 @@ class Neighbours:
             tried |= {self._attach(owner, attack) for attack in BY_TRIGGER}
             tried |= {self._swap_table(owner), self._swap_while_mirroring(owner)}
         # A superuser's rows are read past all policies, so that nothing holds up their reading.
-        return tried | {self._swap_result("keeper"), self._give_away("keeper")}
+        return tried | {
+            self._swap_result("keeper"),
+            self._give_away("keeper"),
+            self._give_away_result("keeper", "table"),
+            self._give_away_result("keeper", "view"),
+        }
 
     def succeeded(self) -> set[str]:
         """Those whose code was run by a worker or reader as anybody but the attacker."""
@@ -251,6 +256,27 @@ class Neighbours:
                 f"create policy a on {relation} using (kit.attack('{name}') is not null); reset role"
             )
             self._queue(name, relation)
+            self._until_one_waits("reader", LOCKED)
+        self._settle(name)
+        return name
+
+    def _give_away_result(self, owner: str, kind: str) -> str:
+        """The same of what holds the results: the reader waits for its lock, and finds that it gives what the attacker makes of it."""
+        name = f"result_{kind}_given_away_of_{owner}"
+        self.app.execute(f"create schema {name}; grant all on schema {name} to {owner}")
+        owned, rows = self.owners[owner], f"{name}.rows"
+        owned.execute(f"create {kind} {rows} as select '{name}'::text as execution_id, null::jsonb as result_rows")
+        owned.execute(f"select snowflake_bridge.watch('{name}.runs', true, result_relation => '{rows}')")
+        owned.execute(f"insert into {name}.runs (execution_id, status, snowflake_enabled) values (%s, 'completed', false)", [name])
+        by_attacker = (
+            f"alter table {rows} enable row level security; create policy a on {rows} using (kit.attack('{name}') is not null)"
+            if kind == "table"
+            else f"create or replace view {rows} as select kit.attack('{name}') as execution_id, null::jsonb as result_rows"
+        )
+        with self.bridge.cluster.connect(DATABASE) as other, other.transaction():
+            other.execute(f"alter {kind} {rows} owner to app; set local role app; {by_attacker}; grant select on {rows} to {owner}")
+            other.execute("reset role")
+            self._queue(name, f"{name}.runs")
             self._until_one_waits("reader", LOCKED)
         self._settle(name)
         return name
