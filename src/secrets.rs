@@ -20,6 +20,9 @@ static HIDING: AtomicBool = AtomicBool::new(false);
 /// The hook that was there before ours.
 static PREVIOUS_HOOK: OnceCell<pg_sys::emit_log_hook_type> = OnceCell::new();
 
+/// What the log has in place of an error's detail: it may quote what was given, as that of malformed JSON does.
+const HIDDEN_DETAIL: &CStr = c"hidden, since the statement may carry a secret";
+
 /// The functions that are given secrets.
 const TAKING_SECRETS: [&[u8]; 3] = [b"create_config", b"update_config", b"test_connection"];
 
@@ -62,8 +65,8 @@ pub fn keep_out_of_core_files() {
     let _ = std::fs::write("/proc/self/coredump_filter", "0x10");
 }
 
-/// Takes statement, inner statement and context (the calling PL/pgSQL line, bound parameters) out of an error about a statement
-/// with secrets. The client still gets the context: the text came from there. What is no error does not get into the log at all, since
+/// Takes statement, inner statement, detail and context (the calling PL/pgSQL line, bound parameters) out of an error about a statement
+/// with secrets. The client still gets detail and context: the text came from there. What is no error does not get into the log at all, since
 /// it may tell the statement, its parameters, parse tree or plan, at whatever level somebody has chosen for that; how long it took does,
 /// if that is all.
 unsafe extern "C-unwind" fn hide_text(report: *mut pg_sys::ErrorData) {
@@ -88,6 +91,10 @@ unsafe extern "C-unwind" fn hide_text(report: *mut pg_sys::ErrorData) {
             (*report).hide_ctx = true;
             (*report).internalquery = std::ptr::null_mut();
             (*report).internalpos = 0;
+            if !(*report).detail.is_null() || !(*report).detail_log.is_null() {
+                // Freed with the entry, in whose memory this is called.
+                (*report).detail_log = pg_sys::pstrdup(HIDDEN_DETAIL.as_ptr());
+            }
             let is_error = (*report).elevel >= pg_sys::PGERROR as i32;
             if !is_error && text((*report).message_id) != Some(b"duration: %s ms") {
                 (*report).output_to_server = false;

@@ -199,9 +199,10 @@ impl<'a> Share<'a> {
             return Ok(());
         };
         let own = bytes + uploads::OVERHEAD;
-        let announced = spooled::announce(self.upload_id, self.owner.fingerprint(), own)?;
+        let owner = self.owner.fingerprint();
+        let announced = spooled::announce(self.upload_id, owner, own)?;
         let queued = sandbox::as_extension_owner(|| uploads::spooled_bytes(self.owner))?;
-        if announced + queued + own <= most {
+        if announced + queued + spooled::removed_at_commit(owner) + own <= most {
             return Ok(());
         }
         Err(Error::user(
@@ -213,8 +214,8 @@ impl<'a> Share<'a> {
             ),
         )
         .hint(
-            "Wait until some have been sent, or let go of failed ones with snowflake_bridge.cancel_upload(); a superuser can raise the \
-             setting.",
+            "Wait until some have been sent, or let go of failed ones with snowflake_bridge.cancel_upload(), whose files go when that \
+             commits; a superuser can raise the setting.",
         ))
     }
 }

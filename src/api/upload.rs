@@ -68,8 +68,8 @@ fn cancel(id: i64) -> Result<bool> {
         }
         Ok((false, None))
     })?;
-    if let Some(upload_id) = files {
-        spooled::remove_at_commit(upload_id)?;
+    if let Some(files) = files {
+        spooled::remove_at_commit(files.upload_id, files.owner.fingerprint(), files.bytes)?;
     }
     registry::wake_at_commit(Wake::Worker);
     Ok(is_canceled)

@@ -20,6 +20,7 @@ pub mod batch;
 pub mod calendar;
 pub mod config;
 pub mod crypto;
+pub mod culprits;
 pub mod decimal;
 pub mod error;
 pub mod evolve;

@@ -99,19 +99,33 @@ pub fn announce(upload_id: Uuid, owner: u64, bytes: u64) -> Result<u64> {
     Ok(others)
 }
 
-/// Removes the files of an upload when the current transaction commits.
+/// Removes the files of an upload when the current transaction commits; until then they take that many bytes of what the owner
+/// may have, for whom the number stands.
 ///
 /// # Errors
 /// If there is no place for files.
-pub fn remove_at_commit(upload_id: Uuid) -> Result<()> {
+pub fn remove_at_commit(upload_id: Uuid, owner: u64, bytes: u64) -> Result<()> {
     enter(Pending {
         directory: root()?.join(upload_id.to_string()),
-        fate: Fate::RemoveOnCommit,
+        fate: Fate::RemoveOnCommit { owner, bytes },
         subtransaction: current_subtransaction(),
         lock: None,
         announcement: None,
     });
     Ok(())
+}
+
+/// What files of this owner's still take that go when the current transaction commits. Nobody else has to count them: their uploads
+/// are seen as they were before, or have been announced.
+pub fn removed_at_commit(owner: u64) -> u64 {
+    PENDING.with_borrow(|all| {
+        all.iter()
+            .map(|pending| match pending.fate {
+                Fate::RemoveOnCommit { owner: of, bytes } if of == owner => bytes,
+                Fate::RemoveOnCommit { .. } | Fate::RemoveOnAbort => 0,
+            })
+            .sum()
+    })
 }
 
 /// Removes the directories of uploads that nobody needs any more: those that a process left which died. `needed` is asked
@@ -214,7 +228,7 @@ impl Drop for Pending {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     RemoveOnAbort,
-    RemoveOnCommit,
+    RemoveOnCommit { owner: u64, bytes: u64 },
 }
 
 thread_local! {
@@ -243,9 +257,9 @@ unsafe extern "C-unwind" fn at_transaction_end(
     event: pg_sys::XactEvent::Type,
     _argument: *mut std::ffi::c_void,
 ) {
-    let fate = match event {
-        pg_sys::XactEvent::XACT_EVENT_COMMIT => Fate::RemoveOnCommit,
-        pg_sys::XactEvent::XACT_EVENT_ABORT => Fate::RemoveOnAbort,
+    let is_committed = match event {
+        pg_sys::XactEvent::XACT_EVENT_COMMIT => true,
+        pg_sys::XactEvent::XACT_EVENT_ABORT => false,
         pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => {
             // Whoever ends a prepared transaction knows nothing of files.
             if PENDING.with_borrow(|all| !all.is_empty()) {
@@ -260,7 +274,7 @@ unsafe extern "C-unwind" fn at_transaction_end(
         _ => return,
     };
     for pending in PENDING.take() {
-        if pending.fate == fate {
+        if is_committed == (pending.fate != Fate::RemoveOnAbort) {
             remove(&pending.directory);
         }
     }

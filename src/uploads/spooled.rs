@@ -6,7 +6,7 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, spi};
 use uuid::Uuid;
 
-use super::{from_pg_uuid, manifest_json, one, to_pg_uuid};
+use super::{from_pg_uuid, manifest_json, no_row, one, to_pg_uuid};
 use crate::error::Result;
 use crate::owner::Owner;
 use crate::tx;
@@ -90,21 +90,39 @@ pub fn with_files() -> Result<Vec<Uuid>> {
     })
 }
 
-/// Forgets the files of an upload that was canceled and whose caller had read its rows. Returns its id, if it is one.
+/// Files that an upload had, and nobody needs any more.
+pub struct Dropped {
+    pub upload_id: Uuid,
+    pub owner: Owner,
+    /// What they take of the disk.
+    pub bytes: u64,
+}
+
+/// Forgets the files of an upload that was canceled and whose caller had read its rows. Returns which these are, if it is one.
 ///
 /// # Errors
 /// If the statement fails.
-pub fn drop_files(id: i64) -> Result<Option<Uuid>> {
-    let dropped = Spi::connect_mut(|client| {
-        client
-            .update(
-                "update snowflake_bridge.uploads u set manifest = null \
-                 where u.id = $1 and u.watch_id is null and u.state = 'canceled' returning u.upload_id",
-                Some(1),
-                &[id.into()],
-            )?
-            .next()
-            .map_or(Ok(None), |row| row.get::<PgUuid>(1))
-    })?;
-    Ok(dropped.map(from_pg_uuid))
+pub fn drop_files(id: i64) -> Result<Option<Dropped>> {
+    Spi::connect_mut(|client| {
+        let mut dropped = client.update(
+            "update snowflake_bridge.uploads u set manifest = null \
+             where u.id = $1 and u.watch_id is null and u.state = 'canceled' \
+             returning u.upload_id, u.owner_kind, u.user_id, u.owner_oid, u.byte_count",
+            Some(1),
+            &[id.into()],
+        )?;
+        let Some(row) = dropped.next() else {
+            return Ok(None);
+        };
+        let bytes = row.get::<i64>(5)?.unwrap_or(0).unsigned_abs();
+        Ok(Some(Dropped {
+            upload_id: from_pg_uuid(row.get::<PgUuid>(1)?.ok_or_else(no_row)?),
+            owner: Owner::from_columns(
+                &row.get::<String>(2)?.ok_or_else(no_row)?,
+                row.get(3)?.ok_or_else(no_row)?,
+                row.get(4)?.unwrap_or(pg_sys::InvalidOid),
+            ),
+            bytes: bytes + OVERHEAD,
+        }))
+    })
 }

@@ -76,7 +76,7 @@ pub fn begin(
     let (manifest, out_of_range) = match &attempt.plan.watch {
         None => (reading::what_caller_read(upload, spool_root)?, None),
         Some(watch) => {
-            let is_stubborn = stubborn::is(watch.id);
+            let is_stubborn = stubborn::is(watch);
             if guc::max_reader_processes() > 0 {
                 // A process of its own can be ended, or die, alone.
                 if upload.is_suspect() || is_stubborn {

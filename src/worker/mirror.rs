@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::prelude::*;
 
-use super::activity;
+use super::{activity, stubborn};
 use crate::error::{Error, Result, log_error};
 use crate::owner::Owner;
 use crate::setting::commit_without_waiting;
@@ -29,9 +29,6 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const LOCKED_DELAY: Duration = Duration::from_secs(1);
 /// The application's table or triggers refuse: somebody has to act.
 const FAILED_DELAY: Duration = Duration::from_secs(60);
-
-/// They do not let themselves be canceled either, which costs this process: somebody has to act, and there is no hurry.
-const STUCK_DELAY: Duration = Duration::from_secs(3_600);
 
 thread_local! {
     /// Watches whose tables are locked, or on whose rows code of the application's ran too long, and until when they are
@@ -142,30 +139,29 @@ pub fn run(mut between: impl FnMut()) -> Result<bool> {
     Ok(is_cut && goes_on)
 }
 
-/// A process before this one had to end because code that the application attached to this watch's relation would not.
-pub(super) fn avoid(watch_id: i64) {
-    pause(watch_id, STUCK_DELAY);
-}
-
 /// What makes one row of a table slow makes all of them slow, and everybody else would wait for each.
 fn pause(watch_id: i64, delay: Duration) {
     PAUSED.with_borrow_mut(|paused| paused.insert(watch_id, Instant::now() + delay));
 }
 
 /// Watches whose rows are left alone for now.
-pub fn paused() -> Vec<i64> {
+///
+/// # Errors
+/// If our own tables cannot be read.
+pub fn paused() -> Result<Vec<i64>> {
+    let mut watches = stubborn::not_mirrored()?;
     PAUSED.with_borrow_mut(|paused| {
         paused.retain(|_, until| Instant::now() < *until);
-        paused.keys().copied().collect()
-    })
+        watches.extend(paused.keys());
+    });
+    Ok(watches)
 }
 
 /// How long until the first of them is looked at again.
 pub fn resumes_in() -> Option<Duration> {
-    PAUSED.with_borrow(|paused| {
-        let first = paused.values().min()?;
-        Some(first.saturating_duration_since(Instant::now()))
-    })
+    let first = PAUSED.with_borrow(|paused| paused.values().min().copied());
+    let paused = first.map(|first| first.saturating_duration_since(Instant::now()));
+    paused.into_iter().chain(stubborn::resumes_in()).min()
 }
 
 fn took_too_long(limit: Duration) -> Error {
@@ -235,6 +231,7 @@ static PENDING: LazyLock<String> = LazyLock::new(|| {
 pub(super) fn pending() -> Result<Vec<Mirror>> {
     let last = LAST.with_borrow(Clone::clone);
     let last = last.as_ref();
+    let paused = paused()?;
     Spi::connect(|client| {
         let args = [
             last.map_or("", Owner::kind).into(),
@@ -242,7 +239,7 @@ pub(super) fn pending() -> Result<Vec<Mirror>> {
             last.map_or(0, |last| i64::from(last.oid().to_u32())).into(),
             BATCH.into(),
             BATCH_OF_OWNER.into(),
-            paused().into(),
+            paused.into(),
         ];
         let rows = client.select(kept_for_queue(client, &PENDING, &args)?, None, &args)?;
         let mut pending = Vec::new();

@@ -26,7 +26,7 @@ pub(super) fn recover(spool_root: &Path, before: &Before) -> Result<Option<Left>
     if let Some(Purpose::Reading { upload, .. }) = before.stuck_at {
         blame.readings.push(upload);
     }
-    stubborn::remember(before.stubborn);
+    entry::patiently(|| stubborn::remember(before))?;
     let recovered = entry::patiently(|| {
         failpoint::reach("recovering");
         if installation::note_timeline()? {

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 
+use bridge_core::culprits::Culprits;
 use pgrx::lwlock::PgLwLock;
 use pgrx::pg_shmem_init;
 use pgrx::pg_sys;
@@ -12,7 +13,6 @@ use pgrx::shmem::PGRXSharedMemory;
 
 use super::live;
 pub use super::live::Live;
-use super::stubborn::Stubborn;
 use crate::timer::Purpose;
 
 /// Databases that can have a worker at once.
@@ -71,8 +71,8 @@ pub struct WorkerSlot {
     is_wanted: bool,
     /// What ended the worker before, if it would not end itself.
     pub(super) stuck_at: Option<Purpose>,
-    /// The watches that have ended workers so.
-    pub(super) stubborn: Stubborn,
+    /// The watches that have ended workers so, and their owners.
+    pub(super) stubborn: Culprits,
 }
 
 /// What a worker finds of those before it.
@@ -80,8 +80,8 @@ pub(super) struct Before {
     pub state: WorkerState,
     /// What the last one could not end, until that is settled.
     pub stuck_at: Option<Purpose>,
-    /// The watches that have ended workers one after the other.
-    pub stubborn: Stubborn,
+    /// The watches that have ended workers one after the other, and their owners.
+    pub stubborn: Culprits,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]

@@ -259,7 +259,7 @@ impl Service {
             }
         }
         let has_more_to_show = mirror::run(|| self.handle_events())?;
-        let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()))?;
+        let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()?))?;
         if outlook.has_cancellations {
             tx::transaction(uploads::settle_cancellations)?;
         }

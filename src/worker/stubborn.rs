@@ -1,52 +1,33 @@
 //! Watches whose relations run code that does not let itself be canceled: it has cost a worker its process. What such code
-//! is needed for is left to readers, which are ended without anybody else, or is left undone.
+//! is needed for is left to readers, which are ended without anybody else, or is left undone. Whoever has several such watches
+//! would have more: all of theirs are taken for such.
 
-use std::cell::RefCell;
-use std::collections::HashSet;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
+use bridge_core::culprits::Culprits;
 use bridge_core::{Error as CoreError, ErrorKind};
 
-use super::{mirror, registry};
-use crate::error::Error;
+use super::registry::{self, Before};
+use crate::error::{Error, Result, log_message};
 use crate::timer::Purpose;
+use crate::watches::Watch;
+use crate::{guc, tx};
 
-/// Watches of one database that are remembered.
-const MAX: usize = 32;
+/// So long no status is written to their rows: somebody has to act, and there is no hurry.
+const MIRROR_DELAY: Duration = Duration::from_secs(3_600);
 
 thread_local! {
-    static WATCHES: RefCell<HashSet<i64>> = RefCell::new(HashSet::new());
-}
-
-/// What one worker leaves to the next: the latest watches that ended one, 0 where there are no more.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Stubborn([i64; MAX]);
-
-impl Stubborn {
-    /// Adds a watch, in place of the oldest if there are too many. Returns whether the next worker is spared it, and loses
-    /// sight of no other.
-    fn add(&mut self, watch: i64) -> bool {
-        let Self(watches) = self;
-        if watches.contains(&watch) {
-            return false;
-        }
-        let has_room = watches.contains(&0);
-        watches.rotate_right(1);
-        if let Some(first) = watches.first_mut() {
-            *first = watch;
-        }
-        has_room
-    }
+    static KNOWN: RefCell<Culprits> = RefCell::new(Culprits::default());
+    /// Until when no status is written to their rows.
+    static UNTIL: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Leaves word for the next worker of what this one could not end, and has that one started at once: it does not run into
 /// the same again.
 pub(super) fn leave(stuck_at: Purpose) {
     let database = registry::my_database();
-    let is_spared = registry::update_slot(database, |slot| {
-        slot.stuck_at = Some(stuck_at);
-        slot.stubborn.add(stuck_at.watch())
-    });
-    if is_spared == Some(true) {
+    if registry::update_slot(database, |slot| slot.stuck_at = Some(stuck_at)).is_some() {
         registry::want_worker(database);
     }
 }
@@ -59,21 +40,77 @@ pub(super) fn settle() {
 /// This worker ends for another reason: the next one tries everything again.
 pub(super) fn forget() {
     registry::update_slot(registry::my_database(), |slot| {
-        slot.stubborn = Stubborn::default();
+        slot.stubborn = Culprits::default();
     });
 }
 
-/// Remembers what the workers before had to be ended for.
-pub(super) fn remember(Stubborn(watches): Stubborn) {
-    for watch in watches.into_iter().filter(|watch| *watch != 0) {
-        mirror::avoid(watch);
-        WATCHES.with_borrow_mut(|known| known.insert(watch));
+/// Remembers what the workers before had to be ended for, for this worker and those after it.
+///
+/// # Errors
+/// If it cannot be found out whose that is.
+pub(super) fn remember(before: &Before) -> Result<()> {
+    let mut known = before.stubborn;
+    let latest = before.stuck_at.map(Purpose::watch);
+    if let Some(watch) = latest.map(Watch::load).transpose()?.flatten() {
+        known.add(watch.owner.oid().to_u32(), watch.id);
+        log_message(&format!(
+            "snowflake_bridge: code of role \"{}\" on the table of watch {} did not end when it was canceled, which has cost a worker its \
+             process; the statuses of {} are left alone for an hour",
+            watch.owner.user_id(),
+            watch.id,
+            if known.things().any(|known| known == watch.id) {
+                "that table"
+            } else if known.is_everybody() {
+                "all tables, since too many owners have such code,"
+            } else {
+                "all tables of that role, since it has several such,"
+            }
+        ));
     }
+    registry::update_slot(registry::my_database(), |slot| slot.stubborn = known);
+    UNTIL.set(Some(Instant::now() + MIRROR_DELAY));
+    KNOWN.set(known);
+    Ok(())
 }
 
-/// Whether nothing of this watch is to be run by the worker itself.
-pub(super) fn is(watch: i64) -> bool {
-    WATCHES.with_borrow(|known| known.contains(&watch))
+/// Whether nothing of this watch is to be run by the worker itself. Where everybody would be meant, that is for readers to do, if
+/// there are any.
+pub(super) fn is(watch: &Watch) -> bool {
+    KNOWN.with_borrow(|known| {
+        known.includes(watch.owner.oid().to_u32(), watch.id)
+            && (!known.is_everybody() || guc::max_reader_processes() > 0)
+    })
+}
+
+/// Watches to whose rows no status is written for now.
+///
+/// # Errors
+/// If it cannot be found out which these are.
+pub(super) fn not_mirrored() -> Result<Vec<i64>> {
+    const OF_OWNERS: &str = "select coalesce(array_agg(w.id), '{}') from snowflake_bridge.watches w \
+         where $1 or w.owner_oid::bigint = any ($2)";
+    if resumes_in().is_none_or(|left| left.is_zero()) {
+        UNTIL.set(None);
+        return Ok(Vec::new());
+    }
+    let known = KNOWN.with_borrow(|known| *known);
+    let owners: Vec<i64> = known.owners().map(i64::from).collect();
+    let of_owners = if known.is_everybody() || !owners.is_empty() {
+        let args = [known.is_everybody().into(), owners.into()];
+        tx::read::<Vec<i64>>(OF_OWNERS, &args)?
+    } else {
+        None
+    };
+    Ok(known
+        .things()
+        .chain(of_owners.unwrap_or_default())
+        .collect())
+}
+
+/// How long until that changes by itself.
+pub(super) fn resumes_in() -> Option<Duration> {
+    let until = UNTIL.get()?;
+    Some(until.saturating_duration_since(Instant::now()))
 }
 
 /// What becomes of a result that only a reader could read, where there are none.

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -235,6 +236,44 @@ def test_a_policy_that_will_not_stop_costs_one_worker_and_nobody_elses_upload(ma
     wait.until(lambda: bridge.app.execute(status).fetchone()["snowflake_status"] == "completed", "the other is told", 60)
     starts = bridge.cluster.log_text().count("snowflake_bridge: worker started")
     assert starts == 2, "one has ended of it, and not one for each"
+
+
+def test_many_tables_that_will_not_stop_cost_few_workers_and_nobody_elses_upload(make_bridge: Callable[..., Bridge]) -> None:
+    """An owner of whose tables some have cost a worker each costs no more of them, by however many tables, or new ones."""
+    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "500ms"})
+    user = bridge.account.add_user()
+    bridge.configure(user)
+    bridge.configure(user, connection=bridge.admin)
+    bridge.call("watch", connection=bridge.admin, relation="public.of_another", create_if_missing=True)
+    bridge.app.execute(f"create function stubborn() returns trigger language plpgsql as '{STUBBORN}'")
+
+    def finish(connection: Any, table: str) -> None:
+        rows = """insert into {} (execution_id, status, snowflake_enabled, result_rows) values ('{}', 'completed', true, '[{{"n": 1}}]')"""
+        connection.execute(rows.format(table, table))
+
+    def make_stubborn(table: str) -> None:
+        bridge.call("watch", relation=table, create_if_missing=True)
+        bridge.app.execute(
+            f"create trigger stubborn before update on {table} for each row when (new.snowflake_status <> 'pending') execute function stubborn()"
+        )
+        finish(bridge.app, table)
+
+    def starts() -> int:
+        return bridge.cluster.log_text().count("snowflake_bridge: worker started")
+
+    for number in range(5):
+        make_stubborn(f"stubborn_{number}")
+    uploads = [f"stubborn_{number}" for number in range(5)]
+    wait.until(lambda: all(bridge.upload(upload)["state"] == "completed" for upload in uploads), "all are loaded", 60)
+    wait.until(lambda: starts() == 4, "those that are met one by one cost a worker each", 60)
+    worker = bridge.worker()
+    make_stubborn("stubborn_later")
+    finish(bridge.admin, "of_another")
+    status = "select snowflake_status from of_another"
+    wait.until(lambda: bridge.admin.execute(status).fetchone()["snowflake_status"] == "completed", "another owner's row is told", 60)
+    wait.until(lambda: bridge.upload("stubborn_later")["state"] == "completed", "and one of the same owner's is loaded")
+    time.sleep(2)
+    assert starts() == 4 and bridge.worker() == worker
 
 
 def directory(path: Path) -> Path:

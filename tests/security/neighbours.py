@@ -99,6 +99,31 @@ BY_TRIGGER = (
         "execute function suppress_redundant_updates_trigger()",
         revoked="revoke trigger on {t} from app",
     ),
+    # PostgreSQL's own functions are no dependency of a trigger's, and some of them run what their arguments name or say.
+    *(
+        Attack(
+            f"{name}_left_by_grantee",
+            "grant trigger on {t} to app",
+            f"{made} create trigger a before update on {{t}} for each row when ({condition} is not null) "
+            "execute function suppress_redundant_updates_trigger()",
+            revoked="revoke trigger on {t} from app",
+        )
+        for name, made, condition in (
+            ("query", "", "query_to_xml($$select kit.attack('{name}')$$, true, true, '')"),
+            ("rewriting", "", "ts_rewrite('a', $$select 'a'::tsquery, 'b'::tsquery from kit.attack('{name}')$$)"),
+            (
+                "view",
+                "create view kit.view_{name} as select kit.attack('{name}'); grant select on kit.view_{name} to public;",
+                "table_to_xml(('kit.view_' || '{name}')::regclass, true, true, '')",
+            ),
+            (
+                "input",
+                "create domain kit.field_{name} as text check (kit.pure('{name}', value) is distinct from ''); "
+                "create type kit.row_{name} as (field kit.field_{name});",
+                "record_in('(a)', ('kit.row_' || '{name}')::regtype, -1)",
+            ),
+        )
+    ),
     Attack(
         "trigger_on_partition",
         "grant trigger on {t}_0 to app",
@@ -135,7 +160,12 @@ class Neighbours:
             tried |= {self._attach(owner, attack) for attack in BY_TRIGGER}
             tried |= {self._swap_table(owner), self._swap_while_mirroring(owner)}
         # A superuser's rows are read past all policies, so that nothing holds up their reading.
-        return tried | {self._swap_result("keeper"), self._give_away("keeper")}
+        return tried | {
+            self._swap_result("keeper"),
+            self._give_away("keeper"),
+            self._give_away_result("keeper", "table"),
+            self._give_away_result("keeper", "view"),
+        }
 
     def succeeded(self) -> set[str]:
         """Those whose code was run by a worker or reader as anybody but the attacker."""
@@ -226,6 +256,27 @@ class Neighbours:
                 f"create policy a on {relation} using (kit.attack('{name}') is not null); reset role"
             )
             self._queue(name, relation)
+            self._until_one_waits("reader", LOCKED)
+        self._settle(name)
+        return name
+
+    def _give_away_result(self, owner: str, kind: str) -> str:
+        """The same of what holds the results: the reader waits for its lock, and finds that it gives what the attacker makes of it."""
+        name = f"result_{kind}_given_away_of_{owner}"
+        self.app.execute(f"create schema {name}; grant all on schema {name} to {owner}")
+        owned, rows = self.owners[owner], f"{name}.rows"
+        owned.execute(f"create {kind} {rows} as select '{name}'::text as execution_id, null::jsonb as result_rows")
+        owned.execute(f"select snowflake_bridge.watch('{name}.runs', true, result_relation => '{rows}')")
+        owned.execute(f"insert into {name}.runs (execution_id, status, snowflake_enabled) values (%s, 'completed', false)", [name])
+        by_attacker = (
+            f"alter table {rows} enable row level security; create policy a on {rows} using (kit.attack('{name}') is not null)"
+            if kind == "table"
+            else f"create or replace view {rows} as select kit.attack('{name}') as execution_id, null::jsonb as result_rows"
+        )
+        with self.bridge.cluster.connect(DATABASE) as other, other.transaction():
+            other.execute(f"alter {kind} {rows} owner to app; set local role app; {by_attacker}; grant select on {rows} to {owner}")
+            other.execute("reset role")
+            self._queue(name, f"{name}.runs")
             self._until_one_waits("reader", LOCKED)
         self._settle(name)
         return name

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 
+import psycopg
 import pytest
 
+from harness import wait
+from harness.bridge import DATABASE, TABLE, Bridge
 from harness.cluster import Cluster
 from security.acl import Matrix
 
@@ -51,3 +54,24 @@ def test_every_object_and_role(matrix: Matrix, capfd: pytest.CaptureFixture[str]
     assert matrix.judge() == (cells, [])
     with capfd.disabled():
         print(f"\nsecurity: suite=acl cells={cells} unexpected=0 doors_left_open={len(noticed)} noticed={len(noticed) - len(overlooked)}")
+
+
+def test_who_may_read_a_row_may_have_it_sent_and_who_lacks_a_column_of_ours_may_not(bridge: Bridge) -> None:
+    """As docs/security.md says."""
+    bridge.ready()
+    bridge.start_execution("run-1")
+    bridge.admin.execute("create role analyst login; select snowflake_bridge.grant_usage('analyst')")
+    analyst = bridge.cluster.connect(DATABASE, "analyst")
+
+    def upload() -> None:
+        bridge.call("upload", connection=analyst, execution_id="run-1", relation=TABLE)
+
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        upload()
+    bridge.app.execute(f"grant select (execution_id, user_id, status, result_rows) on {TABLE} to analyst")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        upload()
+    bridge.app.execute(f"grant select on {TABLE} to analyst")
+    upload()
+    assert bridge.upload("run-1")["user_id"] == "app"
+    wait.until(lambda: bridge.upload("run-1")["state"] == "completed", "it is sent, though its execution has not finished")

@@ -38,6 +38,7 @@ class Owner:
 
     def __init__(self, bridge: Bridge) -> None:
         self.bridge = bridge
+        self.most_spooled = 0
         bridge.app.execute("create sequence seen")
         bridge.call("create_config", **CONFIG)
 
@@ -52,6 +53,7 @@ class Owner:
             self.files_at_once,
             self.files_in_an_old_snapshot,
             self.files_in_a_transaction,
+            self.files_canceled_in_a_transaction,
             self.files_under_another_role,
             self.a_file_without_end,
         )
@@ -71,10 +73,16 @@ class Owner:
             "select (select count(*) from snowflake_bridge.snowflake_configurations where user_id = 'app') as configs, "
             "(select coalesce(sum((manifest ->> 'bytes')::bigint), 0) from snowflake_bridge.uploads where user_id = 'app') as bytes"
         ).fetchall()
-        return bool(row["configs"] > MOST_CONFIGS or row["bytes"] > MOST_MEGABYTES << 20)
+        return bool(row["configs"] > MOST_CONFIGS or max(row["bytes"], self.most_spooled) > MOST_MEGABYTES << 20)
+
+    def spooled(self) -> int:
+        """What lies in the spool, whatever the queue says."""
+        files = (self.bridge.cluster.data / "snowflake_bridge_spool").rglob("*")
+        return sum(file.stat().st_size for file in files if file.suffix == ".parquet")
 
     def clear(self) -> None:
         admin = self.bridge.admin
+        self.most_spooled = 0
         admin.execute("delete from snowflake_bridge.snowflake_configurations where user_id = 'app' and name <> 'default'")
         admin.execute("delete from snowflake_bridge.uploads")
 
@@ -163,6 +171,16 @@ class Owner:
             self.file(session)
             session.execute("commit")
 
+    def files_canceled_in_a_transaction(self) -> None:
+        """They are there until it commits."""
+        with self.session("begin") as session:
+            for _ in range(2):
+                canceled = self.file(session)
+                assert self.bridge.call("cancel_upload", connection=session, id=canceled)
+                session.execute("savepoint s")
+            self.most_spooled = self.spooled()
+            session.execute("commit")
+
     def files_under_another_role(self) -> None:
         """What a transaction has taken as somebody else hides nothing."""
         with self.session("begin") as one, self.session() as two:
@@ -217,7 +235,8 @@ def test_who_is_at_the_limit_is_told_what_helps(make_bridge: Callable[..., Bridg
     assert bridge.call("cancel_upload", id=first)
     with attacker.session("begin") as session:
         session.execute("savepoint s")
-        attacker.file(session)
+        canceled = attacker.file(session)
+        assert bridge.call("cancel_upload", connection=session, id=canceled)
         session.execute("rollback to s")
         attacker.file(session)
         session.execute("rollback")

@@ -134,6 +134,8 @@ def calls(bridge: Bridge, new_secret: Callable[[], str], *, bound: bool) -> int:
         call(UPDATE, name="missing", password=new_secret())
         call(TEST, settings=json.dumps({"account_identifier": account, "username": "NOBODY", "password": new_secret()}))
         call(TEST, settings=json.dumps({"account_identifier": account, "unknown": new_secret()}))
+        # A quotation mark that is not escaped: what comes after it is quoted as what was not understood.
+        call(TEST, settings=f'{{"password": "abc"{new_secret()}"}}')
         # A misspelt argument: the function is never called, however its name is spelled.
         misspelt = CREATE.replace("password", "passwort", 1)
         for spelled in ("create_config", '"create_config"', "create_config /* what for */ ", "create_config -- why\n", 'u&"create\\005fconfig"'):
@@ -167,7 +169,8 @@ def logs_of(bridge: Bridge) -> tuple[dict[str, int], int]:
             hunt = Hunt()
 
             def new_secret(hunt: Hunt = hunt) -> str:
-                secret = f"pw-{secrets.token_hex(12)}"
+                # In the characters of which JSON makes one word.
+                secret = f"pw_{secrets.token_hex(12)}"
                 hunt.add(secret, secret)
                 return secret
 
@@ -184,6 +187,9 @@ def test_no_secret_in_the_log(make_bridge: Callable[..., Bridge], capfd: pytest.
     bridge = make_bridge(LIBRARIES | COLLECTOR)
     counts, searched = logs_of(bridge)
     assert not {kind: count for kind, count in counts.items() if count}
+    with pytest.raises(psycopg.errors.InvalidTextRepresentation) as caught:
+        bridge.app.execute(TEST.format(settings=literal('{"password": "abc"told"}')))
+    assert "told" in (caught.value.diag.message_detail or ""), "who has written it sees what is wrong"
     with with_package(UNGUARDED):
         unguarded, _ = logs_of(make_bridge(LIBRARIES | COLLECTOR))
     # Every statement that fails is logged by default, and the parameters of all where that is asked for.
