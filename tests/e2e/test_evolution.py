@@ -164,8 +164,9 @@ def test_a_connection_that_was_refused_meanwhile_is_asked(bridge: Bridge, user: 
     bridge.run("run-2", [{"n": 2}])
     bridge.completed("run-2")
     assert [record["kind"] for record in bridge.standin.audit(mark)].count("login") == 0
-    sent = [record["sql"] for record in bridge.standin.audit(mark) if record["kind"] == "query"]
-    assert sent[0] == "SELECT CURRENT_TRANSACTION()", sent
+    # What the one before has left is tidied up meanwhile.
+    sent = [record["sql"].split()[0] for record in bridge.standin.audit(mark) if record["kind"] == "query"]
+    assert sent.index("SELECT") < sent.index("PUT"), sent
 
 
 def test_a_table_of_somebody_else(bridge: Bridge, user: User) -> None:
