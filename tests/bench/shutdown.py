@@ -14,7 +14,8 @@ from harness.latency import percentile
 from harness.standin import Standin
 
 # One database sends at most 64 uploads at once, half of them for one connection; more of them take more databases.
-SETTINGS = {"snowflake_bridge.max_concurrent_uploads": "64"}
+# Each has a COPY of its own, by which it is counted.
+SETTINGS = {"snowflake_bridge.max_concurrent_uploads": "64", "snowflake_bridge.max_shared_uploads": "1"}
 EACH = 25
 COUNTS = [0, 10, 100]
 ROUNDS = int(os.environ.get("ROUNDS") or 10)
