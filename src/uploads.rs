@@ -43,7 +43,7 @@ pub use missing::{
 };
 pub use record::{
     NextState, is_refused, record_completed, record_config, record_copying, record_error,
-    record_moved, record_read, record_settled, record_staged,
+    record_moved, record_owner, record_read, record_settled, record_staged,
 };
 pub use shown::{MESSAGE, STATUS};
 pub use spooled::{OVERHEAD, Spooled, drop_files, enqueue_spooled, spooled_bytes, with_files};

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use super::claimed::{CLAIMED, Claim, Claimed, claimed};
 use super::record::{NextState, record_error};
-use super::turns::{ACCOUNT, ALONE, IS_LET_IN, TURNS, UNENDED};
+use super::turns::{ALONE, IS_LET_IN, TURNS, UNENDED};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
 use crate::statement::kept_for_queue;
@@ -179,7 +179,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
          lanes as (select * from later union all select * from earlier), \
          {turns}, \
          due as materialized ( \
-             select d.id, coalesce({ACCOUNT}, '') as account, {IS_LET_IN} or o.id is null as is_let_in from lanes l \
+             select d.id, {account} as account, {IS_LET_IN} or o.id is null as is_let_in from lanes l \
              left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) = ({l}) \
              cross join lateral ( \
                  with recursive heads as ( \
@@ -191,8 +191,8 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
                            join snowflake_bridge.installation i on i.id = w.installation_id where w.id = h.watch_id)) \
                      order by h.next_attempt_at, h.id) s \
                  cross join lateral ({any_due} union all {due_in_turn}) d limit 1) d \
-             where ({owner}) not in ({closed}) and coalesce({ACCOUNT}, '') <> all ($9) \
-               and (not $8 and ({owner}) not in ({knockers}) or coalesce({ACCOUNT}, '') = any ($14)) \
+             where ({owner}) not in ({closed}) and {account} <> all ($9) \
+               and (not $8 and ({owner}) not in ({knockers}) or {account} = any ($14)) \
                and (({l}) not in ({busy}) or not exists (select from snowflake_bridge.snowflake_configurations other \
                    where other.is_active and ({owner}, other.name) not in ({busy}) \
                      and (other.owner_kind, other.user_id, other.owner_oid) = ({owner}))) \
@@ -210,6 +210,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
         closed = "select c.kind, c.user_id, c.oid::oid from unnest($5, $6, $7) as c (kind, user_id, oid)",
         knockers = "select c.kind, c.user_id, c.oid::oid from unnest($11, $12, $13) as c (kind, user_id, oid)",
         busy = "select c.kind, c.user_id, c.oid::oid, c.config from unnest($15, $16, $17, $18) as c (kind, user_id, oid, config)",
+        account = "lower(coalesce(o.account_identifier, ''))",
         t = lane("t"),
         first_head = next_head(""),
         next_head = next_head(&format!("and {STREAM} > h.stream")),

@@ -30,7 +30,7 @@ pub struct Claimed {
     /// None for rows that their caller has read into the spool.
     pub watch_id: Option<i64>,
     pub lane: Lane,
-    /// What tells the account of its connection from others; empty where there is none.
+    /// Where the account of its connection is reached; empty where there is none.
     pub account: String,
     /// During how many earlier attempts a worker crashed.
     pub crash_count: i32,

@@ -16,6 +16,7 @@ use super::{
     unpack_sqlstate,
 };
 use crate::error::{Error, Result};
+use crate::owner::Owner;
 
 /// Records what was read, and by whose configuration it travels. The files are still on local disk only. How many values
 /// were out of range is known of what the worker read; what a caller read was counted then.
@@ -52,6 +53,22 @@ pub fn record_read(
 /// [`Error::TakenOver`], or if the statement fails.
 pub fn record_config(claim: Claim, config_id: Uuid) -> Result<()> {
     record(claim, "config_id = $3", [to_pg_uuid(config_id).into()])
+}
+
+/// Records whose upload it is now, by whose connection it goes from its next attempt on.
+///
+/// # Errors
+/// [`Error::TakenOver`], or if the statement fails.
+pub fn record_owner(claim: Claim, owner: &Owner) -> Result<()> {
+    record(
+        claim,
+        "owner_kind = $3, user_id = $4, owner_oid = $5::oid",
+        [
+            owner.kind().into(),
+            owner.user_id().into(),
+            owner.oid_argument(),
+        ],
+    )
 }
 
 /// Records that this attempt, which reads nothing, goes to another stage than the one before, in which what lies there is out of

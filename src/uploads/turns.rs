@@ -60,8 +60,8 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// What tells the account of the configuration `o`; NULL where there is none.
-pub(super) const ACCOUNT: &str = "snowflake_bridge.account_identity(o.account_identifier)";
+/// What tells the account of the configuration `o`, of which `account_identifier` is but an address; NULL where there is none.
+const ACCOUNT: &str = "snowflake_bridge.account_identity(o.account_identifier)";
 
 /// Whether the last that was heard of the connection is that Snowflake lets it in.
 pub(super) const IS_LET_IN: &str =

@@ -188,7 +188,7 @@ impl Watch {
             return Ok(());
         };
         Err(Error::denied(format!(
-            "the condition of trigger {trigger} calls {used}, by which whoever has made it may run anything with the rights of role \"{owner}\""
+            "the condition of trigger {trigger} calls {used}, which is not known to do no harm with the rights of role \"{owner}\""
         ))
         .hint("Drop the trigger; if you need it, have its function look at this in place of the condition."))
     }

@@ -137,9 +137,15 @@ impl<'a> Attempt<'a> {
         let options = TargetOptions::parse(&upload.options)?;
         let (plan, opened) = tx::transaction(|| {
             let plan = plan(upload, &options)?;
+            if plan.owner != upload.lane.owner {
+                uploads::record_owner(upload.as_claim(), &plan.owner)?;
+            }
             let opened = plan.config.open();
             Ok((plan, opened))
         })?;
+        if plan.owner != upload.lane.owner {
+            return Err(changed_hands());
+        }
         let config = &plan.config;
         let settings = match opened {
             Ok(settings) if config.is_active => settings,
@@ -290,6 +296,14 @@ impl<'a> Attempt<'a> {
             comment: format!("Loaded by snowflake_bridge from {}", plan.relation),
         })
     }
+}
+
+fn changed_hands() -> Error {
+    bridge_core::Error::new(
+        ErrorKind::NeedsTurn,
+        "its watch has changed hands; now it takes its turn as the new owner's",
+    )
+    .into()
 }
 
 fn refused(config: &StoredConfig) -> Error {

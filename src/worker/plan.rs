@@ -15,6 +15,8 @@ use crate::{guards, tx};
 pub(super) struct Plan {
     /// None for rows that their caller has read.
     pub watch: Option<Watch>,
+    /// Whose connection is used: another one than the upload's lane says, if the watch has changed hands since it was queued.
+    pub owner: Owner,
     pub config: StoredConfig,
     pub installation_id: Uuid,
     /// The watched relation is not there any more, after which the table may be named.
@@ -30,7 +32,7 @@ pub(super) struct Plan {
 /// If it cannot be begun: its watch has ended, or its connection is not there.
 pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
     let watch = upload.watch_id.map(reading::watch).transpose()?;
-    let config = config(upload, watch.as_ref(), options)?;
+    let (owner, config) = config(upload, watch.as_ref(), options)?;
     let (relation, default_table) = match &watch {
         Some(watch) => (watch.qualified_name()?, default_table(watch)?),
         // The table is always named.
@@ -56,6 +58,7 @@ pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
         default_table,
         replaces: uploads::replaced_by(upload)?,
         watch,
+        owner,
         config,
     })
 }
@@ -66,10 +69,12 @@ fn config(
     upload: &Claimed,
     watch: Option<&Watch>,
     options: &TargetOptions,
-) -> Result<StoredConfig> {
+) -> Result<(Owner, StoredConfig)> {
     let name = options.config_name();
     let Some(watch) = watch else {
-        return configs::require(&upload.lane.owner, Some(name));
+        let owner = upload.lane.owner.clone();
+        let config = configs::require(&owner, Some(name))?;
+        return Ok((owner, config));
     };
     let user = upload
         .row_user_id
@@ -88,12 +93,12 @@ fn config(
         _ => watch.owner.clone(),
     };
     if let Some(config) = configs::resolve(&owner, name)? {
-        return Ok(config);
+        return Ok((owner, config));
     }
     if !guards::ON
         && let Some(config) = configs::resolve(&watch.owner, name)?
     {
-        return Ok(config);
+        return Ok((owner, config));
     }
     let what = if name == configs::DEFAULT_NAME {
         "no Snowflake configuration".to_owned()

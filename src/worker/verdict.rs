@@ -47,7 +47,7 @@ pub(super) fn next_state(error: &Error, upload: &Claimed, is_undecided: bool) ->
         ErrorKind::NeedsTurn if upload.is_let_in => {
             NextState::Waits(guc::retry_base_delay().min(TURN_DELAY))
         }
-        // Somebody is at its connection's row, so that it could not be marked, and it would only log in once more.
+        // It could not be marked, as when somebody is at its connection's row, and would only log in once more.
         ErrorKind::NeedsTurn => NextState::Waits(guc::retry_base_delay()),
         _ if is_throttled(error) && !upload.throttled_too_long => {
             NextState::Later(delay(upload.claim.min(MAX_STEPS)))

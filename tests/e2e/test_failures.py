@@ -9,7 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from harness import wait
-from harness.bridge import Bridge
+from harness.bridge import DATABASE, TABLE, Bridge
 from harness.standin import ROLE, User
 
 
@@ -213,3 +213,20 @@ def test_an_upload_that_waits_for_credentials_while_a_newer_one_completes(bridge
 def state_of(bridge: Bridge, upload: int) -> str:
     [row] = bridge.admin.execute("select state from snowflake_bridge.uploads where id = %s", [upload]).fetchall()
     return str(row["state"])
+
+
+def test_an_upload_whose_watch_has_changed_hands(bridge: Bridge) -> None:
+    """It is the new owner's, takes turns as such, and goes by that one's connection."""
+    user = bridge.account.add_user()
+    bridge.watch()
+    bridge.run("run", [{"n": 1}, {"n": 2}])
+    assert "no Snowflake configuration" in bridge.failed("run")["snowflake_error_message"]
+    bridge.admin.execute(f"create role keeper login; select snowflake_bridge.grant_usage('keeper'); alter table {TABLE} owner to keeper")
+    with bridge.cluster.connect(DATABASE, "keeper") as keeper:
+        bridge.configure(user, connection=keeper)
+        bridge.call("watch", connection=keeper, relation=TABLE)
+        assert bridge.call("retry_upload", connection=keeper, id=bridge.upload("run")["id"])
+        wait.until(lambda: bridge.upload("run")["state"] == "completed", "it is loaded", 60)
+    assert bridge.row_count(user) == 2
+    upload = bridge.upload("run")
+    assert (upload["owner_kind"], upload["user_id"], upload["attempt_count"]) == ("role", "keeper", 1)

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 
 use super::column::{Attribute, attributes};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::memory::InMemory;
 use crate::tx;
 
@@ -35,11 +36,11 @@ impl RowTypes {
         }
     }
 
-    /// A row's type as it is now: code that the query runs may change it from one row to the next. Nobody else changes one that has a
-    /// name, since it is locked until the transaction ends.
+    /// A row's type, which stays what it is: nobody else changes one that has a name, since it is locked until the transaction ends,
+    /// and what code that the query runs has changed is refused. Rows of both forms may lie about, and none tells of which it is.
     ///
     /// # Errors
-    /// For an attribute's name that is not UTF-8.
+    /// `55006` if the type was changed since it was met first; for an attribute's name that is not UTF-8.
     ///
     /// # Safety
     /// The type that a row's header names, or a composite type's; on the main thread, inside a transaction.
@@ -54,10 +55,12 @@ impl RowTypes {
                 tx::lock_to_read(pg_sys::get_typ_typrelid(type_oid));
             }
             let state = pg_sys::assign_record_type_identifier(type_oid, typmod);
-            if let Some((known, row_type)) = self.known.get(&key)
-                && *known == state
-            {
-                return Ok(Rc::clone(row_type));
+            if let Some((known, row_type)) = self.known.get(&key) {
+                return if *known == state {
+                    Ok(Rc::clone(row_type))
+                } else {
+                    Err(changed())
+                };
             }
             let _memory = InMemory::of(self.memory);
             let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, typmod);
@@ -69,4 +72,12 @@ impl RowTypes {
             Ok(row_type)
         }
     }
+}
+
+fn changed() -> Error {
+    Error::user(
+        PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
+        "a type of the result was changed while its values were read",
+    )
+    .hint("Change it before the query, or after it.")
 }
