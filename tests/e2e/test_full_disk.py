@@ -105,8 +105,9 @@ def test_the_worker_waits_until_there_is_room(full: tuple[Bridge, User, list[str
     bridge.standin.clear_faults()
 
     def is_stuck() -> bool:
+        """One has ended, which cannot be written down, and the next, and there is no room to take another."""
         fill(bridge.cluster.data)
-        return len(without_room(bridge)) >= QUEUED
+        return len(without_room(bridge)) > 1
 
     wait.until(is_stuck, "there is no room for what waits", 60)
     assert bridge.worker() == worker
