@@ -32,9 +32,17 @@ pub(super) struct Plan {
 /// If it cannot be begun: its watch has ended, or its connection is not there.
 pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
     let watch = upload.watch_id.map(reading::watch).transpose()?;
+    // What an earlier attempt may have loaded is asked about all the same.
+    let may_have_ended = upload.is_undecided();
+    if let Some(watch) = &watch
+        && !may_have_ended
+    {
+        watch.require_active()?;
+    }
     let (owner, config) = config(upload, watch.as_ref(), options)?;
     let (relation, default_table) = match &watch {
-        Some(watch) => (watch.qualified_name()?, default_table(watch)?),
+        Some(watch) if may_have_ended => (watch.qualified_name()?, default_table(watch)?),
+        Some(watch) => (Some(watch.existing_name()?), default_table(watch)?),
         // The table is always named.
         None => {
             let named = upload.manifest.as_ref().and_then(|of| of.relation.clone());
@@ -44,13 +52,6 @@ pub(super) fn plan(upload: &Claimed, options: &TargetOptions) -> Result<Plan> {
             )
         }
     };
-    // What it may have loaded is asked about all the same.
-    if !upload.is_undecided()
-        && let Some(watch) = &watch
-    {
-        watch.require_active()?;
-        watch.existing_name()?;
-    }
     Ok(Plan {
         installation_id: uploads::installation_id()?,
         is_dropped: relation.is_none(),
