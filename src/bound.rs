@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
 
@@ -15,14 +16,20 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, Query, SpiClient, SpiResult, SpiTupleTable};
 use pgrx::{PgList, pg_sys};
 
 use crate::error::{Error, Result};
 use crate::guards;
 
+/// Plans that are kept: three for each of a hundred watches. With more, they are made anew.
+const MAX_PLANS: usize = 300;
+
 thread_local! {
     /// The statements that may be resolved now.
     static RUNNING: RefCell<Vec<Rc<Meaning>>> = const { RefCell::new(Vec::new()) };
+    /// By what they mean and the types of their parameters.
+    static PLANS: RefCell<HashMap<(Rc<Meaning>, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>> = RefCell::default();
 }
 
 /// The hook that was there before ours.
@@ -31,6 +38,7 @@ static PREVIOUS_HOOK: OnceCell<pg_sys::post_parse_analyze_hook_type> = OnceCell:
 /// A statement and what its names mean. Beside these it names, in FROM, nothing but what is in `pg_catalog`.
 pub struct Bound(Rc<Meaning>);
 
+#[derive(PartialEq, Eq, Hash)]
 struct Meaning {
     text: String,
     relations: Vec<pg_sys::Oid>,
@@ -63,6 +71,68 @@ impl Bound {
     pub fn run<T>(&self, work: impl FnOnce(&str) -> Result<T>) -> Result<T> {
         let _running = Running::begin(&self.0);
         work(&self.0.text)
+    }
+
+    /// As [`run`](Self::run), for one that is run again and again, in the same words.
+    ///
+    /// # Errors
+    /// What `work` returns.
+    pub fn run_kept<T>(&self, work: impl FnOnce(&Kept<'_>) -> Result<T>) -> Result<T> {
+        self.run(|_| work(&Kept(&self.0)))
+    }
+}
+
+/// A statement whose plan this process keeps, as PostgreSQL does a prepared one's: when anything about the relation has changed, its
+/// names are resolved and compared anew. The settings of the session hold for it, as for what it calls.
+pub struct Kept<'a>(&'a Rc<Meaning>);
+
+impl Kept<'_> {
+    /// Runs it where it only reads, for so many rows.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn select<'conn>(
+        &self,
+        client: &SpiClient<'conn>,
+        rows: libc::c_long,
+        args: &[DatumWithOid<'_>],
+    ) -> Result<SpiTupleTable<'conn>> {
+        let plan = self.plan(args, |text, types| client.prepare(text, types))?;
+        Ok(plan.execute(client, Some(rows), args)?)
+    }
+
+    /// Runs it where it changes something.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn update<'conn>(
+        &self,
+        client: &SpiClient<'conn>,
+        args: &[DatumWithOid<'_>],
+    ) -> Result<SpiTupleTable<'conn>> {
+        let plan = self.plan(args, |text, types| client.prepare_mut(text, types))?;
+        Ok(plan.execute(client, None, args)?)
+    }
+
+    fn plan<'conn>(
+        &self,
+        args: &[DatumWithOid<'_>],
+        prepare: impl FnOnce(&str, &[PgOid]) -> SpiResult<PreparedStatement<'conn>>,
+    ) -> Result<Rc<OwnedPreparedStatement>> {
+        let types = args.iter().map(DatumWithOid::oid).collect();
+        let key = (Rc::clone(self.0), types);
+        if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&key).cloned()) {
+            return Ok(plan);
+        }
+        let types: Vec<PgOid> = key.1.iter().copied().map(PgOid::from).collect();
+        let plan = Rc::new(prepare(&self.0.text, &types)?.keep());
+        let old = PLANS.with_borrow_mut(|plans| {
+            let old = (plans.len() >= MAX_PLANS).then(|| std::mem::take(plans));
+            plans.insert(key, Rc::clone(&plan));
+            old
+        });
+        drop(old);
+        Ok(plan)
     }
 }
 

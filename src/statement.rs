@@ -1,9 +1,10 @@
 //! Statements that run with every UPDATE of somebody's, or with every upload: parsed and planned once in a process, as PL/pgSQL
 //! does it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::time::{Duration, Instant};
 
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
@@ -15,7 +16,12 @@ use crate::setting::ForNow;
 thread_local! {
     /// By what they are planned for, and their text. Never given back: they live as long as the process.
     static KEPT: RefCell<HashMap<For, HashMap<String, Kept>>> = RefCell::default();
+    /// When the size of the queue was looked at, and what it was.
+    static QUEUE: Cell<Option<(Instant, u32)>> = const { Cell::new(None) };
 }
+
+/// Within so long, a queue does not grow by much: an upload takes tens of microseconds to enter.
+const QUEUE_GROWS: Duration = Duration::from_millis(100);
 
 /// What a plan is made for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,13 +96,23 @@ pub fn kept_for_queue(
     text: &str,
     args: &[DatumWithOid<'_>],
 ) -> Result<Kept> {
+    planned(client, text, For::Queue(size_of_queue(client)?), args)
+}
+
+/// The power of two that the bytes of the queue's table reach, or have reached a moment ago.
+fn size_of_queue(client: &SpiClient<'_>) -> Result<u32> {
     const SIZE: &str = "select pg_catalog.pg_relation_size('snowflake_bridge.uploads')";
+    let known = QUEUE.get();
+    if let Some((_, class)) = known.filter(|(since, _)| since.elapsed() < QUEUE_GROWS) {
+        return Ok(class);
+    }
     let size = client
         .select(kept(client, SIZE, &[])?, Some(1), &[])?
         .first()
         .get_one::<i64>()?;
     let class = size.unwrap_or(0).max(1).ilog2();
-    planned(client, text, For::Queue(class), args)
+    QUEUE.set(Some((Instant::now(), class)));
+    Ok(class)
 }
 
 fn planned(

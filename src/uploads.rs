@@ -26,7 +26,7 @@ use pgrx::{JsonB, Uuid as PgUuid};
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::statement::kept_for_queue;
+use crate::statement::{kept, kept_for_queue};
 use crate::tx;
 pub use allowance::{expect_allowance, forget_sent, require_allowance};
 pub use cancel::{cancel_waiting, forget_cancel, request_cancel, settle_cancellations, to_stop};
@@ -126,14 +126,16 @@ pub fn outlook(paused: &[i64]) -> Result<Outlook> {
 /// # Errors
 /// If the statement fails.
 pub fn replaced_by(upload: &Claimed) -> Result<Vec<Uuid>> {
+    const REPLACED: &str = "select e.upload_id from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 \
+        and e.id < $3 and (e.may_be_loaded \
+            or e.state <> 'completed' and e.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)) order by e.id";
     Spi::connect(|client| {
-        let rows = client.select(
-            "select e.upload_id from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 \
-             and e.id < $3 and (e.may_be_loaded \
-                 or e.state <> 'completed' and e.id <= (select i.may_be_loaded_up_to from snowflake_bridge.installation i)) order by e.id",
-            None,
-            &[upload.watch_id.into(), upload.execution_id.as_str().into(), upload.id.into()],
-        )?;
+        let args = [
+            upload.watch_id.into(),
+            upload.execution_id.as_str().into(),
+            upload.id.into(),
+        ];
+        let rows = client.select(kept(client, REPLACED, &args)?, None, &args)?;
         let mut replaced = Vec::new();
         for row in rows {
             replaced.extend(row.get::<PgUuid>(1)?.map(from_pg_uuid));

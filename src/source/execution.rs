@@ -50,28 +50,71 @@ impl ReadOptions<'_> {
 /// # Errors
 /// If the row is gone, or its result is malformed or cannot be held by Snowflake.
 pub fn read(watch: &Watch, options: &ReadOptions<'_>) -> Result<QueryResult> {
+    with_row(watch, options, i64::MAX, |row| row.read(options))
+}
+
+/// As [`read`], if the result is in the execution's own row and takes no more than so many bytes as it is stored; `None` if not.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_small(
+    watch: &Watch,
+    most_bytes: i64,
+    options: &ReadOptions<'_>,
+) -> Result<Option<QueryResult>> {
+    match &watch.result {
+        ResultSource::Columns { .. } => with_row(watch, options, most_bytes, |row| {
+            let is_small = row.values.get::<bool>(5)?;
+            (is_small != Some(false))
+                .then(|| row.read(options))
+                .transpose()
+        }),
+        ResultSource::Function(_) | ResultSource::Relation(_) => Ok(None),
+    }
+}
+
+/// The row of an execution, as [`row_query`] gives it, and what gives its result if the row does not.
+struct Row<'a> {
+    values: SpiHeapTupleData<'a>,
+    result: Option<&'a ResultQuery>,
+}
+
+impl Row<'_> {
+    fn read(&self, options: &ReadOptions<'_>) -> Result<QueryResult> {
+        let mut read = match self.result {
+            Some(query) => read_result(query, options)?,
+            None => encode(&self.values, options)?,
+        };
+        read.manifest.window = TimeWindow::new(self.values.get(3)?, self.values.get(4)?);
+        Ok(read)
+    }
+}
+
+/// Does something with the execution's row, as the watch's owner in the sandbox.
+fn with_row<T>(
+    watch: &Watch,
+    options: &ReadOptions<'_>,
+    most_bytes: i64,
+    work: impl FnOnce(&Row<'_>) -> Result<T>,
+) -> Result<T> {
     let held = watch.hold_existing(Access::Read)?;
     let key = held.key()?;
-    let row = row_query(&held, &key);
+    let query = row_query(&held, &key);
     let result = held.result_query()?;
     sandbox::as_table_owner(watch.owner.oid(), || {
-        row.run(|row| {
-            let id = key.id.value(options.execution_id)?;
+        query.run_kept(|query| {
+            let args = [key.id.value(options.execution_id)?, most_bytes.into()];
             Spi::connect(|client| {
-                let rows = client.select(row, Some(2), &[id])?;
-                let mut rows = rows.into_iter();
-                let row = rows.next().ok_or_else(|| {
+                let values = query.select(client, 1, &args)?.next().ok_or_else(|| {
                     Error::missing(format!(
                         "execution \"{}\" does not exist any more",
                         options.execution_id
                     ))
                 })?;
-                let mut read = match &result {
-                    Some(query) => read_result(query, options)?,
-                    None => encode(&row, options)?,
-                };
-                read.manifest.window = TimeWindow::new(row.get(3)?, row.get(4)?);
-                Ok(read)
+                work(&Row {
+                    values,
+                    result: result.as_ref(),
+                })
             })
         })
     })
@@ -95,51 +138,24 @@ fn read_result(query: &ResultQuery, options: &ReadOptions<'_>) -> Result<QueryRe
     })
 }
 
-/// The size of an execution's result as it is stored, in bytes; `None` where only reading tells. Needs a transaction.
-///
-/// # Errors
-/// If the relation is gone or cannot be read.
-pub fn stored_bytes(watch: &Watch, execution_id: &str) -> Result<Option<u64>> {
-    let ResultSource::Columns { rows, .. } = &watch.result else {
-        return Ok(None);
-    };
-    let held = watch.hold_existing(Access::Read)?;
-    let key = held.key()?;
-    let query = held.statement(format!(
-        "select pg_catalog.pg_column_size({})::pg_catalog.int8 from {} where {}",
-        quote_identifier(rows),
-        held.name,
-        key.condition()
-    ));
-    sandbox::as_table_owner(watch.owner.oid(), || {
-        query.run(|query| {
-            let id = key.id.value(execution_id)?;
-            Spi::connect(|client| {
-                let size = client
-                    .select(query, Some(1), &[id])?
-                    .next()
-                    .map_or(Ok(None), |row| row.get::<i64>(1))?;
-                // A row that is gone is found to be so by reading it.
-                Ok(Some(size.unwrap_or(0).unsigned_abs()))
-            })
-        })
-    })
-}
-
-/// Result, the text of its columns, and the two ends of the time window, each NULL where the row does not hold it.
+/// Result, the text of its columns, and the two ends of the time window, each NULL where the row does not hold it; and whether the
+/// result takes no more bytes than `$2`: one that does is not looked at.
 fn row_query(held: &Held<'_>, key: &Key) -> Bound {
     let (rows, columns) = match &held.watch.result {
-        ResultSource::Columns { rows, columns } => (Some(rows), columns.as_ref()),
+        ResultSource::Columns { rows, columns } => (Some(quote_identifier(rows)), columns.as_ref()),
         ResultSource::Function(_) | ResultSource::Relation(_) => (None, None),
     };
     held.statement(format!(
-        "select {}, {}, {}, {} from {} where {}",
-        rows.map_or("null".to_owned(), quote_identifier),
+        "select {}, {}, {}, {}, {} from {} where {}",
+        rows.as_deref().unwrap_or("null"),
         columns.map_or("null".to_owned(), |name| {
             format!("{}::pg_catalog.text", quote_identifier(name))
         }),
         parameter(held.watch, "time_window_start"),
         parameter(held.watch, "time_window_end"),
+        rows.as_deref().map_or("$2 operator(pg_catalog.>=) 0".to_owned(), |rows| format!(
+            "pg_catalog.pg_column_size({rows})::pg_catalog.int8 operator(pg_catalog.<=) $2"
+        )),
         held.name,
         key.condition()
     ))

@@ -8,6 +8,6 @@ pub mod spooled;
 mod tuple;
 mod values;
 
-pub use execution::{ReadOptions, read, stored_bytes};
-pub use query::{QueryOptions, check_query, read_query};
+pub use execution::{ReadOptions, read, read_small};
+pub use query::{QueryOptions, QueryResult, check_query, read_query};
 pub use tuple::{Tuple, argument};

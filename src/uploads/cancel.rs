@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 
 use super::{Claim, FIND_ROWS, MAY_BE_LOADED, ROWS_MAY_BE_THERE, UNDECIDED};
 use crate::error::Result;
+use crate::statement::kept;
 
 /// Cancels an upload that nobody is at and of which nothing can be in Snowflake's table. One that failed but still has its
 /// caller's files counts as one that waits. One that waits for credentials cannot ask Snowflake, so whether its rows are there
@@ -107,15 +108,14 @@ pub fn to_stop(claims: &[Claim]) -> Result<Vec<Claim>> {
         .iter()
         .map(|claim| (claim.upload, claim.number))
         .unzip();
+    // Each by its id, and not by an index of states.
+    const TO_STOP: &str = "select c.upload, c.number from unnest($1, $2) as c (upload, number) \
+        left join snowflake_bridge.uploads u on u.id = c.upload and u.claim_count = c.number \
+            and u.state || '' in ('claimed', 'staged', 'copying') \
+        where u.id is null or exists (select from snowflake_bridge.cancellations r where r.upload = c.upload)";
     Spi::connect(|client| {
-        let rows = client.select(
-            "select c.upload, c.number from unnest($1, $2) as c (upload, number) \
-             left join snowflake_bridge.uploads u on u.id = c.upload and u.claim_count = c.number \
-                 and u.state in ('claimed', 'staged', 'copying') \
-             where u.id is null or exists (select from snowflake_bridge.cancellations r where r.upload = c.upload)",
-            None,
-            &[uploads.into(), numbers.into()],
-        )?;
+        let args = [uploads.into(), numbers.into()];
+        let rows = client.select(kept(client, TO_STOP, &args)?, None, &args)?;
         let mut stopped = Vec::new();
         for row in rows {
             if let (Some(upload), Some(number)) = (row.get(1)?, row.get(2)?) {

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::owner::Owner;
+use crate::statement::kept_mut;
 
 /// Records what was read, and by whose configuration it travels. The files are still on local disk only. How many values
 /// were out of range is known of what the worker read; what a caller read was counted then.
@@ -278,15 +279,14 @@ fn record<'a>(
 ) -> Result<()> {
     let mut arguments = vec![claim.upload.into(), claim.number.into()];
     arguments.extend(values);
+    // A state that is compared as an expression says nothing of partial indexes: the plan has to be the one that goes by the id.
+    let statement = format!(
+        "update snowflake_bridge.uploads u set {assignments} \
+         where id = $1 and claim_count = $2 and state || '' in ('claimed', 'staged', 'copying') returning id"
+    );
     let is_ours = Spi::connect_mut(|client| {
-        let recorded = client.update(
-            &format!(
-                "update snowflake_bridge.uploads u set {assignments} \
-                 where id = $1 and claim_count = $2 and state in ('claimed', 'staged', 'copying') returning id"
-            ),
-            None,
-            &arguments,
-        )?;
+        let statement = kept_mut(client, &statement, &arguments)?;
+        let recorded = client.update(statement, None, &arguments)?;
         Ok::<_, Error>(!recorded.is_empty())
     })?;
     if is_ours {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bridge_core::{Error as CoreError, ErrorKind};
 use pgrx::prelude::*;
+use pgrx::spi::SpiTupleTable;
 
 use super::{activity, stubborn};
 use crate::error::{Error, Result, log_error};
@@ -272,7 +273,7 @@ fn write(mirror: &Mirror) -> Result<Written> {
         return Ok(Written::Done);
     };
     // The row shows the latest upload of its execution.
-    let is_superseded = Spi::get_one_with_args::<bool>(
+    let is_superseded = tx::read::<bool>(
         "select exists (select from snowflake_bridge.uploads e where e.watch_id = $1 and e.execution_id = $2 and e.id > $3)",
         &[
             watch.id.into(),
@@ -304,28 +305,27 @@ fn write(mirror: &Mirror) -> Result<Written> {
         // moment only.
         Spi::run("set local lock_timeout = '50ms'")?;
         let id = || key.id.value(&mirror.execution_id);
-        let (free, updated) = update.run(|update| {
-            let (free, updated) = Spi::get_two_with_args::<i64, i64>(
-                update,
-                &[
-                    id()?,
-                    mirror.status.as_str().into(),
-                    mirror.message.as_deref().into(),
-                    mirror.uploaded_at.into(),
-                    mirror.row_count.into(),
-                    mirror.attempts.into(),
-                ],
-            )?;
+        let (free, updated) = update.run_kept(|update| {
+            let args = [
+                id()?,
+                mirror.status.as_str().into(),
+                mirror.message.as_deref().into(),
+                mirror.uploaded_at.into(),
+                mirror.row_count.into(),
+                mirror.attempts.into(),
+            ];
+            let counts = |rows: SpiTupleTable<'_>| rows.first().get_two::<i64, i64>();
+            let (free, updated) =
+                Spi::connect_mut(|client| Ok::<_, Error>(counts(update.update(client, &args)?)?))?;
             Ok((free.unwrap_or(0), updated.unwrap_or(0)))
         })?;
         if updated > 0 {
             return Ok(Written::Done);
         }
-        let is_shown = look.run(|look| {
+        let is_shown = look.run_kept(|look| {
             Spi::connect(|client| {
-                let row = client
-                    .select(look, Some(1), &[id()?, mirror.status.as_str().into()])?
-                    .next();
+                let args = [id()?, mirror.status.as_str().into()];
+                let row = look.select(client, 1, &args)?.next();
                 Ok(row.map_or(Ok(None), |row| row.get::<bool>(1))?)
             })
         })?;

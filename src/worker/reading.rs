@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::entry;
 use crate::error::{Error, Result};
 use crate::options::TargetOptions;
-use crate::source::{self, ReadOptions, spooled};
+use crate::source::{self, QueryResult, ReadOptions, spooled};
 use crate::timer::{Limited, Purpose, limited};
 use crate::uploads::Claimed;
 use crate::watches::Watch;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Results that are larger than this where they are stored, and maybe compressed there, are for a reader. They take
 /// some tenths of a second.
-const SMALL_BYTES: u64 = 1 << 20;
+const SMALL_BYTES: i64 = 1 << 20;
 
 /// What was read.
 #[derive(Debug, Serialize, Deserialize)]
@@ -33,6 +33,13 @@ pub(super) struct Read {
 }
 
 impl Read {
+    fn of(result: QueryResult) -> Self {
+        Self {
+            manifest: result.manifest,
+            out_of_range: result.affected,
+        }
+    }
+
     /// Values that were loaded as something else.
     pub(super) fn out_of_range_count(&self) -> u64 {
         self.out_of_range.iter().map(|(_, count)| count).sum()
@@ -60,19 +67,12 @@ pub(super) fn read_quickly(
     spool_root: &Path,
 ) -> Result<Option<Read>> {
     let read = limited(PATIENCE, purpose(upload), || {
-        let stored = tx::transaction(|| {
-            read_only()?;
-            source::stored_bytes(watch, &upload.execution_id)
-        })?;
-        match stored {
-            Some(bytes) if bytes <= SMALL_BYTES => {
-                read(upload, watch, options, spool_root, &|_| {}).map(Some)
-            }
-            _ => Ok(None),
-        }
+        read(upload, watch, options, spool_root, &|_| {}, |options| {
+            source::read_small(watch, SMALL_BYTES, options)
+        })
     });
     match read {
-        Limited::InTime(read) => read,
+        Limited::InTime(read) => Ok(read?.map(Read::of)),
         Limited::TooLong => Ok(None),
     }
 }
@@ -92,10 +92,12 @@ pub(super) fn read_all(
         let id = upload.watch_id.ok_or_else(Watch::has_ended)?;
         let watch = tx::transaction(|| watch(id))?;
         watch.require_active()?;
-        read(upload, &watch, &options, spool_root, progress)
+        read(upload, &watch, &options, spool_root, progress, |options| {
+            source::read(&watch, options)
+        })
     });
     match read {
-        Limited::InTime(read) => read,
+        Limited::InTime(read) => Ok(Read::of(read?)),
         Limited::TooLong => Err(took_too_long()),
     }
 }
@@ -120,40 +122,35 @@ pub(super) fn took_too_long() -> Error {
     .into()
 }
 
-fn read(
+/// Has `result` read what an upload of this watch has, in a transaction that only reads.
+fn read<T>(
     upload: &Claimed,
     watch: &Watch,
     options: &TargetOptions,
     spool_root: &Path,
     progress: &dyn Fn(u64),
-) -> Result<Read> {
+    result: impl FnOnce(&ReadOptions<'_>) -> Result<T>,
+) -> Result<T> {
     spooled::require_space()?;
     let spool = spool(upload, spool_root);
     spooled::make_private(spool.parent().unwrap_or(&spool))?;
-    let result = tx::transaction(|| {
+    tx::transaction(|| {
         read_only()?;
         failpoint::reach("reading");
-        source::read(
-            watch,
-            &ReadOptions {
-                execution_id: &upload.execution_id,
-                user_id: upload.row_user_id.as_deref(),
-                upload_id: upload.upload_id,
-                spool: &spool,
-                plan: options.plan(),
-                files: SpoolOptions {
-                    aside: net::ASIDE,
-                    ..guc::spool_options()
-                },
-                progress,
+        result(&ReadOptions {
+            execution_id: &upload.execution_id,
+            user_id: upload.row_user_id.as_deref(),
+            upload_id: upload.upload_id,
+            spool: &spool,
+            plan: options.plan(),
+            files: SpoolOptions {
+                aside: net::ASIDE,
+                ..guc::spool_options()
             },
-        )
+            progress,
+        })
     })
-    .map_err(|error| watch.result.explain(error))?;
-    Ok(Read {
-        manifest: result.manifest,
-        out_of_range: result.affected,
-    })
+    .map_err(|error| watch.result.explain(error))
 }
 
 /// Whatever code the owner attached to the relation, reading it changes nothing, and the application comes first.

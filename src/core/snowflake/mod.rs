@@ -48,7 +48,7 @@ pub use network_policy::has_network_policy;
 pub use pool::{Pool, PoolKey, PooledSession};
 pub use result::QueryResult;
 pub use session::{Session, SessionOptions, Statement};
-pub use stage::LocalFile;
+pub use stage::{LocalFile, Written};
 
 use crate::Result;
 

@@ -41,10 +41,19 @@ type Progress<'a> = &'a (dyn Fn(u64) + Send + Sync);
 pub struct LocalFile<'a> {
     /// Where it is.
     pub path: PathBuf,
-    /// SHA-256 of its bytes in base64. Where it is known, the file is read only once.
-    pub digest: Option<&'a str>,
+    /// What whoever wrote it has noted. Without, the file is read twice.
+    pub written: Option<Written<'a>>,
     /// What it is called in the stage's directory; it may lie in directories below.
     pub name: &'a str,
+}
+
+/// What a file was when it was written, and must still be.
+#[derive(Debug, Clone, Copy)]
+pub struct Written<'a> {
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its bytes in base64.
+    pub digest: &'a str,
 }
 
 impl Session {
@@ -61,7 +70,7 @@ impl Session {
     ) -> Result<()> {
         let file = LocalFile {
             path: local.to_owned(),
-            digest: None,
+            written: None,
             name: file_name,
         };
         self.put_all(stage_dir, &[file], progress).await
@@ -72,7 +81,7 @@ impl Session {
     ///
     /// # Errors
     /// `Configuration` if the stage's storage is not supported or not allowed; `Transient` if it cannot be reached;
-    /// `Internal` if a file has another digest; whatever Snowflake says to the PUT statement.
+    /// `Internal` if a file is not what was written; whatever Snowflake says to the PUT statement.
     pub async fn put_all(
         &mut self,
         stage_dir: &str,
@@ -83,7 +92,7 @@ impl Session {
         sql::check_names(&names)?;
         let mut sources = Vec::with_capacity(files.len());
         for file in files {
-            sources.push((Source::open(&file.path, file.digest).await?, file.name));
+            sources.push((Source::new(&file.path, file.written).await?, file.name));
         }
         let transfers = Transfers {
             http: self.transport.http.clone(),

@@ -30,7 +30,7 @@ use crate::failpoint;
 use crate::names::{ColumnCase, UPLOAD_ID};
 use crate::snowflake::STAGED_FILE_MISSING;
 use crate::snowflake::sql::{self, TableName};
-use crate::snowflake::{LocalFile, QueryResult, Statement, Warehouse};
+use crate::snowflake::{LocalFile, QueryResult, Statement, Warehouse, Written};
 use crate::spool::Manifest;
 use crate::types::Column;
 
@@ -325,7 +325,10 @@ async fn stage_files(
 fn local_files(upload: &Upload) -> impl Iterator<Item = LocalFile<'_>> {
     upload.manifest.files.iter().map(|file| LocalFile {
         path: upload.spool.join(&file.name),
-        digest: file.digest.as_deref(),
+        written: file.digest.as_deref().map(|digest| Written {
+            bytes: file.bytes,
+            digest,
+        }),
         name: &file.name,
     })
 }

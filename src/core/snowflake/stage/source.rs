@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
+use super::Written;
 use crate::snowflake::encryption::{Encryptor, FileKey, encrypted_size};
 use crate::{Error, ErrorKind, Result};
 
@@ -28,25 +29,28 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// A file, whose digest may be known.
+    /// A file, which is not looked at yet where it is known what was written.
     ///
     /// # Errors
     /// `Internal` if the file cannot be read.
-    pub(super) async fn open(path: &Path, digest: Option<&str>) -> Result<Self> {
-        let (path, known) = (path.to_owned(), digest.map(str::to_owned));
+    pub(super) async fn new(path: &Path, written: Option<Written<'_>>) -> Result<Self> {
+        let path = path.to_owned();
+        if let Some(Written { bytes, digest }) = written {
+            let digest = digest.to_owned();
+            return Ok(Self {
+                path,
+                size: bytes,
+                digest,
+            });
+        }
         elsewhere(move || {
             let mut file = File::open(&path).map_err(unreadable)?;
             let size = file.metadata().map_err(unreadable)?.len();
-            let digest = match known {
-                Some(digest) => digest,
-                None => {
-                    let (mut digest, mut buffer) = (Sha256::new(), vec![0; READ]);
-                    while let Some(piece) = read(&mut file, &mut buffer)? {
-                        digest.update(piece);
-                    }
-                    STANDARD.encode(digest.finalize())
-                }
-            };
+            let (mut digest, mut buffer) = (Sha256::new(), vec![0; READ]);
+            while let Some(piece) = read(&mut file, &mut buffer)? {
+                digest.update(piece);
+            }
+            let digest = STANDARD.encode(digest.finalize());
             Ok(Self { path, size, digest })
         })
         .await
@@ -55,13 +59,19 @@ impl Source {
     /// The bytes that travel: encrypted if there is a key.
     ///
     /// # Errors
-    /// `Internal` if the file cannot be read.
+    /// `Internal` if the file cannot be read, or has another size by now.
     pub(super) async fn content(&self, key: Option<&FileKey>) -> Result<Content> {
-        let (path, encryptor) = (self.path.clone(), key.map(FileKey::encryptor).transpose()?);
+        let (path, size) = (self.path.clone(), self.size);
+        let encryptor = key.map(FileKey::encryptor).transpose()?;
         let check = Some((Sha256::new(), self.digest.clone()));
         let rest = elsewhere(move || {
+            let file = File::open(&path).map_err(unreadable)?;
+            // More or fewer bytes than storage is told of would fail in words of its own.
+            if file.metadata().map_err(unreadable)?.len() != size {
+                return Err(changed());
+            }
             Ok(Rest {
-                file: File::open(&path).map_err(unreadable)?,
+                file,
                 encryptor,
                 buffer: vec![0; READ],
                 check,
@@ -142,10 +152,7 @@ impl Rest {
         if let Some((digest, expected)) = self.check.take()
             && STANDARD.encode(digest.finalize()) != expected
         {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "a file of the spool changed before it was sent",
-            ));
+            return Err(changed());
         }
         Ok(Some(0))
     }
@@ -163,6 +170,13 @@ async fn elsewhere<T: Send + 'static>(
 fn read<'b>(file: &mut File, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>> {
     let count = file.read(buffer).map_err(unreadable)?;
     Ok(buffer.get(..count).filter(|piece| !piece.is_empty()))
+}
+
+fn changed() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "a file of the spool changed before it was sent",
+    )
 }
 
 fn unreadable(cause: std::io::Error) -> Error {
@@ -186,7 +200,7 @@ mod tests {
         for size in [0, 1, READ - 1, READ, 3 * READ + 5] {
             let plain: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
             std::fs::write(&path, &plain).unwrap();
-            let source = Source::open(&path, None).await.unwrap();
+            let source = Source::new(&path, None).await.unwrap();
             assert_eq!(
                 (source.size, source.content_size(None)),
                 (size as u64, size as u64)
@@ -196,35 +210,41 @@ mod tests {
                 plain
             );
         }
-        let source = Source::open(&path, None).await.unwrap();
+        let source = Source::new(&path, None).await.unwrap();
         std::fs::write(&path, "another").unwrap();
         let error = all(source.content(None).await.unwrap()).await.unwrap_err();
         assert!(error.message().contains("changed"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_digest_that_is_known_is_checked_and_not_made() {
+    async fn what_is_known_is_checked_and_not_made() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("part");
         std::fs::write(&path, "content").unwrap();
-        let made = Source::open(&path, None).await.unwrap().digest;
-        let source = Source::open(&path, Some(&made)).await.unwrap();
-        assert_eq!(
-            all(source.content(None).await.unwrap()).await.unwrap(),
-            "content"
-        );
+        let digest = Source::new(&path, None).await.unwrap().digest;
         let other = STANDARD.encode(Sha256::digest("another"));
-        let source = Source::open(&path, Some(&other)).await.unwrap();
-        assert_eq!(source.digest, other);
-        let error = all(source.content(None).await.unwrap()).await.unwrap_err();
-        assert!(error.message().contains("changed"), "{error}");
+        let of = async |bytes, digest| {
+            let source = Source::new(&path, Some(Written { bytes, digest })).await;
+            all(source.unwrap().content(None).await?).await
+        };
+        assert_eq!(of(7, &digest).await.unwrap(), "content");
+        for (bytes, digest) in [(7, &other), (6, &digest), (8, &digest)] {
+            let error = of(bytes, digest).await.unwrap_err();
+            assert!(error.message().contains("changed"), "{error}");
+        }
     }
 
     #[tokio::test]
     async fn no_file() {
-        let error = Source::open(Path::new("/nonexistent/part"), None)
-            .await
-            .unwrap_err();
+        let path = Path::new("/nonexistent/part");
+        let error = Source::new(path, None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        let written = Written {
+            bytes: 1,
+            digest: "",
+        };
+        let source = Source::new(path, Some(written)).await.unwrap();
+        let error = source.content(None).await.err().unwrap();
         assert_eq!(error.kind(), ErrorKind::Internal);
     }
 }
