@@ -98,7 +98,7 @@ impl Kept<'_> {
         args: &[DatumWithOid<'_>],
     ) -> Result<SpiTupleTable<'conn>> {
         let plan = self.plan(args, |text, types| client.prepare(text, types))?;
-        Ok(plan.execute(client, Some(rows), args)?)
+        Ok((&*plan).execute(client, Some(rows), args)?)
     }
 
     /// Runs it where it changes something.
@@ -111,7 +111,7 @@ impl Kept<'_> {
         args: &[DatumWithOid<'_>],
     ) -> Result<SpiTupleTable<'conn>> {
         let plan = self.plan(args, |text, types| client.prepare_mut(text, types))?;
-        Ok(plan.execute(client, None, args)?)
+        Ok((&*plan).execute(client, None, args)?)
     }
 
     fn plan<'conn>(

@@ -15,6 +15,7 @@ use bridge_core::{ErrorKind, crypto};
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::statement::kept;
 use crate::{guc, sandbox, tx};
 
 /// The id of an installation's first key.
@@ -287,7 +288,7 @@ fn forbidden() -> Result<Vec<PathBuf>> {
     sandbox::as_extension_owner(|| {
         Spi::connect(|client| {
             let mut places = Vec::new();
-            for row in client.select(PLACES, None, &[])? {
+            for row in client.select(kept(client, PLACES, &[])?, None, &[])? {
                 // The built-in tablespaces have no place of their own.
                 places.extend(
                     row.get::<String>(1)?

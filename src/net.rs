@@ -233,7 +233,9 @@ pub fn wait<T: Send + 'static>(
         loop {
             match receiver.try_recv() {
                 Ok(result) => return Ok(result?),
-                Err(TryRecvError::Empty) => sleep(TICK),
+                Err(TryRecvError::Empty) => {
+                    sleep(TICK);
+                }
                 Err(TryRecvError::Disconnected) => {
                     return Err(bridge_core::Error::new(
                         ErrorKind::Internal,
@@ -305,17 +307,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Why [`sleep`] has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// Another process has set the latch.
+    ByLatch,
+    /// Only a thread of this process has signaled.
+    ByThread,
+    /// The time is up.
+    ByTime,
+}
+
 /// Waits for this process's latch, for [`EventFd::signal`], or for `timeout`, and serves interrupts: at the latest
 /// every 100 ms, since a latch may be reset by others.
-pub fn sleep(timeout: Duration) {
+pub fn sleep(timeout: Duration) -> Woken {
     let deadline = Instant::now() + timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).min(TICK);
         let woken = wait_once(left);
         ignore_cancel_between_transactions();
         check_for_interrupts!();
-        if woken || Instant::now() >= deadline {
-            return;
+        if woken != Woken::ByTime || Instant::now() >= deadline {
+            return woken;
         }
     }
 }
@@ -330,7 +343,7 @@ fn ignore_cancel_between_transactions() {
     }
 }
 
-fn wait_once(timeout: Duration) -> bool {
+fn wait_once(timeout: Duration) -> Woken {
     let wake = THREAD.get().map(|thread| &thread.wake);
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     if wake.is_some() {
@@ -356,7 +369,13 @@ fn wait_once(timeout: Duration) -> bool {
     {
         wake.clear();
     }
-    occurred & (pg_sys::WL_SOCKET_READABLE | pg_sys::WL_LATCH_SET) != 0
+    if occurred & pg_sys::WL_LATCH_SET != 0 {
+        Woken::ByLatch
+    } else if occurred & pg_sys::WL_SOCKET_READABLE != 0 {
+        Woken::ByThread
+    } else {
+        Woken::ByTime
+    }
 }
 
 /// The memory for files on their way, of which a process has one. A changed setting begins anew; what is on its way then

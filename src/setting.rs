@@ -31,12 +31,12 @@ impl Drop for ForNow {
 /// Has the current transaction not wait for the disk when it commits. Until some other transaction has waited, a crash of the
 /// server may undo it.
 pub fn commit_without_waiting() {
-    set(
-        c"synchronous_commit",
-        c"off",
-        ANYBODY,
-        pg_sys::GucAction::GUC_ACTION_LOCAL,
-    );
+    set_for_transaction(c"synchronous_commit", c"off");
+}
+
+/// As SET LOCAL: until the transaction ends.
+pub fn set_for_transaction(name: &CStr, value: &CStr) {
+    set(name, value, ANYBODY, pg_sys::GucAction::GUC_ACTION_LOCAL);
 }
 
 const ANYBODY: pg_sys::GucContext::Type = pg_sys::GucContext::PGC_USERSET;

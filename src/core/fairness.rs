@@ -60,6 +60,16 @@ impl<O> Closed<O> {
             answering: Vec::new(),
         }
     }
+
+    /// Whether everybody may have another one.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.owners.is_empty()
+            && self.busy.is_empty()
+            && self.knockers.is_empty()
+            && !self.no_knocks
+            && self.accounts.is_empty()
+    }
 }
 
 /// An upload that runs.
@@ -84,9 +94,9 @@ struct Share<'a> {
 }
 
 impl Fairness {
-    /// The account has let an upload in.
-    pub fn answers(&mut self, account: &str) {
-        self.account(account).answers = true;
+    /// The account has let an upload in. Returns whether that is news.
+    pub fn answers(&mut self, account: &str) -> bool {
+        !std::mem::replace(&mut self.account(account).answers, true)
     }
 
     /// An upload was loaded: the account takes another one at a time.

@@ -1,7 +1,7 @@
 //! The same work for each of several things, on several threads.
 
 use std::num::NonZero;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -9,10 +9,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// More threads than this gain little: one thread reads what all of them encode.
 const MOST_HELPERS: usize = 3;
 
-/// How many threads beside the caller's have a processor to run on.
+/// How many threads beside the caller's have a processor to run on. Found out once: the limits of a control group are in files.
 pub(crate) fn helpers() -> usize {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    (processors - 1).min(MOST_HELPERS)
+    static PROCESSORS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+    (*PROCESSORS - 1).min(MOST_HELPERS)
 }
 
 /// Does `work` for each of `items`, on the caller's thread and at most `helpers` others. The results come in the order of the

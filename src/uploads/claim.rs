@@ -1,10 +1,12 @@
 //! Taking uploads out of the queue: which are due, and whose turn it is.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use bridge_core::ErrorKind;
 use bridge_core::fairness::Closed;
 use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
 
 use super::claimed::{CLAIMED, Claim, Claimed, claimed};
 use super::record::{NextState, record_error};
@@ -120,9 +122,25 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
             busy_oids.into(),
             busy_configs.into(),
         ];
-        let rows = client.update(kept_for_queue(client, &TAKE, &args)?, None, &args)?;
+        let heed = Heed {
+            turns: does_somebody_want_a_table(client)?,
+            closed: !turn.closed.is_nothing(),
+        };
+        let statement = TAKE.get(&heed).map_or("", String::as_str);
+        let rows = client.update(kept_for_queue(client, statement, &args)?, None, &args)?;
         Ok(claimed(rows)?.pop())
     })
+}
+
+/// Whether an upload that has not ended is to be alone at its table. Of one that comes a moment later, nothing was under way before.
+fn does_somebody_want_a_table(client: &SpiClient<'_>) -> Result<bool> {
+    static WANTS_ALONE: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "select exists (select from snowflake_bridge.uploads u where {ALONE} and {UNENDED})"
+        )
+    });
+    let rows = client.select(kept_for_queue(client, &WANTS_ALONE, &[])?, Some(1), &[])?;
+    Ok(rows.first().get_one()?.unwrap_or(true))
 }
 
 fn columns<'a>(
@@ -134,11 +152,27 @@ fn columns<'a>(
     (kinds, users, owners.map(oid).collect())
 }
 
+/// What there is to heed when an upload is taken, usually nothing. To set a statement up takes most of its time, so that there is one for
+/// each case.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Heed {
+    /// Somebody wants a table alone.
+    turns: bool,
+    /// Somebody gets no further upload for now.
+    closed: bool,
+}
+
+static TAKE: LazyLock<HashMap<Heed, String>> = LazyLock::new(|| {
+    let all = [(false, false), (false, true), (true, false), (true, true)];
+    let all = all.map(|(turns, closed)| Heed { turns, closed });
+    all.into_iter().map(|heed| (heed, taking(heed))).collect()
+});
+
 /// Goes from lane to lane by the index `uploads_lanes`, once round from the one after the given lane on, until it finds an
 /// upload that may be taken: of the lane's streams, the one whose first upload has been due for longest comes first. What it
 /// costs depends on how many lanes and streams have to be passed, and not on how many uploads wait in them. Whoever has no connection
 /// sends nothing, and need not be let in.
-static TAKE: LazyLock<String> = LazyLock::new(|| {
+fn taking(heed: Heed) -> String {
     const GIVEN: &str = "$1, $2, $3::oid, $4";
     let next_lane = |after: &str, condition: &str| {
         format!(
@@ -162,7 +196,7 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
     };
     let due = |condition: &str, order: &str| {
         format!(
-            "select * from (select u.id from {of_lane} and {STREAM} = s.stream and {condition} \
+            "select * from (select u.id from {of_lane} and {STREAM} = s.stream {condition} \
                  and u.next_attempt_at <= clock_timestamp() \
                  and not exists (select from snowflake_bridge.uploads e \
                      where e.watch_id = u.watch_id and e.execution_id = u.execution_id and e.id < u.id \
@@ -171,13 +205,31 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
                order by {order} limit 1 for update skip locked) d"
         )
     };
+    let (turns, head, due) = if heed.turns {
+        (
+            format!(", {}", TURNS.as_str()),
+            format!(
+                "h.stream, t.last from heads h left join held t on ({}, t.stream) = ({}, h.stream)",
+                lane("t"),
+                lane("l")
+            ),
+            format!(
+                "{} union all {}",
+                due("and s.last is null", "u.next_attempt_at, u.id"),
+                due("and u.id <= s.last", "u.id")
+            ),
+        )
+    } else {
+        let any = due("", "u.next_attempt_at, u.id");
+        (String::new(), "h.stream from heads h".to_owned(), any)
+    };
+    let is_open = if heed.closed { &*IS_OPEN } else { "true" };
     format!(
         "with recursive later as ( \
              ({first_later}) union all select n.* from later l cross join lateral ({next_later}) n), \
          earlier as ( \
              ({first_earlier}) union all select n.* from earlier l cross join lateral ({next_earlier}) n), \
-         lanes as (select * from later union all select * from earlier), \
-         {turns}, \
+         lanes as (select * from later union all select * from earlier){turns}, \
          due as materialized ( \
              select d.id, {account} as account, {IS_LET_IN} or o.id is null as is_let_in from lanes l \
              left join snowflake_bridge.snowflake_configurations o on (o.owner_kind, o.user_id, o.owner_oid, o.name) = ({l}) \
@@ -185,17 +237,13 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
                  with recursive heads as ( \
                      ({first_head}) union all select n.* from heads h cross join lateral ({next_head}) n) \
                  select d.* from ( \
-                     select h.stream, t.last from heads h left join held t on ({t}, t.stream) = ({l}, h.stream) \
+                     select {head} \
                      where h.next_attempt_at <= clock_timestamp() \
                        and (h.watch_id is null or exists (select from snowflake_bridge.watches w \
                            join snowflake_bridge.installation i on i.id = w.installation_id where w.id = h.watch_id)) \
                      order by h.next_attempt_at, h.id) s \
-                 cross join lateral ({any_due} union all {due_in_turn}) d limit 1) d \
-             where ({owner}) not in ({closed}) and {account} <> all ($9) \
-               and (not $8 and ({owner}) not in ({knockers}) or {account} = any ($14)) \
-               and (({l}) not in ({busy}) or not exists (select from snowflake_bridge.snowflake_configurations other \
-                   where other.is_active and ({owner}, other.name) not in ({busy}) \
-                     and (other.owner_kind, other.user_id, other.owner_oid) = ({owner}))) \
+                 cross join lateral ({due}) d limit 1) d \
+             where {is_open} \
              limit 1) \
          update snowflake_bridge.uploads u set {TAKEN} \
          from due where u.id = due.id returning {claimed}, due.account",
@@ -204,18 +252,29 @@ static TAKE: LazyLock<String> = LazyLock::new(|| {
         next_later = next_lane(&lane("l"), ""),
         first_earlier = next_lane("'', '', 0::oid, ''", &up_to_given),
         next_earlier = next_lane(&lane("l"), &up_to_given),
-        turns = TURNS.as_str(),
+        l = lane("l"),
+        account = ACCOUNT,
+        first_head = next_head(""),
+        next_head = next_head(&format!("and {STREAM} > h.stream")),
+    )
+}
+
+/// Where the connection of the lane `l`, of the configuration `o`, is reached.
+const ACCOUNT: &str = "lower(coalesce(o.account_identifier, ''))";
+
+/// Whether the lane `l` may have another upload.
+static IS_OPEN: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "({owner}) not in ({closed}) and {ACCOUNT} <> all ($9) \
+         and (not $8 and ({owner}) not in ({knockers}) or {ACCOUNT} = any ($14)) \
+         and (({l}) not in ({busy}) or not exists (select from snowflake_bridge.snowflake_configurations other \
+             where other.is_active and ({owner}, other.name) not in ({busy}) \
+               and (other.owner_kind, other.user_id, other.owner_oid) = ({owner})))",
         l = lane("l"),
         owner = "l.owner_kind, l.user_id, l.owner_oid",
         closed = "select c.kind, c.user_id, c.oid::oid from unnest($5, $6, $7) as c (kind, user_id, oid)",
         knockers = "select c.kind, c.user_id, c.oid::oid from unnest($11, $12, $13) as c (kind, user_id, oid)",
         busy = "select c.kind, c.user_id, c.oid::oid, c.config from unnest($15, $16, $17, $18) as c (kind, user_id, oid, config)",
-        account = "lower(coalesce(o.account_identifier, ''))",
-        t = lane("t"),
-        first_head = next_head(""),
-        next_head = next_head(&format!("and {STREAM} > h.stream")),
-        any_due = due("s.last is null", "u.next_attempt_at, u.id"),
-        due_in_turn = due("u.id <= s.last", "u.id"),
     )
 });
 

@@ -4,8 +4,9 @@ use pgrx::Uuid as PgUuid;
 use pgrx::prelude::*;
 use uuid::Uuid;
 
-use super::{Claim, from_pg_uuid, run, to_pg_uuid};
+use super::{Claim, from_pg_uuid, to_pg_uuid};
 use crate::error::{Error, Result};
+use crate::statement::kept_mut;
 
 /// The network thread removes the files of an upload itself when it has completed or was canceled; this is how long it may
 /// take.
@@ -79,11 +80,14 @@ pub fn cleaned(claims: &[Claim]) -> Result<()> {
         .iter()
         .map(|claim| (claim.upload, claim.number))
         .unzip();
-    run(
-        "update snowflake_bridge.uploads u set clean_up_after = null from unnest($1, $2) as c (upload, number) \
-         where u.id = c.upload and u.claim_count = c.number and u.state in ('completed', 'failed', 'canceled')",
-        &[uploads.into(), numbers.into()],
-    )
+    // Each by its id, and not by an index of states.
+    const CLEANED: &str = "update snowflake_bridge.uploads u set clean_up_after = null from unnest($1, $2) as c (upload, number) \
+        where u.id = c.upload and u.claim_count = c.number and u.state || '' in ('completed', 'failed', 'canceled')";
+    Spi::connect_mut(|client| {
+        let args = [uploads.into(), numbers.into()];
+        client.update(kept_mut(client, CLEANED, &args)?, None, &args)?;
+        Ok(())
+    })
 }
 
 /// Of directories that were found in the stage, with whether they are old: those of which something may go, and what, by the last

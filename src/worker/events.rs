@@ -130,12 +130,16 @@ impl Service {
         }
     }
 
-    /// Snowflake has let the connection of an upload in.
+    /// Snowflake has let the connection of an upload in, for which others may have waited.
     fn connected(&mut self, claim: Claim) {
         let Some(in_flight) = self.in_flight.get_mut(&claim) else {
             return;
         };
-        self.turns.answers(&in_flight.upload);
+        let is_news = self.turns.answers(&in_flight.upload);
+        if !is_news && in_flight.upload.is_let_in {
+            return;
+        }
+        self.looks_again = true;
         let Some((config, version)) = in_flight.config_id else {
             return;
         };

@@ -14,7 +14,7 @@ use pgrx::spi::SpiTupleTable;
 use super::{activity, stubborn};
 use crate::error::{Error, Result, log_error};
 use crate::owner::Owner;
-use crate::setting::commit_without_waiting;
+use crate::setting::{commit_without_waiting, set_for_transaction};
 use crate::statement::{kept_for_queue, kept_mut};
 use crate::timer::{Limited, Purpose, limited};
 use crate::uploads::{MESSAGE, STATUS};
@@ -303,7 +303,7 @@ fn write(mirror: &Mirror) -> Result<Written> {
     sandbox::as_table_owner(watch.owner.oid(), || {
         // The table and its parts are locked; what else there is to wait for, as what triggers need, the application holds for a
         // moment only.
-        Spi::run("set local lock_timeout = '50ms'")?;
+        set_for_transaction(c"lock_timeout", c"50ms");
         let id = || key.id.value(&mirror.execution_id);
         let (free, updated) = update.run_kept(|update| {
             let args = [

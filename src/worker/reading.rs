@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bridge_core::spool::{Manifest, SpoolOptions};
 use bridge_core::{Error as CoreError, ErrorKind};
-use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::entry;
@@ -15,7 +14,7 @@ use crate::source::{self, QueryResult, ReadOptions, spooled};
 use crate::timer::{Limited, Purpose, limited};
 use crate::uploads::Claimed;
 use crate::watches::Watch;
-use crate::{failpoint, guc, net, tx};
+use crate::{failpoint, guc, net, setting, tx};
 
 /// The worker itself reads for no longer than this: everybody else's uploads wait meanwhile.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -155,8 +154,8 @@ fn read<T>(
 
 /// Whatever code the owner attached to the relation, reading it changes nothing, and the application comes first.
 fn read_only() -> Result<()> {
-    entry::lose_deadlocks()?;
-    Ok(Spi::run("set transaction read only")?)
+    setting::set_for_transaction(c"transaction_read_only", c"on");
+    entry::lose_deadlocks()
 }
 
 /// The files that the upload's caller has left, if they are all there.

@@ -29,6 +29,7 @@ use crate::installation::Installation;
 use crate::owner::Owner;
 use crate::source::spooled;
 use crate::uploads::{self, Claim, Claimed};
+use crate::net::Woken;
 use crate::{failpoint, guc, net, tx};
 
 pub(super) struct Service {
@@ -49,6 +50,10 @@ pub(super) struct Service {
     pub(super) unrecorded: Vec<Unrecorded>,
     /// What the worker before has left and somebody has locked.
     pub(super) left: Option<Left>,
+    /// Something has happened since the last look at the queue that may let another upload begin, or is to be shown.
+    pub(super) looks_again: bool,
+    /// When to look at the queue at the latest.
+    look_at: Instant,
 }
 
 /// The pool of this process, for its end.
@@ -57,6 +62,9 @@ static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
 const WAITING_DELAY: Duration = Duration::from_millis(250);
 /// For so long, each owner who has nothing under way is served once more in a pass; then statuses are written, and the next begins.
 const NEWCOMERS: Duration = Duration::from_secs(1);
+/// After something that only the network thread has told. Who enters an upload meanwhile sets this process's latch, which a wait for a
+/// lock takes for its own.
+const UNSEEN_DELAY: Duration = Duration::from_millis(50);
 /// After a look at the queue that failed: somebody has locked a table of ours for a moment, say.
 const FAILED_DELAY: Duration = Duration::from_secs(1);
 /// A shutdown may take two seconds in all. A session that is not closed ends by itself later, and until then keeps what its
@@ -108,32 +116,38 @@ impl Service {
             spare: Spare::new(),
             unrecorded: Vec::new(),
             left,
+            looks_again: false,
+            look_at: Instant::now(),
         })
     }
 
     pub(super) fn run(&mut self) {
+        let mut woken = Woken::ByTime;
         loop {
             activity::working(self.in_flight.len());
             if signals::reload_if_asked() {
                 self.reload();
                 self.janitor.begin_anew();
                 self.spare.begin_anew();
+                woken = Woken::ByTime;
             }
-            let more = self.turn().unwrap_or_else(|error| {
+            if let Err(error) = self.turn(woken) {
                 log_error("snowflake_bridge: worker", &error);
-                Some(FAILED_DELAY)
-            });
+                self.looks_again = false;
+                self.look_at = Instant::now() + FAILED_DELAY;
+            }
             self.janitor
                 .work(&self.spool_root, &self.pool, &self.reporter);
             self.note_clock();
             self.spare.give_back(!self.in_flight.is_empty());
             end_unless_alone();
-            let longest = self.longest_wait();
-            let timeout = more.unwrap_or(longest).min(longest);
-            if !timeout.is_zero() {
+            let left = self.look_at.saturating_duration_since(Instant::now());
+            woken = if left.is_zero() || self.looks_again {
+                Woken::ByTime
+            } else {
                 activity::idle(self.in_flight.len());
-                net::sleep(timeout);
-            }
+                net::sleep(left.min(self.longest_wait()))
+            };
         }
     }
 
@@ -148,14 +162,22 @@ impl Service {
         self.clock_ahead = ahead;
     }
 
-    /// Everything there is to do now. Returns when to look again at the latest.
-    fn turn(&mut self) -> Result<Option<Duration>> {
+    /// Everything there is to do now. The queue is not looked at for each step of what is under way, of which there are many.
+    fn turn(&mut self, woken: Woken) -> Result<()> {
         end_unless_same(&self.installation)?;
         self.handle_events();
         self.record_again();
         self.recover_rest()?;
         self.handle_readers();
-        self.work()
+        let now = Instant::now();
+        if woken == Woken::ByThread && now < self.look_at && !self.looks_again {
+            self.look_at = self.look_at.min(now + UNSEEN_DELAY);
+            return Ok(());
+        }
+        self.looks_again = false;
+        let more = self.work()?;
+        self.look_at = Instant::now() + more.unwrap_or_else(|| self.longest_wait());
+        Ok(())
     }
 
     /// When to look again if nothing else is to be done.

@@ -118,9 +118,9 @@ impl Turns {
         self.fairness.answering(account)
     }
 
-    /// The account of the upload has let it in.
-    pub(super) fn answers(&mut self, upload: &Claimed) {
-        self.fairness.answers(&upload.account);
+    /// The account of the upload has let it in. Returns whether that is news.
+    pub(super) fn answers(&mut self, upload: &Claimed) -> bool {
+        self.fairness.answers(&upload.account)
     }
 
     /// An upload came back from the network while `running` uploads of its account, it among them, were there.

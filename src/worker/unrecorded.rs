@@ -31,13 +31,14 @@ pub(super) struct Unrecorded {
 }
 
 impl Service {
-    /// An attempt has ended, which is recorded now, or as soon as it can be.
+    /// An attempt has ended, which is recorded now, or as soon as it can be. What has waited for it may begin then.
     pub(super) fn end(
         &mut self,
         in_flight: InFlight,
         ending: Ending,
         listener: Option<oneshot::Sender<()>>,
     ) {
+        self.looks_again = true;
         let now = Instant::now();
         let ended = Unrecorded {
             in_flight,
