@@ -400,6 +400,8 @@ impl Service {
                     self.in_flight
                         .insert(in_flight.upload.as_claim(), in_flight);
                 }
+                // Where the kernel has put the network thread behind this one, it goes first: all that follows here can wait.
+                std::thread::yield_now();
             }
             Err(error) => {
                 let error = Rc::new(error);
