@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::owner::{Owner, is_member_of, is_superuser};
 use crate::statement::kept;
 use crate::{guards, tx};
-pub use held::{Access, Held, others_with_trigger};
+pub use held::{Access, Held, others_with_trigger, tree};
 pub use key::{IdType, Key};
 pub use result::{ResultQuery, ResultSource};
 

@@ -7,7 +7,7 @@ use pgrx::spi::quote_identifier;
 use super::watch::find;
 use crate::error::{Error, Result};
 use crate::owner::current_role;
-use crate::watches::{Columns, ResultSource, column_type, others_with_trigger};
+use crate::watches::{Columns, ResultSource, column_type, others_with_trigger, tree};
 use crate::{sandbox, tx};
 
 /// The columns through which application and worker talk: name and type.
@@ -68,7 +68,7 @@ pub fn create_standard_table(
     })?;
     // Default privileges may give it to others.
     let others = tx::with_latest_snapshot(|| {
-        sandbox::as_caller(|| others_with_trigger(oid, current_role()))
+        sandbox::as_caller(|| others_with_trigger(&tree(oid)?, current_role()))
     })?;
     if let Some((name, roles)) = others {
         Spi::run(&format!("revoke trigger on {name} from {roles}"))?;

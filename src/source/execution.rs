@@ -145,14 +145,16 @@ fn row_query(held: &Held<'_>, key: &Key) -> Bound {
         ResultSource::Columns { rows, columns } => (Some(quote_identifier(rows)), columns.as_ref()),
         ResultSource::Function(_) | ResultSource::Relation(_) => (None, None),
     };
+    // The relation may have a column for them, as the standard one has.
+    let parameters = column_type(held.watch.relation, "parameters").ok();
     held.statement(format!(
         "select {}, {}, {}, {}, {} from {} where {}",
         rows.as_deref().unwrap_or("null"),
         columns.map_or("null".to_owned(), |name| {
             format!("{}::pg_catalog.text", quote_identifier(name))
         }),
-        parameter(held.watch, "time_window_start"),
-        parameter(held.watch, "time_window_end"),
+        parameter(parameters, "time_window_start"),
+        parameter(parameters, "time_window_end"),
         rows.as_deref().map_or("$2 operator(pg_catalog.>=) 0".to_owned(), |rows| format!(
             "pg_catalog.pg_column_size({rows})::pg_catalog.int8 operator(pg_catalog.<=) $2"
         )),
@@ -161,12 +163,12 @@ fn row_query(held: &Held<'_>, key: &Key) -> Bound {
     ))
 }
 
-/// One of the execution's parameters, if it is a text or number, where the relation has a column for them as the standard
-/// one has. Of the others nothing is read, so that none can be in the way.
-fn parameter(watch: &Watch, key: &str) -> String {
-    let json = match column_type(watch.relation, "parameters") {
-        Ok(pg_sys::JSONOID) => "json",
-        Ok(pg_sys::JSONBOID) => "jsonb",
+/// One of the execution's parameters, of a column of this type, if it is a text or number. Of the others nothing is read, so that none can
+/// be in the way.
+fn parameter(kind: Option<pg_sys::Oid>, key: &str) -> String {
+    let json = match kind {
+        Some(pg_sys::JSONOID) => "json",
+        Some(pg_sys::JSONBOID) => "jsonb",
         _ => return "null::pg_catalog.text".to_owned(),
     };
     format!(

@@ -30,17 +30,6 @@ pub struct Held<'a> {
     pub name: String,
 }
 
-/// The relation, its partitions and whatever else inherits from it.
-macro_rules! of_tree {
-    ($query:literal) => {
-        concat!(
-            "with recursive tree (oid) as (select $1::oid \
-             union select i.inhrelid from pg_inherits i join tree on i.inhparent = tree.oid) ",
-            $query
-        )
-    };
-}
-
 impl Watch {
     /// Holds the relation until the transaction ends; `None` if it was dropped.
     ///
@@ -57,17 +46,23 @@ impl Watch {
         // What was committed before the lock was there has to be seen, whatever snapshot the transaction has.
         tx::with_latest_snapshot(|| {
             sandbox::as_caller(|| {
-                let Some(name) = self.qualified_name()? else {
+                let Some(found) = Found::of(self.relation)? else {
                     return Ok(None);
                 };
                 if guards::ON {
-                    self.check_owner()?;
-                    self.check_parts()?;
+                    self.check_owner(found.owner)?;
+                    let tree = found.tree(self.relation)?;
+                    if found.has_parts {
+                        self.check_parts(&tree)?;
+                    }
                     if access == Access::Write {
-                        self.check_triggers()?;
+                        self.check_triggers(&tree)?;
                     }
                 }
-                Ok(Some(Held { watch: self, name }))
+                Ok(Some(Held {
+                    watch: self,
+                    name: found.name,
+                }))
             })
         })
     }
@@ -76,7 +71,8 @@ impl Watch {
     /// meanwhile. Nothing attached to a part runs when the whole is read.
     fn lock_tree(&self) -> Result<()> {
         tx::lock_to_write_now(self.relation)?;
-        let parts = tx::with_latest_snapshot(|| sandbox::as_caller(|| parts(self.relation)))?;
+        let tree = tx::with_latest_snapshot(|| sandbox::as_caller(|| tree(self.relation)))?;
+        let parts = tree.into_iter().filter(|part| *part != self.relation);
         parts.into_iter().try_for_each(tx::lock_to_write_now)
     }
 
@@ -90,12 +86,8 @@ impl Watch {
 
     /// The role that now owns the relation must be the one for which it is watched, under the same name: the worker acts as
     /// that role there, and whoever owns the relation decides what code runs along.
-    fn check_owner(&self) -> Result<()> {
-        let owner = tx::read::<pg_sys::Oid>(
-            "select c.relowner from pg_class c where c.oid = $1",
-            &[self.relation.into()],
-        )?;
-        if owner == Some(self.owner.oid()) && role_name(self.owner.oid())? == self.owner.user_id() {
+    fn check_owner(&self, owner: pg_sys::Oid) -> Result<()> {
+        if owner == self.owner.oid() && role_name(self.owner.oid())? == self.owner.user_id() {
             return Ok(());
         }
         Err(Error::missing(format!(
@@ -105,13 +97,11 @@ impl Watch {
         .hint("Let the relation's present owner call snowflake_bridge.watch again."))
     }
 
-    fn check_parts(&self) -> Result<()> {
+    fn check_parts(&self, tree: &[pg_sys::Oid]) -> Result<()> {
         let other = first(
-            of_tree!(
-                "select c.oid::regclass::text, c.relowner::regrole::text from tree join pg_class c using (oid) \
-                 where not pg_has_role(c.relowner, $2, 'usage') order by c.oid limit 1"
-            ),
-            self.relation,
+            "select c.oid::regclass::text, c.relowner::regrole::text from pg_class c \
+             where c.oid = any ($1) and not pg_has_role(c.relowner, $2, 'usage') order by c.oid limit 1",
+            tree,
             self.owner.oid(),
         )?;
         let Some((part, other)) = other else {
@@ -124,9 +114,9 @@ impl Watch {
         .hint("What its owner attaches to it would run with these rights: give the part to the owner of the whole."))
     }
 
-    fn check_triggers(&self) -> Result<()> {
+    fn check_triggers(&self, tree: &[pg_sys::Oid]) -> Result<()> {
         let owner = self.owner.user_id();
-        if let Some((relation, roles)) = others_with_trigger(self.relation, self.owner.oid())? {
+        if let Some((relation, roles)) = others_with_trigger(tree, self.owner.oid())? {
             return Err(Error::denied(format!(
                 "TRIGGER on {relation} is granted to {roles}, and what triggers run there would have the rights of role \"{owner}\""
             ))
@@ -138,18 +128,16 @@ impl Watch {
         // calls, by name, as an operator or through a type. What PostgreSQL's own are is no dependency. A row that moves to another partition is deleted in one and
         // inserted in the other.
         let trigger = first(
-            of_tree!(
-                "select format('%I on %s', t.tgname, c.oid::regclass), pg_describe_object(d.refclassid, d.refobjid, 0) \
-                 from tree join pg_class c using (oid) join pg_trigger t on t.tgrelid = c.oid \
-                 join pg_depend d on d.classid = 'pg_trigger'::regclass and d.objid = t.oid \
-                 left join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid \
-                 left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
-                 left join pg_type y on d.refclassid = 'pg_type'::regclass and y.oid = d.refobjid \
-                 where t.tgenabled <> 'D' and (c.relispartition or t.tgtype & 16 <> 0) \
-                     and not pg_has_role(coalesce(f.proowner, o.oprowner, y.typowner), $2, 'usage') \
-                 order by c.oid, t.tgname limit 1"
-            ),
-            self.relation,
+            "select format('%I on %s', t.tgname, c.oid::regclass), pg_describe_object(d.refclassid, d.refobjid, 0) \
+             from pg_class c join pg_trigger t on t.tgrelid = c.oid \
+             join pg_depend d on d.classid = 'pg_trigger'::regclass and d.objid = t.oid \
+             left join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid \
+             left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid \
+             left join pg_type y on d.refclassid = 'pg_type'::regclass and y.oid = d.refobjid \
+             where c.oid = any ($1) and t.tgenabled <> 'D' and (c.relispartition or t.tgtype & 16 <> 0) \
+                 and not pg_has_role(coalesce(f.proowner, o.oprowner, y.typowner), $2, 'usage') \
+             order by c.oid, t.tgname limit 1",
+            tree,
             self.owner.oid(),
         )?;
         if let Some((trigger, used)) = trigger {
@@ -158,30 +146,28 @@ impl Watch {
             ))
             .hint("It would run with these rights: drop the trigger, or give what it uses to a role that has them."));
         }
-        self.check_conditions()
+        self.check_conditions(tree)
     }
 
     /// PostgreSQL's own functions, whose numbers are below 16384, are no dependency of a trigger's; which of them its condition calls, its
     /// expression says. Some run SQL that they are given as text, read a relation that they are given the name of, or make a value of a
     /// type that they are given the number of: all of these may be anybody's. None of them is in this list of what is harmless among
     /// functions that promise nothing; the others have to do with XML, or take what only the input functions of types take.
-    fn check_conditions(&self) -> Result<()> {
+    fn check_conditions(&self, tree: &[pg_sys::Oid]) -> Result<()> {
         let owner = self.owner.user_id();
         let trigger = first(
-            of_tree!(
-                "select format('%I on %s', t.tgname, c.oid::regclass), f.oid::regprocedure::text \
-                 from tree join pg_class c using (oid) join pg_trigger t on t.tgrelid = c.oid \
-                 cross join lateral regexp_matches(t.tgqual::text, ':(?:op)?funcid (\\d+)', 'g') as called (by_number) \
-                 join pg_proc f on f.oid = called.by_number[1]::oid \
-                 where t.tgenabled <> 'D' and (c.relispartition or t.tgtype & 16 <> 0) and t.tgqual is not null \
-                     and f.oid < 16384 \
-                     and (f.provolatile = 'v' and f.proname <> all ('{clock_timestamp, timeofday, random, random_normal, \
-                             gen_random_uuid, uuidv4, uuidv7, pg_is_in_recovery}') \
-                         or f.proname ~ '_to_xml' or f.proname ~ '^pg_input_' \
-                         or 'cstring'::regtype = any (f.proargtypes)) \
-                 order by c.oid, t.tgname limit 1"
-            ),
-            self.relation,
+            "select format('%I on %s', t.tgname, c.oid::regclass), f.oid::regprocedure::text \
+             from pg_class c join pg_trigger t on t.tgrelid = c.oid \
+             cross join lateral regexp_matches(t.tgqual::text, ':(?:op)?funcid (\\d+)', 'g') as called (by_number) \
+             join pg_proc f on f.oid = called.by_number[1]::oid \
+             where c.oid = any ($1) and t.tgenabled <> 'D' and (c.relispartition or t.tgtype & 16 <> 0) and t.tgqual is not null \
+                 and f.oid < 16384 \
+                 and (f.provolatile = 'v' and f.proname <> all ('{clock_timestamp, timeofday, random, random_normal, \
+                         gen_random_uuid, uuidv4, uuidv7, pg_is_in_recovery}') \
+                     or f.proname ~ '_to_xml' or f.proname ~ '^pg_input_' \
+                     or 'cstring'::regtype = any (f.proargtypes)) \
+             order by c.oid, t.tgname limit 1",
+            tree,
             self.owner.oid(),
         )?;
         let Some((trigger, used)) = trigger else {
@@ -194,48 +180,88 @@ impl Watch {
     }
 }
 
-/// The first of a relation and its parts on which TRIGGER is granted to roles that do not have the rights of `owner`, and these
-/// roles as GRANT names them. To be run under a `search_path` of ours.
+/// What the catalog says of a relation.
+struct Found {
+    /// Quoted and with its schema.
+    name: String,
+    owner: pg_sys::Oid,
+    /// Something inherits from it, or has done so.
+    has_parts: bool,
+}
+
+impl Found {
+    fn of(relation: pg_sys::Oid) -> Result<Option<Self>> {
+        const FOUND: &str = "select format('%I.%I', n.nspname, c.relname), c.relowner, c.relhassubclass \
+            from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
+        Spi::connect(|client| {
+            let args = [relation.into()];
+            let rows = client.select(kept(client, FOUND, &args)?, Some(1), &args)?;
+            let Some(row) = rows.into_iter().next() else {
+                return Ok(None);
+            };
+            let missing = || Error::missing("the watched relation is being dropped");
+            Ok(Some(Self {
+                name: row.get(1)?.ok_or_else(missing)?,
+                owner: row.get(2)?.ok_or_else(missing)?,
+                has_parts: row.get(3)?.unwrap_or(true),
+            }))
+        })
+    }
+
+    /// The relation, its partitions and whatever else inherits from it.
+    fn tree(&self, relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+        const TREE: &str = "with recursive tree (oid) as (select $1::oid \
+                union select i.inhrelid from pg_inherits i join tree on i.inhparent = tree.oid) \
+            select oid from tree order by oid";
+        if !self.has_parts {
+            return Ok(vec![relation]);
+        }
+        Spi::connect(|client| {
+            let args = [relation.into()];
+            client
+                .select(kept(client, TREE, &args)?, None, &args)?
+                .map(|row| Ok(row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid)))
+                .collect()
+        })
+    }
+}
+
+/// A relation, its partitions and whatever else inherits from it; nothing if it was dropped. To be run under a `search_path` of ours.
+///
+/// # Errors
+/// If the catalog cannot be read.
+pub fn tree(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
+    Found::of(relation)?.map_or(Ok(Vec::new()), |found| found.tree(relation))
+}
+
+/// The first of these relations on which TRIGGER is granted to roles that do not have the rights of `owner`, and these roles as GRANT
+/// names them. To be run under a `search_path` of ours.
 ///
 /// # Errors
 /// If the catalog cannot be read.
 pub fn others_with_trigger(
-    relation: pg_sys::Oid,
+    tree: &[pg_sys::Oid],
     owner: pg_sys::Oid,
 ) -> Result<Option<(String, String)>> {
     first(
-        of_tree!(
-            "select c.oid::regclass::text, \
-                 string_agg(distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end, ', ') \
-             from tree join pg_class c using (oid) cross join lateral aclexplode(c.relacl) a \
-             where a.privilege_type = 'TRIGGER' and (a.grantee = 0 or not pg_has_role(a.grantee, $2, 'usage')) \
-             group by c.oid order by c.oid limit 1"
-        ),
-        relation,
+        "select c.oid::regclass::text, \
+             string_agg(distinct case a.grantee when 0 then 'public' else a.grantee::regrole::text end, ', ') \
+         from pg_class c cross join lateral aclexplode(c.relacl) a \
+         where c.oid = any ($1) and a.privilege_type = 'TRIGGER' and (a.grantee = 0 or not pg_has_role(a.grantee, $2, 'usage')) \
+         group by c.oid order by c.oid limit 1",
+        tree,
         owner,
     )
-}
-
-/// A relation's partitions and whatever else inherits from it.
-fn parts(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>> {
-    Spi::connect(|client| {
-        let query = of_tree!("select oid from tree where oid <> $1 order by oid");
-        let args = [relation.into()];
-        client
-            .select(kept(client, query, &args)?, None, &args)?
-            .map(|row| Ok(row.get::<pg_sys::Oid>(1)?.unwrap_or(pg_sys::InvalidOid)))
-            .collect()
-    })
 }
 
 /// The two texts of a query's first row, if it gives one.
 fn first(
     query: &'static str,
-    relation: pg_sys::Oid,
+    tree: &[pg_sys::Oid],
     owner: pg_sys::Oid,
 ) -> Result<Option<(String, String)>> {
     Spi::connect(|client| {
-        let args = [relation.into(), owner.into()];
+        let args = [tree.to_vec().into(), owner.into()];
         let rows = client.select(kept(client, query, &args)?, Some(1), &args)?;
         let Some(row) = rows.into_iter().next() else {
             return Ok(None);
