@@ -33,6 +33,7 @@ UNSAFE_ALLOWED = (
     "src/guc/",
     "src/memory.rs",
     "src/net.rs",
+    "src/net/",
     "src/owner.rs",
     "src/sandbox.rs",
     "src/secrets.rs",

@@ -16,7 +16,9 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, Query, SpiClient, SpiResult, SpiTupleTable};
+use pgrx::spi::{
+    OwnedPreparedStatement, PreparedStatement, Query, SpiClient, SpiResult, SpiTupleTable,
+};
 use pgrx::{PgList, pg_sys};
 
 use crate::error::{Error, Result};
@@ -29,8 +31,10 @@ thread_local! {
     /// The statements that may be resolved now.
     static RUNNING: RefCell<Vec<Rc<Meaning>>> = const { RefCell::new(Vec::new()) };
     /// By what they mean and the types of their parameters.
-    static PLANS: RefCell<HashMap<(Rc<Meaning>, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>> = RefCell::default();
+    static PLANS: RefCell<Plans> = RefCell::default();
 }
+
+type Plans = HashMap<(Rc<Meaning>, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>;
 
 /// The hook that was there before ours.
 static PREVIOUS_HOOK: OnceCell<pg_sys::post_parse_analyze_hook_type> = OnceCell::new();

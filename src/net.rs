@@ -2,8 +2,9 @@
 //! blocks on a future: it waits on its latch, and on an eventfd that finished work signals.
 #![allow(unsafe_code)]
 
+mod event_fd;
+
 use std::future::Future;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{self, TryRecvError};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -22,6 +23,7 @@ use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
 use crate::{client, guc};
+pub use event_fd::EventFd;
 
 /// What a process that ends still gives the work it waited for, to abort its statement in Snowflake and to close its session.
 /// PostgreSQL has forgotten the process by then, so that nobody waits for it but the end of the server.
@@ -39,43 +41,6 @@ static AT_EXIT: Once = Once::new();
 struct Thread {
     runtime: Handle,
     wake: Arc<EventFd>,
-}
-
-/// A counter that the kernel lets one thread signal and another wait for beside its latch.
-pub struct EventFd(OwnedFd);
-
-impl EventFd {
-    fn new() -> std::io::Result<Self> {
-        // SAFETY: a system call without pointers; a valid result is a descriptor that nobody else owns.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-        // SAFETY: just made, see above.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    /// Makes the waiter's descriptor readable. May be called from any thread.
-    pub fn signal(&self) {
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: writes eight bytes from a live buffer. It can fail only when 2^64-2 signals are pending, and then
-        // the descriptor is readable anyway.
-        unsafe {
-            libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len());
-        }
-    }
-
-    fn clear(&self) {
-        let mut count = [0_u8; 8];
-        // SAFETY: reads at most eight bytes into a live buffer; "would block" means there was nothing to clear.
-        unsafe {
-            libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len());
-        }
-    }
-
-    fn raw(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
 }
 
 /// The thread of this process, started on first use: a thread does not survive the postmaster's fork.
@@ -311,11 +276,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
     /// Another process has set the latch.
-    ByLatch,
+    Latch,
     /// Only a thread of this process has signaled.
-    ByThread,
+    Thread,
     /// The time is up.
-    ByTime,
+    Time,
 }
 
 /// Waits for this process's latch, for [`EventFd::signal`], or for `timeout`, and serves interrupts: at the latest
@@ -327,7 +292,7 @@ pub fn sleep(timeout: Duration) -> Woken {
         let woken = wait_once(left);
         ignore_cancel_between_transactions();
         check_for_interrupts!();
-        if woken != Woken::ByTime || Instant::now() >= deadline {
+        if woken != Woken::Time || Instant::now() >= deadline {
             return woken;
         }
     }
@@ -370,11 +335,11 @@ fn wait_once(timeout: Duration) -> Woken {
         wake.clear();
     }
     if occurred & pg_sys::WL_LATCH_SET != 0 {
-        Woken::ByLatch
+        Woken::Latch
     } else if occurred & pg_sys::WL_SOCKET_READABLE != 0 {
-        Woken::ByThread
+        Woken::Thread
     } else {
-        Woken::ByTime
+        Woken::Time
     }
 }
 

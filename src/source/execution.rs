@@ -155,9 +155,10 @@ fn row_query(held: &Held<'_>, key: &Key) -> Bound {
         }),
         parameter(parameters, "time_window_start"),
         parameter(parameters, "time_window_end"),
-        rows.as_deref().map_or("$2 operator(pg_catalog.>=) 0".to_owned(), |rows| format!(
-            "pg_catalog.pg_column_size({rows})::pg_catalog.int8 operator(pg_catalog.<=) $2"
-        )),
+        rows.as_deref()
+            .map_or("$2 operator(pg_catalog.>=) 0".to_owned(), |rows| format!(
+                "pg_catalog.pg_column_size({rows})::pg_catalog.int8 operator(pg_catalog.<=) $2"
+            )),
         held.name,
         key.condition()
     ))

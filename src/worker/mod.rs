@@ -18,6 +18,7 @@ mod memory;
 mod mirror;
 mod missed;
 mod plan;
+mod queue;
 mod reader;
 mod readers;
 mod reading;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bridge_core::snowflake::{Pool, clock};
-use bridge_core::upload::{self, Phase};
+use bridge_core::upload::Phase;
 
 use super::begin::{self, Begun};
 use super::entry::{end_unless_alone, end_unless_same, has_recovered};
@@ -16,21 +16,21 @@ use super::in_flight::{Ending, InFlight, Stage, quoted};
 use super::janitor::Janitor;
 use super::memory::Spare;
 use super::missed::Missed;
+use super::queue::WAITING_DELAY;
 use super::recovery::Left;
 use super::registry;
 use super::report::{Event, Reporter};
 use super::runner::{self, Job};
-use super::sharing::PATIENCE;
 use super::turns::Turns;
 use super::unrecorded::{self, Unrecorded};
-use super::{activity, mirror, reader, recovery, signals, witness};
+use super::{activity, recovery, signals, witness};
 use crate::error::{Error, Result, log_error, log_message};
 use crate::installation::Installation;
+use crate::net::Woken;
 use crate::owner::Owner;
 use crate::source::spooled;
-use crate::uploads::{self, Claim, Claimed};
-use crate::net::Woken;
-use crate::{failpoint, guc, net, tx};
+use crate::uploads::{Claim, Claimed};
+use crate::{guc, net, tx};
 
 pub(super) struct Service {
     installation: Installation,
@@ -42,7 +42,7 @@ pub(super) struct Service {
     pub(super) janitor: Janitor,
     clock_ahead: Option<i64>,
     pub(super) turns: Turns,
-    missed: Missed,
+    pub(super) missed: Missed,
     /// No process was free for a reader; then it is tried again.
     pub(super) no_process_until: Option<Instant>,
     spare: Spare,
@@ -58,10 +58,6 @@ pub(super) struct Service {
 
 /// The pool of this process, for its end.
 static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
-/// Between two looks at the queue while something is due that has to wait for another upload, or is to be stopped.
-const WAITING_DELAY: Duration = Duration::from_millis(250);
-/// For so long, each owner who has nothing under way is served once more in a pass; then statuses are written, and the next begins.
-const NEWCOMERS: Duration = Duration::from_secs(1);
 /// After something that only the network thread has told. Who enters an upload meanwhile sets this process's latch, which a wait for a
 /// lock takes for its own.
 const UNSEEN_DELAY: Duration = Duration::from_millis(50);
@@ -122,14 +118,14 @@ impl Service {
     }
 
     pub(super) fn run(&mut self) {
-        let mut woken = Woken::ByTime;
+        let mut woken = Woken::Time;
         loop {
             activity::working(self.in_flight.len());
             if signals::reload_if_asked() {
                 self.reload();
                 self.janitor.begin_anew();
                 self.spare.begin_anew();
-                woken = Woken::ByTime;
+                woken = Woken::Time;
             }
             if let Err(error) = self.turn(woken) {
                 log_error("snowflake_bridge: worker", &error);
@@ -143,7 +139,7 @@ impl Service {
             end_unless_alone();
             let left = self.look_at.saturating_duration_since(Instant::now());
             woken = if left.is_zero() || self.looks_again {
-                Woken::ByTime
+                Woken::Time
             } else {
                 activity::idle(self.in_flight.len());
                 net::sleep(left.min(self.longest_wait()))
@@ -170,7 +166,7 @@ impl Service {
         self.recover_rest()?;
         self.handle_readers();
         let now = Instant::now();
-        if woken == Woken::ByThread && now < self.look_at && !self.looks_again {
+        if woken == Woken::Thread && now < self.look_at && !self.looks_again {
             self.look_at = self.look_at.min(now + UNSEEN_DELAY);
             return Ok(());
         }
@@ -209,110 +205,6 @@ impl Service {
                 &error,
             ),
         }
-    }
-
-    /// Stops what somebody wants to stop, or has taken over.
-    fn stop(&mut self) -> Result<()> {
-        let claims: Vec<Claim> = self.in_flight.keys().copied().collect();
-        if claims.is_empty() {
-            return Ok(());
-        }
-        for claim in tx::transaction(|| uploads::to_stop(&claims))? {
-            let Some(in_flight) = self.in_flight.get_mut(&claim) else {
-                continue;
-            };
-            // One that was canceled before it began is only finding out what it must not leave open.
-            if in_flight.upload.cancel_requested {
-                continue;
-            }
-            in_flight.is_canceled = true;
-            match &mut in_flight.stage {
-                Stage::WaitsForReader => {
-                    if let Some(in_flight) = self.in_flight.remove(&claim) {
-                        let error = Rc::new(upload::canceled().into());
-                        self.end(in_flight, Ending::NotBegun { error }, None);
-                    }
-                }
-                Stage::Reader { .. } => reader::end(claim),
-                Stage::Network(canceler) => {
-                    if let Some(canceler) = canceler.take() {
-                        canceler.cancel();
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts what is due and brings the mirror up to date. Returns when to look again at the latest.
-    fn work(&mut self) -> Result<Option<Duration>> {
-        let (mut until, mut is_late) = (None, false);
-        let mut served_late = Vec::new();
-        loop {
-            self.stop()?;
-            let turn = if is_late {
-                self.turns
-                    .next_newcomer(self.in_flight.values(), &served_late)
-            } else {
-                self.turns.next(self.in_flight.values())
-            };
-            // One at a time: reading takes the main thread, and what was claimed should not wait for it.
-            let taken = tx::transaction(|| {
-                failpoint::reach("claiming");
-                uploads::claim(&turn)
-            })?;
-            let Some(upload) = taken else {
-                break;
-            };
-            if is_late {
-                served_late.push(upload.lane.owner.clone());
-            } else {
-                self.turns.took(&upload);
-            }
-            let begun = self.begin(upload, 0);
-            let until = *until.get_or_insert_with(|| Instant::now() + PATIENCE);
-            if let Some(begun) = begun {
-                let all = self.gather(begun, until);
-                self.send(all);
-            }
-            is_late = Instant::now() >= until;
-            if Instant::now() >= until + NEWCOMERS {
-                break;
-            }
-        }
-        let has_more_to_show = mirror::run(|| self.handle_events())?;
-        let outlook = tx::transaction(|| uploads::outlook(&mirror::paused()?))?;
-        if outlook.has_cancellations {
-            tx::transaction(uploads::settle_cancellations)?;
-        }
-        let missed_due = match outlook.has_missed {
-            true => Some(self.missed.enter()?),
-            false => None,
-        };
-        // Whoever has more to do goes on in the next pass.
-        if has_more_to_show || is_late {
-            return Ok(Some(Duration::ZERO));
-        }
-        let due = outlook.due.map(|due| {
-            if due.is_zero() {
-                // It waits for another upload, whose end is an event, or for an account.
-                WAITING_DELAY
-            } else {
-                due.max(Duration::from_millis(5))
-            }
-        });
-        // What waited for another attempt may be due now, and a reader that had not begun is told again.
-        let again = outlook.has_cancellations.then_some(WAITING_DELAY);
-        Ok(due
-            .into_iter()
-            .chain(again)
-            .chain(missed_due)
-            .chain(mirror::resumes_in())
-            .chain(
-                self.no_process_until
-                    .map(|until| until.saturating_duration_since(Instant::now())),
-            )
-            .min())
     }
 
     /// Begins an attempt. Returns what the network thread is to go on with, unless it has ended or waits for a reader. With it go

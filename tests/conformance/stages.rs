@@ -238,7 +238,7 @@ async fn put_several(world: &World, cloud: &str) -> (usize, String) {
         .zip(&names)
         .map(|(((_, path, _), _), name)| LocalFile {
             path: path.clone(),
-            digest: None,
+            written: None,
             name,
         })
         .collect();

@@ -4,6 +4,9 @@
 
 mod catalog;
 mod column;
+mod digits;
+mod elements;
+mod kind;
 mod memory;
 mod nested;
 pub(super) mod numeric;

@@ -11,12 +11,13 @@ use pgrx::{check_for_interrupts, pg_sys};
 use uuid::{Uuid, fmt::Hyphenated};
 
 use super::Unread;
-use super::catalog::{cast_of_hstore, money_scale};
-use super::column::Function;
+use super::digits::{plain, write_shortest};
+use super::elements::Elements;
+use super::kind::{Kind, kind};
 use super::memory::ValueMemory;
 use super::row_type::RowTypes;
-use super::scalar::bytes;
-use super::text::{c_to_utf8, to_utf8};
+use super::scalar::{bytes, bytes_at_hand};
+use super::text::{c_to_utf8, is_utf8, to_utf8};
 use crate::error::Result;
 use crate::memory::InMemory;
 use crate::source::json_text::walk_json;
@@ -28,36 +29,6 @@ const ELEMENTS_PER_CHECK: usize = 1_024;
 const LOWER_BOUNDS_HINT: &str = "Let the query number the elements from 1, as array_column[:] does, or cast the array to text, or pass \
      options => '{\"on_out_of_range\": \"null\"}' to load such values as NULL.";
 
-/// How a type is written as JSON.
-#[derive(Clone, Copy)]
-enum Kind {
-    Bool,
-    /// By its text form, which is a number unless it is NaN or infinite.
-    Number(Function),
-    /// The same for a float, by the digits of the double that it is in a column; PostgreSQL's text may name a neighbour's.
-    Single(Function),
-    Double(Function),
-    /// As the digits that its column would have.
-    Money {
-        scale: u8,
-    },
-    /// As PostgreSQL's own `to_json` writes it.
-    Moment(pg_sys::Oid),
-    Json,
-    Jsonb,
-    /// By a cast to jsonb.
-    Cast(Function),
-    /// Of elements of that type, the first of which has that number.
-    Array {
-        element: pg_sys::Oid,
-        first: i32,
-    },
-    Row,
-    /// As it is stored, without a copy.
-    Text,
-    Output(Function),
-}
-
 /// The types that were met, and room for values that are not in memory as they are needed.
 pub(super) struct Types {
     context: pg_sys::MemoryContext,
@@ -65,6 +36,10 @@ pub(super) struct Types {
     rows: RowTypes,
     document: Document,
     uuid: [u8; Hyphenated::LENGTH],
+    /// The digits of a float.
+    digits: String,
+    /// Text of the database needs no conversion.
+    is_utf8: bool,
 }
 
 impl Types {
@@ -79,6 +54,9 @@ impl Types {
             rows: unsafe { RowTypes::new() },
             document: Document::default(),
             uuid: [0; Hyphenated::LENGTH],
+            digits: String::new(),
+            // SAFETY: as the caller promises.
+            is_utf8: unsafe { is_utf8() },
         }
     }
 
@@ -125,13 +103,69 @@ impl Types {
         value: pg_sys::Datum,
         to: &mut Document,
     ) -> Result<(), Unread> {
+        let kind = self.kind(type_oid)?;
+        // SAFETY: as the caller promises.
+        unsafe {
+            match self.write_at_hand(kind, value, to) {
+                Some(written) => Ok(written?),
+                None => self.write_kind(kind, value, to),
+            }
+        }
+    }
+
+    /// Writes a value where it lies: without a function of the server's, and so without memory of its own. `None` for what needs one.
+    /// Nearly all values are such.
+    ///
+    /// # Safety
+    /// A value of that kind.
+    #[inline]
+    unsafe fn write_at_hand(
+        &mut self,
+        kind: Kind,
+        value: pg_sys::Datum,
+        to: &mut Document,
+    ) -> Option<Result<(), bridge_core::Error>> {
+        Some(match kind {
+            Kind::Bool => to.token(Token::Bool(value.value() != 0)),
+            Kind::Integer(integer) => {
+                let mut digits = itoa::Buffer::new();
+                to.token(Token::Number(digits.format(integer.of(value))))
+            }
+            Kind::Single(_) | Kind::Double(_) => {
+                let double = match kind {
+                    Kind::Single(_) => f32::from_bits(value.value() as u32).into(),
+                    _ => f64::from_bits(value.value() as u64),
+                };
+                if !double.is_finite() {
+                    return None;
+                }
+                write_shortest(double, &mut self.digits);
+                to.token(Token::Number(&self.digits))
+            }
+            Kind::Text if self.is_utf8 => {
+                // SAFETY: as the caller promises.
+                let bytes = unsafe { bytes_at_hand(value) }?;
+                to.token(Token::String(std::str::from_utf8(bytes).ok()?))
+            }
+            _ => return None,
+        })
+    }
+
+    /// Writes a value that is not at hand.
+    ///
+    /// # Safety
+    /// As [`Types::json`], a value of that kind.
+    unsafe fn write_kind(
+        &mut self,
+        kind: Kind,
+        value: pg_sys::Datum,
+        to: &mut Document,
+    ) -> Result<(), Unread> {
         // SAFETY: as the caller promises; each kind reads what its type is. Rows can be nested by data alone, so the stack
         // is looked after as PostgreSQL does it.
         unsafe {
             pg_sys::check_stack_depth();
-            let kind = self.kind(type_oid)?;
             match kind {
-                Kind::Bool => to.token(Token::Bool(value.value() != 0))?,
                 Kind::Number(output) => {
                     let text = output.text(value)?;
                     if Decimal::parse(text).is_some() {
@@ -140,16 +174,9 @@ impl Types {
                         to.token(Token::String(text))?;
                     }
                 }
+                // What is no number.
                 Kind::Single(output) | Kind::Double(output) => {
-                    let double = match kind {
-                        Kind::Single(_) => f32::from_bits(value.value() as u32).into(),
-                        _ => f64::from_bits(value.value() as u64),
-                    };
-                    if double.is_finite() {
-                        to.token(Token::Number(&shortest(double)))?;
-                    } else {
-                        to.token(Token::String(output.text(value)?))?;
-                    }
+                    to.token(Token::String(output.text(value)?))?;
                 }
                 Kind::Money { scale } => {
                     to.token(Token::Number(&plain(value.value() as i64, scale)))?;
@@ -167,6 +194,8 @@ impl Types {
                 Kind::Row => self.write_row(value, to)?,
                 Kind::Text => to.token(Token::String(to_utf8(bytes(value))?))?,
                 Kind::Output(output) => to.token(Token::String(output.text(value)?))?,
+                // Always at hand.
+                Kind::Bool | Kind::Integer(_) => {}
             }
         }
         Ok(())
@@ -182,7 +211,7 @@ impl Types {
         to: &mut Document,
     ) -> Result<(), Unread> {
         // SAFETY: as the caller promises; the sizes of the dimensions follow the header, and then their lower bounds.
-        let (dimensions, lower_bounds, iterator, memory) = unsafe {
+        let (dimensions, lower_bounds, mut elements, memory) = unsafe {
             let array: *mut pg_sys::ArrayType =
                 pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
             let count = usize::try_from((*array).ndim).unwrap_or(0);
@@ -191,7 +220,7 @@ impl Types {
             (
                 dimensions,
                 lower_bounds,
-                pg_sys::array_create_iterator(array, 0, std::ptr::null_mut()),
+                Elements::of(array, element),
                 ValueMemory::new(),
             )
         };
@@ -208,22 +237,32 @@ impl Types {
             stride *= usize::try_from(*dimension).unwrap_or(1).max(1);
             strides.push(stride);
         }
-        let (mut index, mut value, mut is_null) = (0_usize, pg_sys::Datum::from(0), false);
-        // SAFETY: a live iterator.
-        while unsafe { pg_sys::array_iterate(iterator, &raw mut value, &raw mut is_null) } {
+        let kind = self.kind(element)?;
+        let mut index = 0_usize;
+        // SAFETY: the array lives.
+        while let Some(value) = unsafe { elements.next() } {
             if index.is_multiple_of(ELEMENTS_PER_CHECK) {
                 check_for_interrupts!();
             }
-            for _ in strides.iter().filter(|stride| index % **stride == 0) {
+            for _ in strides
+                .iter()
+                .filter(|stride| index.is_multiple_of(**stride))
+            {
                 to.token(Token::BeginArray)?;
             }
-            if is_null {
-                to.token(Token::Null)?;
-            } else {
+            match value {
+                None => to.token(Token::Null)?,
                 // SAFETY: an element of the array.
-                memory.scoped(|| unsafe { self.write(element, value, to) })?;
+                Some(value) => match unsafe { self.write_at_hand(kind, value, to) } {
+                    Some(written) => written?,
+                    // SAFETY: the same.
+                    None => memory.scoped(|| unsafe { self.write_kind(kind, value, to) })?,
+                },
             }
-            for _ in strides.iter().filter(|stride| (index + 1) % **stride == 0) {
+            for _ in strides
+                .iter()
+                .filter(|stride| (index + 1).is_multiple_of(**stride))
+            {
                 to.token(Token::EndArray)?;
             }
             index += 1;
@@ -323,65 +362,5 @@ impl Types {
         // SAFETY: the context lives, see `new`.
         let _memory = unsafe { InMemory::of(self.context) };
         work()
-    }
-}
-
-/// The shortest digits that name this double and no other: 1e23 is 1e23, where PostgreSQL says 9.999999999999999e+22. Zero
-/// keeps its sign only as what cannot be read as an integer.
-fn shortest(double: f64) -> String {
-    match double.abs() {
-        0.0 if double.is_sign_negative() => "-0.0e0".to_owned(),
-        size if size == 0.0 || (1e-5..1e16).contains(&size) => double.to_string(),
-        _ => format!("{double:e}"),
-    }
-}
-
-/// A number of so many digits after the point.
-fn plain(unscaled: i64, scale: u8) -> String {
-    let scale = usize::from(scale);
-    let digits = format!("{:0width$}", unscaled.unsigned_abs(), width = scale + 1);
-    let (before, after) = digits.split_at(digits.len() - scale);
-    let sign = if unscaled < 0 { "-" } else { "" };
-    let point = if scale == 0 { "" } else { "." };
-    format!("{sign}{before}{point}{after}")
-}
-
-/// # Safety
-/// A type that exists; as [`Function::new`].
-unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let base = pg_sys::getBaseType(type_oid);
-        Ok(match base {
-            pg_sys::BOOLOID => Kind::Bool,
-            pg_sys::INT2OID
-            | pg_sys::INT4OID
-            | pg_sys::INT8OID
-            | pg_sys::OIDOID
-            | pg_sys::NUMERICOID => Kind::Number(Function::output(base)),
-            pg_sys::FLOAT4OID => Kind::Single(Function::output(base)),
-            pg_sys::FLOAT8OID => Kind::Double(Function::output(base)),
-            pg_sys::MONEYOID => Kind::Money {
-                scale: money_scale()?,
-            },
-            pg_sys::DATEOID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => Kind::Moment(base),
-            pg_sys::JSONOID => Kind::Json,
-            pg_sys::JSONBOID => Kind::Jsonb,
-            pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => Kind::Text,
-            _ => {
-                let element = pg_sys::get_element_type(base);
-                if element != pg_sys::InvalidOid {
-                    let is_vector = [pg_sys::INT2VECTOROID, pg_sys::OIDVECTOROID].contains(&base);
-                    let first = i32::from(!is_vector);
-                    Kind::Array { element, first }
-                } else if pg_sys::type_is_rowtype(base) {
-                    Kind::Row
-                } else if let Some(cast) = cast_of_hstore(base)? {
-                    Kind::Cast(Function::new(cast))
-                } else {
-                    Kind::Output(Function::output(base))
-                }
-            }
-        })
     }
 }

@@ -211,7 +211,7 @@ mod tests {
             );
         }
         let source = Source::new(&path, None).await.unwrap();
-        std::fs::write(&path, "another").unwrap();
+        std::fs::write(&path, vec![b'x'; 3 * READ + 5]).unwrap();
         let error = all(source.content(None).await.unwrap()).await.unwrap_err();
         assert!(error.message().contains("changed"), "{error}");
     }
