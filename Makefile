@@ -107,7 +107,7 @@ memory: ## memory of large results and files: ROWS=20000000 JSONB_MB=200 WIDE_RO
 fuzz: ## fuzz the Snowflake client with nightly and a sanitizer (TARGET=all, SECONDS=60 for each)
 	@.ci/fuzz.sh "$(SECONDS)" $(TARGET)
 
-bench: ## everything in docs/performance.md in one run, SCALE=0.1 is short; WHAT=speed, latency, trigger, small, queue, wide, leak, shutdown: a part; core: the core crate's hot parts
+bench: ## everything in docs/performance.md in one run, SCALE=0.1 is short; WHAT=speed, rows, latency, trigger, small, queue, wide, leak, shutdown: a part; core: the core crate's hot parts
 	@[ "$(WHAT)" = core ] || $(MAKE) --no-print-directory install
 	@if [ "$(WHAT)" = core ]; then cargo bench --package bridge_core --profile $(PROFILE) $(if $(N),-- $(N)); else $(RUN) -m bench $(WHAT) $(N); fi
 

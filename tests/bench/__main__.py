@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sys
 
-from bench import backlog, chart, document, latency, leak, results, shutdown, small, speed, trigger, wide, world
+from bench import backlog, chart, document, latency, leak, results, rows, shutdown, small, speed, trigger, wide, world
 
 PARTS = {
     "speed": speed.main,
+    "rows": rows.main,
     "latency": latency.main,
     "trigger": trigger.main,
     "small": small.main,

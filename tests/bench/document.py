@@ -200,6 +200,18 @@ def small(figures: Figures) -> str:
     return "\n".join(lines) + "\n"
 
 
+def growth(figures: Figures) -> str:
+    """By the number of rows."""
+    counts = sorted(int(name.split("_")[1]) for name in figures if name.startswith("rows_") and name.endswith("_peak_mb"))
+    if not counts:
+        return "Not in this run.\n"
+    lines = ["| rows | time | of COPY's | memory above idle |", "|---|---|---|---|"]
+    for count in counts:
+        ours, copy = float(figures[f"rows_{count}_bridge_query"]), float(figures[f"rows_{count}_copy_binary"])
+        lines.append(f"| {count:,} | {ours:.2f} s | {ours / copy:.2f} | {figures[f'rows_{count}_peak_mb']:.0f} MB |")
+    return "\n".join(lines) + "\n"
+
+
 def forms(figures: Figures) -> str:
     """Wide and long ones."""
     if "wide_orders_mb_per_s" not in figures:
@@ -228,6 +240,7 @@ BLOCKS = {
     "beside the application": latency,
     "presence": presence,
     "many small results": small,
+    "growth": growth,
     "forms": forms,
 }
 
