@@ -9,6 +9,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 use once_cell::sync::OnceCell;
@@ -16,9 +17,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::spi::{
-    OwnedPreparedStatement, PreparedStatement, Query, SpiClient, SpiResult, SpiTupleTable,
-};
+use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, SpiClient, SpiResult, SpiTupleTable};
 use pgrx::{PgList, pg_sys};
 
 use crate::error::{Error, Result};
@@ -31,7 +30,8 @@ thread_local! {
     /// The statements that may be resolved now.
     static RUNNING: RefCell<Vec<Rc<Meaning>>> = const { RefCell::new(Vec::new()) };
     /// By what they mean and the types of their parameters.
-    static PLANS: RefCell<Plans> = RefCell::default();
+    /// Not given back at the end of the process, when the server is no more there to take them.
+    static PLANS: RefCell<ManuallyDrop<Plans>> = RefCell::default();
 }
 
 type Plans = HashMap<(Rc<Meaning>, Vec<pg_sys::Oid>), Rc<OwnedPreparedStatement>>;
@@ -81,16 +81,16 @@ impl Bound {
     ///
     /// # Errors
     /// What `work` returns.
-    pub fn run_kept<T>(&self, work: impl FnOnce(&Kept<'_>) -> Result<T>) -> Result<T> {
-        self.run(|_| work(&Kept(&self.0)))
+    pub fn run_prepared<T>(&self, work: impl FnOnce(&Prepared<'_>) -> Result<T>) -> Result<T> {
+        self.run(|_| work(&Prepared(&self.0)))
     }
 }
 
 /// A statement whose plan this process keeps, as PostgreSQL does a prepared one's: when anything about the relation has changed, its
 /// names are resolved and compared anew. The settings of the session hold for it, as for what it calls.
-pub struct Kept<'a>(&'a Rc<Meaning>);
+pub struct Prepared<'a>(&'a Rc<Meaning>);
 
-impl Kept<'_> {
+impl Prepared<'_> {
     /// Runs it where it only reads, for so many rows.
     ///
     /// # Errors
@@ -102,7 +102,7 @@ impl Kept<'_> {
         args: &[DatumWithOid<'_>],
     ) -> Result<SpiTupleTable<'conn>> {
         let plan = self.plan(args, |text, types| client.prepare(text, types))?;
-        Ok((&*plan).execute(client, Some(rows), args)?)
+        Ok(client.select(&*plan, Some(rows), args)?)
     }
 
     /// Runs it where it changes something.
@@ -111,11 +111,11 @@ impl Kept<'_> {
     /// If it fails.
     pub fn update<'conn>(
         &self,
-        client: &SpiClient<'conn>,
+        client: &mut SpiClient<'conn>,
         args: &[DatumWithOid<'_>],
     ) -> Result<SpiTupleTable<'conn>> {
         let plan = self.plan(args, |text, types| client.prepare_mut(text, types))?;
-        Ok((&*plan).execute(client, None, args)?)
+        Ok(client.update(&*plan, None, args)?)
     }
 
     fn plan<'conn>(
@@ -130,12 +130,12 @@ impl Kept<'_> {
         }
         let types: Vec<PgOid> = key.1.iter().copied().map(PgOid::from).collect();
         let plan = Rc::new(prepare(&self.0.text, &types)?.keep());
-        let old = PLANS.with_borrow_mut(|plans| {
-            let old = (plans.len() >= MAX_PLANS).then(|| std::mem::take(plans));
+        PLANS.with_borrow_mut(|plans| {
+            if plans.len() >= MAX_PLANS {
+                plans.clear();
+            }
             plans.insert(key, Rc::clone(&plan));
-            old
         });
-        drop(old);
         Ok(plan)
     }
 }

@@ -275,7 +275,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Why [`sleep`] has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
-    /// Another process has set the latch.
+    /// Another process has set the latch, or a signal.
     Latch,
     /// Only a thread of this process has signaled.
     Thread,
@@ -320,7 +320,12 @@ fn wait_once(timeout: Duration) -> Woken {
             pg_sys::MyLatch,
             events as i32,
             wake.map_or(pg_sys::PGINVALID_SOCKET, |wake| wake.raw()),
-            timeout.as_millis().try_into().unwrap_or(i64::MAX),
+            // A part of a millisecond would be no time at all.
+            timeout
+                .as_micros()
+                .div_ceil(1_000)
+                .try_into()
+                .unwrap_or(i64::MAX),
             pg_sys::PG_WAIT_EXTENSION,
         );
         // One that is set after the time was up is for the next wait: nobody sets it again.

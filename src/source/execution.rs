@@ -19,8 +19,8 @@ use super::query::{QueryOptions, QueryResult, read_query};
 use super::spooled;
 use crate::bound::Bound;
 use crate::error::{Error, Result};
-use crate::sandbox;
 use crate::watches::{Access, Held, Key, ResultQuery, ResultSource, Watch, column_type};
+use crate::{sandbox, tx};
 
 /// What the reader needs to know of an upload.
 pub struct ReadOptions<'a> {
@@ -53,7 +53,7 @@ pub fn read(watch: &Watch, options: &ReadOptions<'_>) -> Result<QueryResult> {
     with_row(watch, options, i64::MAX, |row| row.read(options))
 }
 
-/// As [`read`], if the result is in the execution's own row and takes no more than so many bytes as it is stored; `None` if not.
+/// As [`read`] of a result in the execution's own row, if it takes no more than so many bytes as it is stored; `None` if not.
 ///
 /// # Errors
 /// As [`read`].
@@ -62,15 +62,12 @@ pub fn read_small(
     most_bytes: i64,
     options: &ReadOptions<'_>,
 ) -> Result<Option<QueryResult>> {
-    match &watch.result {
-        ResultSource::Columns { .. } => with_row(watch, options, most_bytes, |row| {
-            let is_small = row.values.get::<bool>(5)?;
-            (is_small != Some(false))
-                .then(|| row.read(options))
-                .transpose()
-        }),
-        ResultSource::Function(_) | ResultSource::Relation(_) => Ok(None),
-    }
+    with_row(watch, options, most_bytes, |row| {
+        let is_small = row.values.get::<bool>(5)?;
+        (is_small != Some(false))
+            .then(|| row.read(options))
+            .transpose()
+    })
 }
 
 /// The row of an execution, as [`row_query`] gives it, and what gives its result if the row does not.
@@ -101,19 +98,22 @@ fn with_row<T>(
     let key = held.key()?;
     let query = row_query(&held, &key);
     let result = held.result_query()?;
-    sandbox::as_table_owner(watch.owner.oid(), || {
-        query.run_kept(|query| {
-            let args = [key.id.value(options.execution_id)?, most_bytes.into()];
-            Spi::connect(|client| {
-                let values = query.select(client, 1, &args)?.next().ok_or_else(|| {
-                    Error::missing(format!(
-                        "execution \"{}\" does not exist any more",
-                        options.execution_id
-                    ))
-                })?;
-                work(&Row {
-                    values,
-                    result: result.as_ref(),
+    // Whoever has rewritten the table while its lock was waited for has left nothing for an older snapshot.
+    tx::with_latest_snapshot(|| {
+        sandbox::as_table_owner(watch.owner.oid(), || {
+            query.run_prepared(|query| {
+                let args = [key.id.value(options.execution_id)?, most_bytes.into()];
+                Spi::connect(|client| {
+                    let values = query.select(client, 1, &args)?.next().ok_or_else(|| {
+                        Error::missing(format!(
+                            "execution \"{}\" does not exist any more",
+                            options.execution_id
+                        ))
+                    })?;
+                    work(&Row {
+                        values,
+                        result: result.as_ref(),
+                    })
                 })
             })
         })

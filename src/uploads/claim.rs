@@ -1,6 +1,5 @@
 //! Taking uploads out of the queue: which are due, and whose turn it is.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use bridge_core::ErrorKind;
@@ -126,13 +125,12 @@ fn take(turn: &Turn) -> Result<Option<Claimed>> {
             turns: does_somebody_want_a_table(client)?,
             closed: !turn.closed.is_nothing(),
         };
-        let statement = TAKE.get(&heed).map_or("", String::as_str);
-        let rows = client.update(kept_for_queue(client, statement, &args)?, None, &args)?;
+        let rows = client.update(kept_for_queue(client, heed.taking(), &args)?, None, &args)?;
         Ok(claimed(rows)?.pop())
     })
 }
 
-/// Whether an upload that has not ended is to be alone at its table. Of one that comes a moment later, nothing was under way before.
+/// Whether an upload that has not ended is to be alone at its table.
 fn does_somebody_want_a_table(client: &SpiClient<'_>) -> Result<bool> {
     static WANTS_ALONE: LazyLock<String> = LazyLock::new(|| {
         format!(
@@ -154,7 +152,7 @@ fn columns<'a>(
 
 /// What there is to heed when an upload is taken, usually nothing. To set a statement up takes most of its time, so that there is one for
 /// each case.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 struct Heed {
     /// Somebody wants a table alone.
     turns: bool,
@@ -162,17 +160,27 @@ struct Heed {
     closed: bool,
 }
 
-static TAKE: LazyLock<HashMap<Heed, String>> = LazyLock::new(|| {
-    let all = [(false, false), (false, true), (true, false), (true, true)];
-    let all = all.map(|(turns, closed)| Heed { turns, closed });
-    all.into_iter().map(|heed| (heed, taking(heed))).collect()
-});
+impl Heed {
+    /// The statement that takes an upload.
+    fn taking(self) -> &'static str {
+        static NOTHING: LazyLock<String> = LazyLock::new(|| taking(false, false));
+        static CLOSED: LazyLock<String> = LazyLock::new(|| taking(false, true));
+        static TURNS: LazyLock<String> = LazyLock::new(|| taking(true, false));
+        static BOTH: LazyLock<String> = LazyLock::new(|| taking(true, true));
+        match (self.turns, self.closed) {
+            (false, false) => &NOTHING,
+            (false, true) => &CLOSED,
+            (true, false) => &TURNS,
+            (true, true) => &BOTH,
+        }
+    }
+}
 
 /// Goes from lane to lane by the index `uploads_lanes`, once round from the one after the given lane on, until it finds an
 /// upload that may be taken: of the lane's streams, the one whose first upload has been due for longest comes first. What it
 /// costs depends on how many lanes and streams have to be passed, and not on how many uploads wait in them. Whoever has no connection
 /// sends nothing, and need not be let in.
-fn taking(heed: Heed) -> String {
+fn taking(heeds_turns: bool, heeds_closed: bool) -> String {
     const GIVEN: &str = "$1, $2, $3::oid, $4";
     let next_lane = |after: &str, condition: &str| {
         format!(
@@ -205,7 +213,7 @@ fn taking(heed: Heed) -> String {
                order by {order} limit 1 for update skip locked) d"
         )
     };
-    let (turns, head, due) = if heed.turns {
+    let (turns, head, due) = if heeds_turns {
         (
             format!(", {}", TURNS.as_str()),
             format!(
@@ -220,10 +228,14 @@ fn taking(heed: Heed) -> String {
             ),
         )
     } else {
-        let any = due("", "u.next_attempt_at, u.id");
+        // One that came after that was found out waits until it is found out again.
+        let any = due(
+            &format!("and {ALONE} is not true"),
+            "u.next_attempt_at, u.id",
+        );
         (String::new(), "h.stream from heads h".to_owned(), any)
     };
-    let is_open = if heed.closed { &*IS_OPEN } else { "true" };
+    let is_open = if heeds_closed { &*IS_OPEN } else { "true" };
     format!(
         "with recursive later as ( \
              ({first_later}) union all select n.* from later l cross join lateral ({next_later}) n), \

@@ -13,8 +13,8 @@ use super::claim::{CONFIG, STREAM, lane};
 /// became of the credentials meanwhile.
 ///
 /// `held` has each stream at whose table turns are taken, and the last of its uploads, in the order of entry, that may be
-/// taken now. It is found by the first upload of each stream, and not at all while nobody wants a table alone: what it
-/// costs depends on how many streams there are, and not on how many uploads wait in them.
+/// taken now. It is found by the first upload of each stream: what it costs depends on how many streams there are, and not on how
+/// many uploads wait in them.
 pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
     let stream = format!("u.owner_kind, u.user_id, u.owner_oid, {CONFIG}, {STREAM}");
     let first = |condition: &str| {
@@ -51,9 +51,7 @@ pub(super) static TURNS: LazyLock<String> = LazyLock::new(|| {
              from targets group by account, database, schema, name having min(first_alone) is not null), \
          held as materialized ( \
              select {s}, s.stream, t.last from targets s join turns t using (account, database, schema, name))",
-        first = first(&format!(
-            "exists (select from snowflake_bridge.uploads u where {ALONE} and {UNENDED})"
-        )),
+        first = first("true"),
         next = first(&format!("({stream}) > ({}, s.stream)", lane("s"))),
         s = lane("s"),
         i = lane("i"),

@@ -23,6 +23,11 @@ pub enum ResultSource {
 }
 
 impl ResultSource {
+    /// Whether the execution's own row has them.
+    pub fn is_in_row(&self) -> bool {
+        matches!(self, Self::Columns { .. })
+    }
+
     /// Resolves a function as the caller would: by its name, or by its name and argument types.
     ///
     /// # Errors

@@ -136,13 +136,14 @@ impl Service {
             return;
         };
         let is_news = self.turns.answers(&in_flight.upload);
-        if !is_news && in_flight.upload.is_let_in {
-            return;
-        }
-        self.looks_again = true;
         let Some((config, version)) = in_flight.config_id else {
             return;
         };
+        let is_marked = self.let_in.insert(config, version) == Some(version);
+        if is_marked && !is_news && in_flight.upload.is_let_in {
+            return;
+        }
+        self.looks_again = true;
         match tx::transaction(|| configs::mark_let_in(config, version)) {
             Ok(is_marked) => in_flight.upload.is_let_in |= is_marked,
             Err(error) => log_error(

@@ -305,7 +305,7 @@ fn write(mirror: &Mirror) -> Result<Written> {
         // moment only.
         set_for_transaction(c"lock_timeout", c"50ms");
         let id = || key.id.value(&mirror.execution_id);
-        let (free, updated) = update.run_kept(|update| {
+        let (free, updated) = update.run_prepared(|update| {
             let args = [
                 id()?,
                 mirror.status.as_str().into(),
@@ -322,7 +322,7 @@ fn write(mirror: &Mirror) -> Result<Written> {
         if updated > 0 {
             return Ok(Written::Done);
         }
-        let is_shown = look.run_kept(|look| {
+        let is_shown = look.run_prepared(|look| {
             Spi::connect(|client| {
                 let args = [id()?, mirror.status.as_str().into()];
                 let row = look.select(client, 1, &args)?.next();

@@ -65,6 +65,9 @@ pub(super) fn read_quickly(
     options: &TargetOptions,
     spool_root: &Path,
 ) -> Result<Option<Read>> {
+    if !watch.result.is_in_row() {
+        return Ok(None);
+    }
     let read = limited(PATIENCE, purpose(upload), || {
         read(upload, watch, options, spool_root, &|_| {}, |options| {
             source::read_small(watch, SMALL_BYTES, options)

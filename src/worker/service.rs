@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bridge_core::snowflake::{Pool, clock};
 use bridge_core::upload::Phase;
+use uuid::Uuid;
 
 use super::begin::{self, Begun};
 use super::entry::{end_unless_alone, end_unless_same, has_recovered};
@@ -50,6 +51,8 @@ pub(super) struct Service {
     pub(super) unrecorded: Vec<Unrecorded>,
     /// What the worker before has left and somebody has locked.
     pub(super) left: Option<Left>,
+    /// The configurations that Snowflake has let in, each in the version that is marked as such.
+    pub(super) let_in: HashMap<Uuid, i64>,
     /// Something has happened since the last look at the queue that may let another upload begin, or is to be shown.
     pub(super) looks_again: bool,
     /// When to look at the queue at the latest.
@@ -58,8 +61,8 @@ pub(super) struct Service {
 
 /// The pool of this process, for its end.
 static POOL: Mutex<Weak<Pool>> = Mutex::new(Weak::new());
-/// After something that only the network thread has told. Who enters an upload meanwhile sets this process's latch, which a wait for a
-/// lock takes for its own.
+/// After something that only the network thread has told. Whoever enters an upload while that is written down sets this process's
+/// latch, and a wait for a lock or for a standby meanwhile resets it: then nothing else would tell of the upload.
 const UNSEEN_DELAY: Duration = Duration::from_millis(50);
 /// After a look at the queue that failed: somebody has locked a table of ours for a moment, say.
 const FAILED_DELAY: Duration = Duration::from_secs(1);
@@ -112,6 +115,7 @@ impl Service {
             spare: Spare::new(),
             unrecorded: Vec::new(),
             left,
+            let_in: HashMap::new(),
             looks_again: false,
             look_at: Instant::now(),
         })

@@ -8,6 +8,7 @@ use pgrx::prelude::*;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
+use crate::setting::set_for_transaction;
 use crate::uploads::{self, Claim, Claimed, NextState, unpack_sqlstate};
 use crate::{configs, guc};
 
@@ -116,7 +117,7 @@ pub(super) fn record_failure(
     is_undecided: bool,
 ) -> Result<NextState> {
     if next == NextState::NeedsCredentials {
-        Spi::run("set local lock_timeout = '50ms'")?;
+        set_for_transaction(c"lock_timeout", c"50ms");
         if let Some((id, version)) = config {
             configs::mark_refused(id, version, &error.to_string())?;
         }

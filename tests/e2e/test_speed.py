@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import backlog, chart, document, small, speed, trigger, wide
+from bench import backlog, chart, document, rows, small, speed, trigger, wide
 
 ROWS = 2_000
 
@@ -27,6 +27,11 @@ def test_every_way_is_measured() -> None:
     drawing, written = chart.draw(figures), document.comparison(figures)
     for key, name, _ in chart.TABLE + chart.INLINE:
         assert key in figures and name in drawing and name in written, key
+
+
+def test_more_rows_are_measured() -> None:
+    copy, ours = rows.measure(ROWS, 1)
+    assert len(copy.seconds) == len(ours.seconds) == 1 and ours.detail("peak_mb") > 0, ours
 
 
 def test_small_results_are_measured_with_and_without_sharing() -> None:

@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 
 use super::catalog::{cast_of_hstore, money_scale};
 use super::column::Function;
+use super::elements::Layout;
 use crate::error::Result;
 
 /// How a type is written as JSON.
@@ -30,6 +31,7 @@ pub(super) enum Kind {
     /// Of elements of that type, the first of which has that number.
     Array {
         element: pg_sys::Oid,
+        layout: Layout,
         first: i32,
     },
     Row,
@@ -86,7 +88,11 @@ pub(super) unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
                 if element != pg_sys::InvalidOid {
                     let is_vector = [pg_sys::INT2VECTOROID, pg_sys::OIDVECTOROID].contains(&base);
                     let first = i32::from(!is_vector);
-                    Kind::Array { element, first }
+                    Kind::Array {
+                        element,
+                        layout: Layout::of(element),
+                        first,
+                    }
                 } else if pg_sys::type_is_rowtype(base) {
                     Kind::Row
                 } else if let Some(cast) = cast_of_hstore(base)? {

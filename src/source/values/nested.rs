@@ -12,7 +12,7 @@ use uuid::{Uuid, fmt::Hyphenated};
 
 use super::Unread;
 use super::digits::{plain, write_shortest};
-use super::elements::Elements;
+use super::elements::{Elements, Layout};
 use super::kind::{Kind, kind};
 use super::memory::ValueMemory;
 use super::row_type::RowTypes;
@@ -190,7 +190,11 @@ impl Types {
                 Kind::Json => walk_json(value, to)?,
                 Kind::Jsonb => Jsonb::from_datum(value).walk(to)?,
                 Kind::Cast(cast) => Jsonb::from_datum(cast.call(value)).walk(to)?,
-                Kind::Array { element, first } => self.write_array(element, first, value, to)?,
+                Kind::Array {
+                    element,
+                    layout,
+                    first,
+                } => self.write_array((element, layout), first, value, to)?,
                 Kind::Row => self.write_row(value, to)?,
                 Kind::Text => to.token(Token::String(to_utf8(bytes(value))?))?,
                 Kind::Output(output) => to.token(Token::String(output.text(value)?))?,
@@ -205,13 +209,13 @@ impl Types {
     /// An array of such elements.
     unsafe fn write_array(
         &mut self,
-        element: pg_sys::Oid,
+        (element, layout): (pg_sys::Oid, Layout),
         first: i32,
         value: pg_sys::Datum,
         to: &mut Document,
     ) -> Result<(), Unread> {
         // SAFETY: as the caller promises; the sizes of the dimensions follow the header, and then their lower bounds.
-        let (dimensions, lower_bounds, mut elements, memory) = unsafe {
+        let (dimensions, lower_bounds, mut elements) = unsafe {
             let array: *mut pg_sys::ArrayType =
                 pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast();
             let count = usize::try_from((*array).ndim).unwrap_or(0);
@@ -220,8 +224,7 @@ impl Types {
             (
                 dimensions,
                 lower_bounds,
-                Elements::of(array, element),
-                ValueMemory::new(),
+                Elements::of(array, element, layout),
             )
         };
         if lower_bounds.iter().any(|bound| *bound != first) {
@@ -238,7 +241,7 @@ impl Types {
             strides.push(stride);
         }
         let kind = self.kind(element)?;
-        let mut index = 0_usize;
+        let (mut index, mut memory) = (0_usize, None);
         // SAFETY: the array lives.
         while let Some(value) = unsafe { elements.next() } {
             if index.is_multiple_of(ELEMENTS_PER_CHECK) {
@@ -255,8 +258,12 @@ impl Types {
                 // SAFETY: an element of the array.
                 Some(value) => match unsafe { self.write_at_hand(kind, value, to) } {
                     Some(written) => written?,
-                    // SAFETY: the same.
-                    None => memory.scoped(|| unsafe { self.write_kind(kind, value, to) })?,
+                    None => {
+                        // SAFETY: it goes with the memory of this array.
+                        let memory = memory.get_or_insert_with(|| unsafe { ValueMemory::new() });
+                        // SAFETY: an element of the array.
+                        memory.scoped(|| unsafe { self.write_kind(kind, value, to) })?;
+                    }
                 },
             }
             for _ in strides
