@@ -190,7 +190,7 @@ def test_nothing_is_asked_between_two_polls(make_bridge: Callable[..., Bridge]) 
 
     polls = 4
     seen = wait.until(lambda: asked() if max(asked().values(), default=0) >= polls else None, "the worker has polled")
-    assert len(seen) == 3, f"a poll claims, looks for mirrors, and looks ahead: {seen}"
+    assert len(seen) == 4, f"a poll asks whether somebody wants a table alone, claims, looks for mirrors, and looks ahead: {seen}"
     assert all(polls - 1 <= calls <= polls + 1 for calls in seen.values()), seen
 
 
