@@ -27,12 +27,12 @@ thread_local! {
     static READY: RefCell<ManuallyDrop<Option<Ready>>> = const { RefCell::new(ManuallyDrop::new(None)) };
 }
 
-/// Writes the row of an execution of which no upload waits, and for which nobody else is just writing one: whoever is, is waited
+/// Writes the row of an execution that has just finished, of which no upload waits, and for which nobody else is just writing one: whoever is, is waited
 /// for. Returns false, having written nothing, if one waits, or if the table is not as simple as ours is made.
 ///
 /// # Errors
 /// `23505` if somebody else has entered the execution at the same moment; whatever a statement would meet.
-pub(super) fn insert(new: &NewUpload) -> Result<bool> {
+pub fn enter_finished(new: &NewUpload) -> Result<bool> {
     // What an ERROR interrupts is not used again.
     let ready = READY.with_borrow_mut(|ready| ready.take());
     // SAFETY: the main thread, inside a transaction.
