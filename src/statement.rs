@@ -46,6 +46,7 @@ const SETTINGS: &[(&CStr, &CStr)] = &[
     (c"jit", c"off"),
     (c"enable_seqscan", c"off"),
     (c"enable_sort", c"off"),
+    (c"enable_incremental_sort", c"off"),
 ];
 
 impl<'conn> Query<'conn> for Kept {

@@ -105,8 +105,8 @@ pub fn outlook(paused: &[i64]) -> Result<Outlook> {
              (select min(next_attempt_at) from snowflake_bridge.uploads where state = 'retry'), \
              (select min(mirror_after) from snowflake_bridge.uploads where needs_mirror and (watch_id is null or watch_id <> all ($1)))) \
                  - clock_timestamp())::float8, \
-             exists (select from snowflake_bridge.cancellations c left join snowflake_bridge.uploads u \
-                 on u.id = c.upload and u.state = 'retry' where u.id is null or not c.is_hastened), \
+             exists (select from snowflake_bridge.cancellations c where not c.is_hastened \
+                 or (select u.state from snowflake_bridge.uploads u where u.id = c.upload) is distinct from 'retry'), \
              exists (select from snowflake_bridge.missed)";
     Spi::connect(|client| {
         let args = [paused.to_vec().into()];

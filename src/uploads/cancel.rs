@@ -108,10 +108,10 @@ pub fn to_stop(claims: &[Claim]) -> Result<Vec<Claim>> {
         .iter()
         .map(|claim| (claim.upload, claim.number))
         .unzip();
-    // Each by its id, and not by an index of states.
+    // By the limit, each is looked for by its id: few are, among very many.
     const TO_STOP: &str = "select c.upload, c.number from unnest($1, $2) as c (upload, number) \
-        left join snowflake_bridge.uploads u on u.id = c.upload and u.claim_count = c.number \
-            and u.state || '' in ('claimed', 'staged', 'copying') \
+        left join lateral (select u.id from snowflake_bridge.uploads u where u.id = c.upload and u.claim_count = c.number \
+            and u.state || '' in ('claimed', 'staged', 'copying') limit 1) u on true \
         where u.id is null or exists (select from snowflake_bridge.cancellations r where r.upload = c.upload)";
     Spi::connect(|client| {
         let args = [uploads.into(), numbers.into()];

@@ -182,15 +182,22 @@ impl Heed {
 /// sends nothing, and need not be let in.
 fn taking(heeds_turns: bool, heeds_closed: bool) -> String {
     const GIVEN: &str = "$1, $2, $3::oid, $4";
-    let next_lane = |after: &str, condition: &str| {
+    let next_lane = |after: &str| {
         format!(
             "select u.owner_kind, u.user_id, u.owner_oid, {CONFIG} as config \
              from snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
-               and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) > ({after}) {condition} \
+               and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) > ({after}) \
              order by u.owner_kind, u.user_id, u.owner_oid, {CONFIG} limit 1"
         )
     };
-    let up_to_given = format!("and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) <= ({GIVEN})");
+    // Looked at beside the index, which for such an end would be read on for as long as its first column is the same.
+    let next_up_to_given = |after: &str| {
+        format!(
+            "select n.* from ({}) n where ({}) <= ({GIVEN})",
+            next_lane(after),
+            lane("n")
+        )
+    };
     let of_lane = format!(
         "snowflake_bridge.uploads u where u.state in ('queued', 'retry') \
            and (u.owner_kind, u.user_id, u.owner_oid, {CONFIG}) = ({})",
@@ -260,10 +267,10 @@ fn taking(heeds_turns: bool, heeds_closed: bool) -> String {
          update snowflake_bridge.uploads u set {TAKEN} \
          from due where u.id = due.id returning {claimed}, due.account",
         claimed = CLAIMED.as_str(),
-        first_later = next_lane(GIVEN, ""),
-        next_later = next_lane(&lane("l"), ""),
-        first_earlier = next_lane("'', '', 0::oid, ''", &up_to_given),
-        next_earlier = next_lane(&lane("l"), &up_to_given),
+        first_later = next_lane(GIVEN),
+        next_later = next_lane(&lane("l")),
+        first_earlier = next_up_to_given("'', '', 0::oid, ''"),
+        next_earlier = next_up_to_given(&lane("l")),
         l = lane("l"),
         account = ACCOUNT,
         first_head = next_head(""),

@@ -193,14 +193,21 @@ pub(super) fn show(mirror: &Mirror) -> Result<Written> {
 /// beginning after the owner whose turn was last. Its parameters are that owner, the limits and the watches that are left alone.
 static PENDING: LazyLock<String> = LazyLock::new(|| {
     let owner = |alias| format!("{alias}.owner_kind, {alias}.user_id, {alias}.owner_oid");
-    let next_owner = |after: &str, condition: &str| {
+    let next_owner = |after: &str| {
         format!(
-            "select {u} from snowflake_bridge.uploads u where u.needs_mirror and ({u}) > ({after}) {condition} order by {u} limit 1",
+            "select {u} from snowflake_bridge.uploads u where u.needs_mirror and ({u}) > ({after}) order by {u} limit 1",
             u = owner("u")
         )
     };
     let (given, none) = ("$1, $2, $3::bigint::oid", "'', '', 0::oid");
-    let up_to_given = format!("and ({}) <= ({given})", owner("u"));
+    // Looked at beside the index, which for such an end would be read on for as long as its first column is the same.
+    let next_up_to_given = |after: &str| {
+        format!(
+            "select n.* from ({}) n where ({}) <= ({given})",
+            next_owner(after),
+            owner("n")
+        )
+    };
     let due = format!(
         "from snowflake_bridge.uploads u where u.needs_mirror and ({}) = ({}) and u.mirror_after <= clock_timestamp() \
              and (u.watch_id is null or u.watch_id <> all ($6))",
@@ -222,10 +229,10 @@ static PENDING: LazyLock<String> = LazyLock::new(|| {
              case when u.state = 'completed' then u.row_count end, u.attempt_count, u.xmin::text, u.round, {u} \
          from pending u order by u.round, u.turn limit $4",
         u = owner("u"),
-        first_later = next_owner(given, ""),
-        next_later = next_owner(&owner("o"), ""),
-        first_earlier = next_owner(none, &up_to_given),
-        next_earlier = next_owner(&owner("o"), &up_to_given),
+        first_later = next_owner(given),
+        next_later = next_owner(&owner("o")),
+        first_earlier = next_up_to_given(none),
+        next_earlier = next_up_to_given(&owner("o")),
     )
 });
 
