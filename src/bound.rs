@@ -17,7 +17,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, SpiClient, SpiResult, SpiTupleTable};
+use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, Query, SpiClient, SpiResult, SpiTupleTable};
 use pgrx::{PgList, pg_sys};
 
 use crate::error::{Error, Result};
@@ -91,7 +91,8 @@ impl Bound {
 pub struct Prepared<'a>(&'a Rc<Meaning>);
 
 impl Prepared<'_> {
-    /// Runs it where it only reads, for so many rows.
+    /// Runs it where it only reads, for so many rows: those that are there once it has its locks. Whoever has rewritten the table while
+    /// these were waited for has left nothing for an older snapshot.
     ///
     /// # Errors
     /// If it fails.
@@ -101,8 +102,9 @@ impl Prepared<'_> {
         rows: libc::c_long,
         args: &[DatumWithOid<'_>],
     ) -> Result<SpiTupleTable<'conn>> {
-        let plan = self.plan(args, |text, types| client.prepare(text, types))?;
-        Ok(client.select(&*plan, Some(rows), args)?)
+        // A plan that might change something gets a snapshot of its own, after its locks.
+        let plan = self.plan(args, |text, types| client.prepare_mut(text, types))?;
+        Ok(Query::execute(&*plan, client, Some(rows), args)?)
     }
 
     /// Runs it where it changes something.

@@ -69,11 +69,9 @@ fn enter(all: &[NewUpload]) {
     half_by_half(
         all,
         &mut |uploads| {
-            let entered = match written_plainly(uploads) {
-                Ok(true) => Ok(()),
-                Ok(false) => written(uploads, uploads::enqueue_all),
+            let entered = match written(uploads, uploads::enqueue_finished) {
                 Err(error) if error.is_unique_violation() => written(uploads, uploads::enqueue_all),
-                Err(error) => Err(error),
+                result => result,
             };
             match entered {
                 // Another transaction has the place of one of them in the queue, and may yet be rolled back.
@@ -98,14 +96,6 @@ fn leave_word(uploads: &[NewUpload], error: &Error) {
         Err(canceled) if canceled.is_canceled() => warn(&canceled),
         Err(_) => warn(error),
     }
-}
-
-/// One by itself, of which none waits: nearly always, that is all. Returns whether it was.
-fn written_plainly(uploads: &[NewUpload]) -> Result<bool> {
-    let [new] = uploads else {
-        return Ok(false);
-    };
-    tx::subtransaction(|| sandbox::with_rights_of_extension_owner(|| uploads::enter_finished(new)))
 }
 
 /// With the rights of the extension's owner, and all or none of them.

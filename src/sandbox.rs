@@ -21,16 +21,6 @@ pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
-/// As [`as_extension_owner`], for what resolves no name: the settings stay the caller's, which saves some microseconds.
-///
-/// # Errors
-/// As [`as_extension_owner`].
-pub fn with_rights_of_extension_owner<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let owner = extension_owner()?;
-    let _rights = Rights::assume(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE)?;
-    work()
-}
-
 /// Runs `work` with the caller's own rights, and with names that only PostgreSQL's own catalog answers to: a schema of somebody
 /// else's in the caller's `search_path` has no say.
 ///
@@ -86,30 +76,13 @@ pub fn is_sessions_own_code() -> bool {
     }
 }
 
-/// Somebody's rights, and names that only PostgreSQL's own catalog answers to. The settings are put back last.
 struct Identity {
-    _rights: Rights,
+    user: pg_sys::Oid,
+    context: i32,
     _settings: ForNow,
 }
 
 impl Identity {
-    fn assume(user: pg_sys::Oid, flags: u32) -> Result<Self> {
-        Ok(Self {
-            _rights: Rights::assume(user, flags)?,
-            _settings: ForNow::set(&[
-                (c"search_path", c"pg_catalog, pg_temp"),
-                (c"row_security", c"on"),
-            ]),
-        })
-    }
-}
-
-struct Rights {
-    user: pg_sys::Oid,
-    context: i32,
-}
-
-impl Rights {
     fn assume(user: pg_sys::Oid, flags: u32) -> Result<Self> {
         let flags = i32::try_from(flags).map_err(|_| Error::denied("unknown security context"))?;
         let (mut present, mut context) = (pg_sys::InvalidOid, 0);
@@ -122,14 +95,18 @@ impl Rights {
         Ok(Self {
             user: present,
             context,
+            _settings: ForNow::set(&[
+                (c"search_path", c"pg_catalog, pg_temp"),
+                (c"row_security", c"on"),
+            ]),
         })
     }
 }
 
-impl Drop for Rights {
+impl Drop for Identity {
     fn drop(&mut self) {
         // SAFETY: restores what `assume` saved; it only assigns backend-local state and is what PostgreSQL itself does when it ends
-        // a (sub)transaction.
+        // a (sub)transaction. The settings are put back after it.
         unsafe { pg_sys::SetUserIdAndSecContext(self.user, self.context) };
     }
 }

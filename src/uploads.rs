@@ -34,8 +34,7 @@ pub use claim::{Lane, Turn, claim, claim_beside, of_claim};
 pub use claimed::{Claim, Claimed};
 pub use clock::bring_back;
 pub use copied::{cancel_copied, count_unfinished};
-pub use enqueue::{NewUpload, enqueue, enqueue_all, note_missed};
-pub use entry::enter_finished;
+pub use enqueue::{NewUpload, enqueue, enqueue_all, enqueue_finished, note_missed};
 pub use history::forget_old;
 pub use leftovers::{Leftovers, are_removable, cleaned, leftovers};
 pub use missing::{

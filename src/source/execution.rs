@@ -20,7 +20,7 @@ use super::spooled;
 use crate::bound::Bound;
 use crate::error::{Error, Result};
 use crate::watches::{Access, Held, Key, ResultQuery, ResultSource, Watch, column_type};
-use crate::{sandbox, tx};
+use crate::sandbox;
 
 /// What the reader needs to know of an upload.
 pub struct ReadOptions<'a> {
@@ -98,22 +98,19 @@ fn with_row<T>(
     let key = held.key()?;
     let query = row_query(&held, &key);
     let result = held.result_query()?;
-    // Whoever has rewritten the table while its lock was waited for has left nothing for an older snapshot.
-    tx::with_latest_snapshot(|| {
-        sandbox::as_table_owner(watch.owner.oid(), || {
-            query.run_prepared(|query| {
-                let args = [key.id.value(options.execution_id)?, most_bytes.into()];
-                Spi::connect(|client| {
-                    let values = query.select(client, 1, &args)?.next().ok_or_else(|| {
-                        Error::missing(format!(
-                            "execution \"{}\" does not exist any more",
-                            options.execution_id
-                        ))
-                    })?;
-                    work(&Row {
-                        values,
-                        result: result.as_ref(),
-                    })
+    sandbox::as_table_owner(watch.owner.oid(), || {
+        query.run_prepared(|query| {
+            let args = [key.id.value(options.execution_id)?, most_bytes.into()];
+            Spi::connect(|client| {
+                let values = query.select(client, 1, &args)?.next().ok_or_else(|| {
+                    Error::missing(format!(
+                        "execution \"{}\" does not exist any more",
+                        options.execution_id
+                    ))
+                })?;
+                work(&Row {
+                    values,
+                    result: result.as_ref(),
                 })
             })
         })

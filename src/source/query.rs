@@ -58,7 +58,8 @@ pub fn read_query(
         // SAFETY: a plan that was just made, of one statement that returns rows; the cursor goes with the transaction if it
         // is not closed below.
         unsafe {
-            let read_only = check(plan)?;
+            // The worker reads what is there once all locks are: a caller, what the caller's own snapshot has.
+            let read_only = check(plan)? && argument.is_none();
             let portal = pg_sys::SPI_cursor_open(
                 std::ptr::null(),
                 plan,

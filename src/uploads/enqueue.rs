@@ -3,7 +3,7 @@
 use pgrx::datum::DatumWithOid;
 use pgrx::prelude::*;
 
-use super::no_row;
+use super::{entry, no_row};
 use crate::error::{Error, Result};
 use crate::owner::Owner;
 use crate::statement::kept_mut;
@@ -119,6 +119,17 @@ pub fn enqueue_all(uploads: &[NewUpload]) -> Result<()> {
         [] => Ok(()),
         [new] => enqueue(new).map(drop),
         _ => write(ENQUEUE, uploads),
+    }
+}
+
+/// The same for an execution that has just finished, of which most likely none waits.
+///
+/// # Errors
+/// `23505` if somebody else has entered it at the same moment, which a statement would have noticed; else as [`enqueue_all`].
+pub fn enqueue_finished(uploads: &[NewUpload]) -> Result<()> {
+    match uploads {
+        [new] if entry::insert(new)? => Ok(()),
+        _ => enqueue_all(uploads),
     }
 }
 

@@ -139,13 +139,17 @@ impl Service {
         let Some((config, version)) = in_flight.config_id else {
             return;
         };
-        let is_marked = self.let_in.insert(config, version) == Some(version);
+        let is_marked = self.let_in.get(&config) == Some(&version);
         if is_marked && !is_news && in_flight.upload.is_let_in {
             return;
         }
         self.looks_again = true;
         match tx::transaction(|| configs::mark_let_in(config, version)) {
-            Ok(is_marked) => in_flight.upload.is_let_in |= is_marked,
+            Ok(false) => {}
+            Ok(true) => {
+                in_flight.upload.is_let_in = true;
+                self.let_in.insert(config, version);
+            }
             Err(error) => log_error(
                 "snowflake_bridge: cannot note that a configuration works",
                 &error,

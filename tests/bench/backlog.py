@@ -14,7 +14,7 @@ from harness import wait
 from harness.bridge import Bridge
 from harness.standin import Standin
 
-QUEUES = "1000 10000 100000"
+QUEUES = "1000 10000 100000 1000000"
 ROWS = 10
 # Ten for each table at the least, so that a shared COPY has its fill even in the shortest queue.
 USERS = TABLES = 10

@@ -164,6 +164,7 @@ def main(arguments: list[str]) -> None:
         found |= {
             f"{prefix}_jobs_per_s": round(way.per_second, 1),
             f"{prefix}_copies_per_job": round(way.copies_per_execution, 4),
+            f"{prefix}_statements_per_job": round(way.statements / way.executions / len(way.seconds), 2),
             f"{prefix}_worker_cpu_ms_per_job": round(way.milliseconds("worker"), 2),
             f"{prefix}_standin_cpu_ms_per_job": round(way.milliseconds("standin"), 2),
         }

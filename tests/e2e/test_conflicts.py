@@ -72,7 +72,7 @@ def test_a_look_that_failed_does_not_wait_for_the_next_poll(make_bridge: Callabl
     bridge.completed("run-1", 60)
 
 
-@pytest.mark.parametrize("source", ["row", "function"])
+@pytest.mark.parametrize("source", ["row", "function", "view"])
 def test_a_table_that_is_rewritten_while_its_lock_is_waited_for(bridge: Bridge, source: str) -> None:
     """Its rows are nothing that an older snapshot sees."""
     bridge.ready()
@@ -82,15 +82,24 @@ def test_a_table_that_is_rewritten_while_its_lock_is_waited_for(bridge: Bridge, 
             f"as 'select jsonb_array_elements(result_rows) from {TABLE} where execution_id = id'"
         )
         bridge.watch(result_function="rows_of(text)")
+    locked, rewrite = TABLE, f"alter table {TABLE} add noise float default random(); alter table {TABLE} drop noise"
+    if source == "view":
+        bridge.app.execute(
+            "create table public.sales (execution_id text, n int); create view public.results as select * from public.sales"
+        )
+        bridge.watch(result_relation="public.results")
+        # Locked for the first time when the view is planned.
+        locked = "public.sales"
+        rewrite = f"truncate {locked}; insert into {locked} select 'run-' || e, n from generate_series(0, 2) e, generate_series(1, {len(ROWS)}) n"
     other, holder = bridge.cluster.connect(DATABASE, "app"), bridge.cluster.connect(DATABASE)
-    waits = f"select from pg_locks where relation = '{TABLE}'::regclass and not granted and mode = 'AccessShareLock'"
+    waits = f"select from pg_locks where relation = '{locked}'::regclass and not granted and mode = 'AccessShareLock'"
     for number in range(3):
         # The queue is looked through together with them.
         holder.execute("begin; lock table snowflake_bridge.snowflake_configurations in access exclusive mode")
         bridge.run(f"run-{number}", ROWS)
-        other.execute(f"begin; alter table {TABLE} add noise float default random(); alter table {TABLE} drop noise")
+        other.execute(f"begin; {rewrite}")
         holder.execute("commit")
-        wait.until(lambda: bridge.admin.execute(waits).fetchall(), "the table is waited for", 60)
+        wait.until(lambda: bridge.admin.execute(waits).fetchall(), "it is waited for", 60)
         other.execute("commit")
         assert bridge.completed(f"run-{number}", 60)["snowflake_row_count"] == len(ROWS)
 
