@@ -17,7 +17,9 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::spi::{OwnedPreparedStatement, PreparedStatement, Query, SpiClient, SpiResult, SpiTupleTable};
+use pgrx::spi::{
+    OwnedPreparedStatement, PreparedStatement, Query, SpiClient, SpiResult, SpiTupleTable,
+};
 use pgrx::{PgList, pg_sys};
 
 use crate::error::{Error, Result};

@@ -19,8 +19,8 @@ use super::query::{QueryOptions, QueryResult, read_query};
 use super::spooled;
 use crate::bound::Bound;
 use crate::error::{Error, Result};
-use crate::watches::{Access, Held, Key, ResultQuery, ResultSource, Watch, column_type};
 use crate::sandbox;
+use crate::watches::{Access, Held, Key, ResultQuery, ResultSource, Watch, column_type};
 
 /// What the reader needs to know of an upload.
 pub struct ReadOptions<'a> {

@@ -61,27 +61,8 @@ struct Ready {
     defaults: Vec<(usize, *mut pg_sys::ExprState)>,
     /// The same of those that count: only what is written has a number.
     numbers: Vec<(usize, *mut pg_sys::ExprState)>,
-    /// Those of most executions: none.
-    no_options: pg_sys::Datum,
     /// It has nothing that only a statement would heed, as a trigger; then what was made ready is used.
     is_simple: bool,
-}
-
-/// The text of options that say nothing.
-const NO_OPTIONS: &str = "{}";
-
-/// A text as a `jsonb`, in the current memory context.
-fn jsonb(text: &str) -> Result<pg_sys::Datum> {
-    let text =
-        CString::new(text).map_err(|_| Error::invalid("the options hold a NUL character"))?;
-    // SAFETY: the function takes a C string, which it only reads.
-    let value = unsafe {
-        direct_function_call_as_datum(
-            pg_sys::jsonb_in,
-            &[Some(pg_sys::Datum::from(text.as_ptr()))],
-        )
-    };
-    value.ok_or_else(|| Error::invalid("the options are no JSON"))
 }
 
 /// As [`Ready::values`] has them.
@@ -145,11 +126,9 @@ impl Ready {
                 given: [0; GIVEN.len()],
                 defaults: Vec::new(),
                 numbers: Vec::new(),
-                no_options: pg_sys::Datum::null(),
                 is_simple: is_simple(relation),
             };
             let _memory = InMemory::of((*state).es_query_cxt);
-            ready.no_options = jsonb(NO_OPTIONS)?;
             let descriptor = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
             ready.slot =
                 pg_sys::MakeSingleTupleTableSlot(descriptor, &raw const pg_sys::TTSOpsVirtual);
@@ -250,9 +229,14 @@ impl Ready {
 
     /// What is given, as PostgreSQL has it.
     fn values(&self, new: &NewUpload) -> Result<[Option<pg_sys::Datum>; GIVEN.len()]> {
-        let options = match new.options.as_str() {
-            NO_OPTIONS => self.no_options,
-            options => jsonb(options)?,
+        let options = CString::new(new.options.as_str())
+            .map_err(|_| Error::invalid("the options hold a NUL character"))?;
+        // SAFETY: the function takes a C string, which it only reads.
+        let options = unsafe {
+            direct_function_call_as_datum(
+                pg_sys::jsonb_in,
+                &[Some(pg_sys::Datum::from(options.as_ptr()))],
+            )
         };
         Ok([
             new.watch_id.into_datum(),
@@ -261,7 +245,7 @@ impl Ready {
             new.owner.kind().into_datum(),
             Some(pg_sys::Datum::from(new.owner.oid())),
             new.row_user_id.as_deref().into_datum(),
-            Some(options),
+            options,
             (!new.is_shown).into_datum(),
         ])
     }

@@ -11,7 +11,7 @@ from harness.bridge import Bridge
 from harness.latency import Latency, percentile
 from harness.standin import Standin
 
-COUNT = 300
+COUNT = 1_000
 LEAST = 20
 
 
