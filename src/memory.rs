@@ -1,4 +1,4 @@
-//! Where PostgreSQL allocates.
+//! Where PostgreSQL allocates, and what the C library's allocator keeps.
 #![allow(unsafe_code)]
 
 use pgrx::pg_sys;
@@ -19,5 +19,14 @@ impl Drop for InMemory {
     fn drop(&mut self) {
         // SAFETY: the memory that was used before, which outlives what is done in between.
         unsafe { pg_sys::MemoryContextSwitchTo(self.0) };
+    }
+}
+
+/// Has the C library's allocator give back to the system what it keeps of memory that was freed. It takes its locks: any thread may do this.
+pub fn give_back() {
+    // SAFETY: the allocator's own housekeeping.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::error::{Error, Result};
-use crate::{client, guc};
+use crate::{client, guc, memory};
 pub use event_fd::EventFd;
 
 /// What a process that ends still gives the work it waited for, to abort its statement in Snowflake and to close its session.
@@ -110,6 +110,7 @@ pub const ASIDE: Aside = Aside {
         check_for_interrupts!();
     },
     without_signals: |work| with_signals_blocked(work),
+    give_back: memory::give_back,
 };
 
 /// Starts a thread for work that has nothing to do with the server.

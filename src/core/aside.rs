@@ -18,6 +18,8 @@ pub struct Aside {
     pub check: fn(),
     /// Does something while this thread gets no signals, as threads that it starts meanwhile never do.
     pub without_signals: fn(&mut dyn FnMut()),
+    /// Has the allocator give back what it keeps of memory that was freed. May be called on any thread.
+    pub give_back: fn(),
 }
 
 impl Default for Aside {
@@ -27,6 +29,7 @@ impl Default for Aside {
             start: None,
             check: || (),
             without_signals: |work| work(),
+            give_back: || (),
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::memory::give_back;
+
 /// Between two times that it is given back, while there is always something to do and when there is not.
 const BUSY: Duration = Duration::from_secs(60);
 const QUIET: Duration = Duration::from_secs(10);
@@ -51,11 +53,7 @@ impl Spare {
         if !(self.is_any && is_due) {
             return;
         }
-        // SAFETY: the allocator's own housekeeping, which takes its locks.
-        #[cfg(target_env = "gnu")]
-        unsafe {
-            libc::malloc_trim(0);
-        }
+        give_back();
         *self = Self {
             is_any: is_busy,
             given_back: Some(Instant::now()),
