@@ -17,9 +17,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::elog::PgLogLevel;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::spi::{
-    OwnedPreparedStatement, PreparedStatement, Query, SpiClient, SpiResult, SpiTupleTable,
-};
+use pgrx::spi::{OwnedPreparedStatement, Query, SpiClient, SpiTupleTable};
 use pgrx::{PgList, pg_sys};
 
 use crate::error::{Error, Result};
@@ -104,8 +102,7 @@ impl Prepared<'_> {
         rows: libc::c_long,
         args: &[DatumWithOid<'_>],
     ) -> Result<SpiTupleTable<'conn>> {
-        // A plan that might change something gets a snapshot of its own, after its locks.
-        let plan = self.plan(args, |text, types| client.prepare_mut(text, types))?;
+        let plan = self.plan(client, args)?;
         Ok(Query::execute(&*plan, client, Some(rows), args)?)
     }
 
@@ -118,14 +115,15 @@ impl Prepared<'_> {
         client: &mut SpiClient<'conn>,
         args: &[DatumWithOid<'_>],
     ) -> Result<SpiTupleTable<'conn>> {
-        let plan = self.plan(args, |text, types| client.prepare_mut(text, types))?;
+        let plan = self.plan(client, args)?;
         Ok(client.update(&*plan, None, args)?)
     }
 
-    fn plan<'conn>(
+    /// Of one that might change something: such a plan gets a snapshot of its own each time, after its locks.
+    fn plan(
         &self,
+        client: &SpiClient<'_>,
         args: &[DatumWithOid<'_>],
-        prepare: impl FnOnce(&str, &[PgOid]) -> SpiResult<PreparedStatement<'conn>>,
     ) -> Result<Rc<OwnedPreparedStatement>> {
         let types = args.iter().map(DatumWithOid::oid).collect();
         let key = (Rc::clone(self.0), types);
@@ -133,7 +131,8 @@ impl Prepared<'_> {
             return Ok(plan);
         }
         let types: Vec<PgOid> = key.1.iter().copied().map(PgOid::from).collect();
-        let plan = Rc::new(prepare(&self.0.text, &types)?.keep());
+        let plan = client.prepare_mut(self.0.text.as_str(), &types)?;
+        let plan = Rc::new(plan.keep());
         PLANS.with_borrow_mut(|plans| {
             if plans.len() >= MAX_PLANS {
                 plans.clear();
