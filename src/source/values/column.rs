@@ -252,7 +252,7 @@ impl Form {
     }
 
     /// The value, if it lies in memory as it is read: without a function that needs memory of its own, and without a reason to
-    /// refuse it. `is_utf8` says the same of text. Nearly all values are such.
+    /// refuse it. Nearly all values are such.
     ///
     /// # Safety
     /// A value of the column's type; the result lives as long as it and `types`.
@@ -261,7 +261,6 @@ impl Form {
         &self,
         value: pg_sys::Datum,
         types: &'a mut Types,
-        is_utf8: bool,
     ) -> Option<Value<'a>> {
         // SAFETY: as the caller promises; each form reads what its type is.
         unsafe {
@@ -281,7 +280,7 @@ impl Form {
                 Self::Number { scale } => {
                     numeric::number(scalar::bytes_at_hand(value)?, *scale).ok()?
                 }
-                Self::Text if is_utf8 => {
+                Self::Text if types.is_utf8() => {
                     let bytes = scalar::bytes_at_hand(value)?;
                     text(std::str::from_utf8(bytes).ok()?).ok()?
                 }

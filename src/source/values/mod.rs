@@ -87,7 +87,6 @@ pub struct RowReader {
     types: Types,
     memory: ValueMemory,
     on_out_of_range: OutOfRange,
-    is_utf8: bool,
     rows: u64,
 }
 
@@ -138,8 +137,6 @@ impl RowReader {
             types,
             memory,
             on_out_of_range,
-            // SAFETY: as the caller promises.
-            is_utf8: unsafe { text::is_utf8() },
             rows: 0,
         })
     }
@@ -185,7 +182,7 @@ impl RowReader {
                 continue;
             };
             // SAFETY: as the caller promises.
-            match unsafe { reader.form.at_hand(value, &mut self.types, self.is_utf8) } {
+            match unsafe { reader.form.at_hand(value, &mut self.types) } {
                 Some(value) => sink.append(index, value)?,
                 // SAFETY: as the caller promises.
                 None => unsafe { self.read_value(index, value, sink) }?,

@@ -60,6 +60,12 @@ impl Types {
         }
     }
 
+    /// Whether text of the database needs no conversion.
+    #[inline]
+    pub(super) const fn is_utf8(&self) -> bool {
+        self.is_utf8
+    }
+
     /// # Safety
     /// A value of type uuid.
     pub(super) unsafe fn uuid(&mut self, value: pg_sys::Datum) -> Value<'_> {
