@@ -64,9 +64,7 @@ def test_a_status_that_loses_a_conflict_is_written_soon(bridge: Bridge, user: Us
 def test_a_look_that_failed_does_not_wait_for_the_next_poll(make_bridge: Callable[..., Bridge]) -> None:
     bridge = make_bridge(RARELY)
     bridge.ready()
-    with bridge.cluster.connect(DATABASE) as other, other.transaction():
-        # The queue is looked through together with them.
-        other.execute("lock table snowflake_bridge.snowflake_configurations in access exclusive mode")
+    with bridge.unclaimed():
         bridge.run("run-1", ROWS)
         wait.until(lambda: "snowflake_bridge: worker: canceling" in bridge.cluster.log_text(), "the look has failed")
     bridge.completed("run-1", 60)
@@ -91,14 +89,12 @@ def test_a_table_that_is_rewritten_while_its_lock_is_waited_for(bridge: Bridge, 
         # Locked for the first time when the view is planned.
         locked = "public.sales"
         rewrite = f"truncate {locked}; insert into {locked} select 'run-' || e, n from generate_series(0, 2) e, generate_series(1, {len(ROWS)}) n"
-    other, holder = bridge.cluster.connect(DATABASE, "app"), bridge.cluster.connect(DATABASE)
+    other = bridge.cluster.connect(DATABASE, "app")
     waits = f"select from pg_locks where relation = '{locked}'::regclass and not granted and mode = 'AccessShareLock'"
     for number in range(3):
-        # The queue is looked through together with them.
-        holder.execute("begin; lock table snowflake_bridge.snowflake_configurations in access exclusive mode")
-        bridge.run(f"run-{number}", ROWS)
-        other.execute(f"begin; {rewrite}")
-        holder.execute("commit")
+        with bridge.unclaimed():
+            bridge.run(f"run-{number}", ROWS)
+            other.execute(f"begin; {rewrite}")
         wait.until(lambda: bridge.admin.execute(waits).fetchall(), "it is waited for", 60)
         other.execute("commit")
         assert bridge.completed(f"run-{number}", 60)["snowflake_row_count"] == len(ROWS)

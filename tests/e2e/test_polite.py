@@ -55,11 +55,11 @@ def test_an_endless_trigger_of_the_application_delays_nobody_else(bridge: Bridge
 def test_a_lock_of_the_application_is_waited_for_by_nobody_else_and_costs_no_attempt(bridge: Bridge, user: User) -> None:
     bridge.app.execute("create table public.other_executions (like public.workflow_executions including all)")
     bridge.call("watch", relation="public.other_executions")
-    bridge.start_execution("run-1")
     other = bridge.cluster.connect("shop", "app")
     with other.transaction():
-        bridge.finish("run-1", ROWS)
-        other.execute(f"lock table {TABLE} in access exclusive mode")
+        with bridge.unclaimed():
+            bridge.run("run-1", ROWS)
+            other.execute(f"lock table {TABLE} in access exclusive mode")
         wait.until(lambda: bridge.upload("run-1")["claim_count"] > 2, "it was tried again and again", 60)
         assert bridge.upload("run-1")["error_sqlstate"] in ("55P03", None)
         bridge.app.execute(

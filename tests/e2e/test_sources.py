@@ -8,7 +8,6 @@ import decimal
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -274,13 +273,21 @@ def crash_is_counted(bridge: Bridge, crash: int) -> bool:
         return False
 
 
-def test_without_a_free_process_what_is_to_be_read_waits_and_nobody_else(make_bridge: Callable[..., Bridge]) -> None:
+@pytest.mark.parametrize("result", ["function", "large"])
+def test_without_a_free_process_what_is_to_be_read_waits_and_nobody_else(
+    make_bridge: Callable[..., Bridge], result: str
+) -> None:
+    """Code of the application, and a large result in its row, are read beside everybody else."""
     # One for logical replication, one for the launcher, one for the worker, and one that somebody's parallel query has.
     bridge = make_bridge({"max_worker_processes": "4", "snowflake_bridge.databases": "shop"})
     user = bridge.account.add_user()
     bridge.configure(user)
-    bridge.app.execute("create function one(id text) returns int language sql as 'select 1'")
-    bridge.watch(result_function="one")
+    bridge.watch()
+    rows = [{"n": number, "text": os.urandom(600).hex()} for number in range(4_000)]
+    if result == "function":
+        bridge.app.execute("create function one(id text) returns int language sql as 'select 1'")
+        bridge.watch(result_function="one")
+        rows = [{"n": 1}]
     bridge.call("watch", relation="other_executions", create_if_missing=True)
     bridge.worker()
     slots = "select ok, detail from snowflake_bridge.check() where item = 'worker_slots'"
@@ -289,7 +296,7 @@ def test_without_a_free_process_what_is_to_be_read_waits_and_nobody_else(make_br
         parallel.pgconn.send_query(b"select pg_sleep(600)")
         is_there = "select from pg_stat_activity where backend_type = 'parallel worker'"
         wait.until(lambda: bridge.admin.execute(is_there).fetchall(), "all processes are taken")
-        finish(bridge, "run-1")
+        bridge.run("run-1", rows)
         wait.until(lambda: "a long result waits" in bridge.app.execute(slots).fetchone()["detail"], "check() says so")
         assert bridge.app.execute(slots).fetchone()["ok"] is False
         bridge.app.execute(
@@ -300,21 +307,11 @@ def test_without_a_free_process_what_is_to_be_read_waits_and_nobody_else(make_br
         wait.until(lambda: bridge.app.execute(status).fetchone()["snowflake_status"] == "completed", "the other completes")
         assert bridge.upload("run-1")["state"] == "claimed"
         parallel.cancel()
-    bridge.completed("run-1")
-    assert bridge.row_count(user) == 1
+    bridge.completed("run-1", 120)
+    assert bridge.row_count(user) == len(rows)
     assert bridge.upload("run-1")["attempt_count"] == 1
     assert "no free background worker slot for reading" in bridge.cluster.log_text()
     wait.until(lambda: "waits" not in bridge.app.execute(slots).fetchone()["detail"], "nothing waits any more")
-
-
-def test_a_large_result_is_read_beside_the_others(bridge: Bridge, user: User) -> None:
-    bridge.watch()
-    big = [{"n": number, "text": os.urandom(600).hex()} for number in range(4_000)]
-    begun = time.monotonic()
-    bridge.run("large", big)
-    assert reader_pid(bridge) > 0
-    bridge.completed("large", 120)
-    assert bridge.row_count(user) == len(big), f"after {time.monotonic() - begun:.1f} s"
 
 
 def test_json_columns_are_read_as_they_are_written(bridge: Bridge, user: User) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,14 @@ class Bridge:
         """One execution from its start to its finish."""
         self.start_execution(execution_id, enabled=enabled, **columns)
         self.finish(execution_id, rows)
+
+    @contextlib.contextmanager
+    def unclaimed(self) -> Iterator[None]:
+        """What is finished in the block is not begun before its end."""
+        with contextlib.closing(self.cluster.connect(DATABASE)) as holder, holder.transaction():
+            # The queue is looked through together with them.
+            holder.execute("lock table snowflake_bridge.snowflake_configurations in access exclusive mode")
+            yield
 
     # --- what is to be seen of it ---------------------------------------------------------------------------------
 
