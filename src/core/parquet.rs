@@ -4,6 +4,7 @@ mod chunk;
 mod dictionary;
 mod disk;
 mod page;
+mod pages;
 
 use std::fs::OpenOptions;
 use std::io::BufWriter;
@@ -219,9 +220,9 @@ impl FileWriter {
             compressors.lend(|compressor| column.close(compressor))
         })?;
         let mut row_group = self.writer.next_row_group().map_err(write_failed)?;
-        for (bytes, chunk) in chunks {
+        for (pages, chunk) in chunks {
             row_group
-                .append_column(&bytes, chunk)
+                .append_column(&pages, chunk)
                 .map_err(write_failed)?;
         }
         row_group.close().map_err(write_failed)?;

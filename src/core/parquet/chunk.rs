@@ -4,17 +4,17 @@
 use std::sync::{Mutex, PoisonError};
 
 use ::parquet::basic::{Compression as Codec, Encoding, Type as PhysicalType};
-use ::parquet::column::page::{CompressedPage, Page, PageWriter};
+use ::parquet::column::page::{CompressedPage, Page};
 use ::parquet::column::writer::ColumnCloseResult;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::ColumnChunkMetaData;
-use ::parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use ::parquet::schema::types::ColumnDescPtr;
 use arrow::array::{Array, ArrayRef};
 use bytes::Bytes;
 
 use super::dictionary::Dictionary;
 use super::page::{Layout, Levels, Values, pack};
+use super::pages::Pages;
 use super::write_failed;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -126,8 +126,7 @@ struct Waiting {
 pub(super) struct ChunkWriter {
     descriptor: ColumnDescPtr,
     layout: Layout,
-    /// The finished pages.
-    sink: TrackedWrite<Vec<u8>>,
+    pages: Pages,
     levels: Levels,
     values: Values,
     dictionary: Option<Dictionary>,
@@ -163,7 +162,7 @@ impl ChunkWriter {
         Ok(Self {
             descriptor,
             layout,
-            sink: TrackedWrite::new(Vec::new()),
+            pages: Pages::default(),
             levels: Levels::default(),
             values: Values::default(),
             dictionary,
@@ -185,7 +184,7 @@ impl ChunkWriter {
 
     /// About the bytes that it will take in the file, without the open page.
     pub(super) fn size(&self) -> usize {
-        self.sink.bytes_written() + self.waiting_bytes
+        self.pages.size() as usize + self.waiting_bytes
     }
 
     /// Adds values, whose memory is given back before they are compressed.
@@ -281,9 +280,7 @@ impl ChunkWriter {
 
     /// Appends a page. Returns where it begins.
     fn append(&mut self, page: CompressedPage) -> Result<u64> {
-        let written = SerializedPageWriter::new(&mut self.sink)
-            .write_page(page)
-            .map_err(write_failed)?;
+        let written = self.pages.append(page)?;
         self.uncompressed += written.uncompressed_size as u64;
         Ok(written.offset)
     }
@@ -326,14 +323,14 @@ impl ChunkWriter {
         Ok(())
     }
 
-    /// Ends the column: its bytes, and what the file's end says of them.
+    /// Ends the column: its pages, and what the file's end says of them.
     ///
     /// # Errors
     /// `Internal` if it cannot be encoded.
     pub(super) fn close(
         mut self,
         compressor: &mut Compressor,
-    ) -> Result<(Bytes, ColumnCloseResult)> {
+    ) -> Result<(Pages, ColumnCloseResult)> {
         self.end_page(compressor)?;
         if let Some(mut dictionary) = self.dictionary.take() {
             self.write_dictionary(&mut dictionary, compressor)?;
@@ -345,11 +342,11 @@ impl ChunkWriter {
         if self.has_numbers {
             encodings.push(Encoding::RLE_DICTIONARY);
         }
-        let bytes = self.sink.into_inner().map_err(write_failed)?;
+        let size = self.pages.size();
         let metadata = ColumnChunkMetaData::builder(self.descriptor)
             .set_compression(compressor.codec)
             .set_encodings(encodings)
-            .set_total_compressed_size(signed(bytes.len() as u64)?)
+            .set_total_compressed_size(signed(size)?)
             .set_total_uncompressed_size(signed(self.uncompressed)?)
             .set_num_values(signed(self.rows)?)
             .set_data_page_offset(signed(self.data_offset.unwrap_or(0))?)
@@ -357,14 +354,14 @@ impl ChunkWriter {
             .build()
             .map_err(write_failed)?;
         let result = ColumnCloseResult {
-            bytes_written: bytes.len() as u64,
+            bytes_written: size,
             rows_written: self.rows,
             metadata,
             bloom_filter: None,
             column_index: None,
             offset_index: None,
         };
-        Ok((Bytes::from(bytes), result))
+        Ok((self.pages, result))
     }
 }
 
