@@ -135,12 +135,18 @@ pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-/// Has the network thread do something after a time, unless what this returns is dropped before. Nothing where there is
-/// no such thread yet.
-pub fn after(time: Duration, act: impl FnOnce() + Send + 'static) -> Option<impl Drop> {
+/// Has the network thread do something after a time and its grace, unless what this returns is dropped before. The grace
+/// begins when this process sees that the time is over: after a halt, of the whole machine too, there is all of it. Nothing
+/// where there is no such thread yet.
+pub fn after(
+    time: Duration,
+    grace: Duration,
+    act: impl FnOnce() + Send + 'static,
+) -> Option<impl Drop> {
     let thread = THREAD.get()?;
     let task = thread.runtime.spawn(async move {
         tokio::time::sleep(time).await;
+        tokio::time::sleep(grace).await;
         act();
     });
     Some(AbortOnDrop(task.abort_handle()))

@@ -74,7 +74,7 @@ pub fn limited<T>(
     work: impl FnOnce() -> Result<T>,
 ) -> Limited<T> {
     PURPOSE.set(Some(purpose));
-    let watchdog = net::after(limit + GRACE, || {
+    let watchdog = net::after(limit, GRACE, || {
         IS_STUCK.store(true, Ordering::Relaxed);
         // SAFETY: a signal to this process, whose main thread takes it as any request to end.
         unsafe { libc::kill(libc::getpid(), libc::SIGTERM) };

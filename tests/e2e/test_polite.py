@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email.utils
+import os
+import signal
 import time
 import uuid
 from collections.abc import Callable
@@ -50,6 +52,30 @@ def test_an_endless_trigger_of_the_application_delays_nobody_else(bridge: Bridge
     bridge.admin.execute("select pg_terminate_backend(%s)", [bridge.worker()])
     for number in range(5):
         bridge.completed(f"run-{number}")
+
+
+def test_after_a_halt_of_the_machine_code_of_the_application_has_its_grace(make_bridge: Callable[..., Bridge]) -> None:
+    """It may end after its time, though by the clock its grace is over too."""
+    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "1s"})
+    bridge.ready()
+    bridge.app.execute(
+        "create function linger() returns trigger language plpgsql as"
+        " 'begin perform pg_sleep(60); exception when query_canceled then perform pg_sleep(0.3); return new; end';"
+        f"create trigger linger before update of snowflake_status on {TABLE} for each row"
+        " when (new.snowflake_status = 'completed') execute function linger()"
+    )
+    worker = bridge.worker()
+    bridge.run("run-1", ROWS)
+    asleep = "select now() as at from pg_stat_activity where pid = %s and wait_event = 'PgSleep'"
+    [row] = wait.until(lambda: bridge.admin.execute(asleep, [worker]).fetchall(), "its code runs")
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        over = "select clock_timestamp() > %s + interval '3 s' as is_over"
+        wait.until(lambda: bridge.admin.execute(over, [row["at"]]).fetchone()["is_over"], "time and grace are over")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    bridge.completed("run-1")
+    assert bridge.worker() == worker
 
 
 def test_a_lock_of_the_application_is_waited_for_by_nobody_else_and_costs_no_attempt(bridge: Bridge, user: User) -> None:

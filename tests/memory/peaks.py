@@ -23,6 +23,8 @@ from harness.bridge import APPLICATION, DATABASE, TABLE, Bridge
 MB = 1024 * 1024
 SETTINGS = {
     "shared_buffers": "1MB",
+    # Its library alone takes 48 MB.
+    "jit": "off",
     "snowflake_bridge.snapshot_timeout": "1h",
     "snowflake_bridge.max_attempts": "1",
 }
