@@ -201,11 +201,12 @@ class Neighbours:
         """The reader waits for the table's lock, and finds another under its name."""
         name, relation = self._watched(owner, "table_swapped")
         self._finish(owner, name, relation, enabled=False)
-        with self.bridge.cluster.connect(DATABASE) as other, other.transaction():
-            other.execute(f"lock table {relation} in access exclusive mode")
+        with self.bridge.cluster.connect(DATABASE) as other:
+            other.execute(f"begin; lock table {relation} in access exclusive mode; set local role app")
+            self._swap(name, "runs", other)
+            other.execute("reset role")
             self._queue(name, relation)
-            self._until_one_waits("reader", LOCKED)
-            self._swap(name, "runs")
+            self._commit_once_a_reader_waits(other)
         self._settle(name)
         return name
 
@@ -249,14 +250,14 @@ class Neighbours:
         """The reader waits for the table's lock, and finds that it is the attacker's now, with a policy."""
         name, relation = self._watched(owner, "given_away")
         self._finish(owner, name, relation, enabled=False)
-        with self.bridge.cluster.connect(DATABASE) as other, other.transaction():
-            other.execute(f"alter table {relation} owner to app")
+        with self.bridge.cluster.connect(DATABASE) as other:
+            other.execute(f"begin; alter table {relation} owner to app")
             other.execute(
                 f"set local role app; grant select on {relation} to {owner}; alter table {relation} enable row level security; "
                 f"create policy a on {relation} using (kit.attack('{name}') is not null); reset role"
             )
             self._queue(name, relation)
-            self._until_one_waits("reader", LOCKED)
+            self._commit_once_a_reader_waits(other)
         self._settle(name)
         return name
 
@@ -273,11 +274,11 @@ class Neighbours:
             if kind == "table"
             else f"create or replace view {rows} as select kit.attack('{name}') as execution_id, null::jsonb as result_rows"
         )
-        with self.bridge.cluster.connect(DATABASE) as other, other.transaction():
-            other.execute(f"alter {kind} {rows} owner to app; set local role app; {by_attacker}; grant select on {rows} to {owner}")
+        with self.bridge.cluster.connect(DATABASE) as other:
+            other.execute(f"begin; alter {kind} {rows} owner to app; set local role app; {by_attacker}; grant select on {rows} to {owner}")
             other.execute("reset role")
             self._queue(name, f"{name}.runs")
-            self._until_one_waits("reader", LOCKED)
+            self._commit_once_a_reader_waits(other)
         self._settle(name)
         return name
 
@@ -295,10 +296,11 @@ class Neighbours:
             [name, relation],
         )
 
-    def _swap(self, schema: str, relation: str) -> None:
+    def _swap(self, schema: str, relation: str, connection: Any = None) -> None:
         """What the owner of a schema may do, whoever owns what is in it."""
-        self.app.execute(f"alter schema {schema} rename to {schema}_was; create schema {schema}")
-        self.app.execute(FALSE_RELATION.format(schema=schema, relation=relation, name=schema))
+        by_owner = connection or self.app
+        by_owner.execute(f"alter schema {schema} rename to {schema}_was; create schema {schema}")
+        by_owner.execute(FALSE_RELATION.format(schema=schema, relation=relation, name=schema))
 
     @contextlib.contextmanager
     def _closed(self, gate: str) -> Iterator[None]:
@@ -314,6 +316,14 @@ class Neighbours:
     def _until_one_waits(self, process: str, how: str) -> None:
         sql = f"select from pg_stat_activity where backend_type = 'snowflake_bridge {process}' and {how}"
         wait.until(lambda: self.admin.execute(sql).fetchall(), f"a {process} waits")
+
+    def _commit_once_a_reader_waits(self, other: Any) -> None:
+        """A reader does not wait for long, so nobody else has to come by between the two."""
+        other.execute("set local statement_timeout = '30s'")
+        other.execute(
+            "do $$ begin while not exists (select from pg_stat_activity where backend_type = 'snowflake_bridge reader' "
+            f"and {LOCKED}) loop perform pg_sleep(0.01), pg_stat_clear_snapshot(); end loop; end $$; commit"
+        )
 
     def _settle(self, name: str) -> None:
         """Waits until the upload has ended, and its status was written or could not be."""

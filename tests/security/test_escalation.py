@@ -54,7 +54,8 @@ def test_code_of_neighbours_never_runs_as_a_tables_owner(
     make_bridge: Callable[..., Bridge], capfd: pytest.CaptureFixture[str], worker_role: str
 ) -> None:
     def make(**options: Any) -> Bridge:
-        settings = {"snowflake_bridge.mirror_timeout": "30s"}
+        # Readers wait for a lock half as long as others before they look for deadlocks, and 2 s at most.
+        settings = {"snowflake_bridge.mirror_timeout": "30s", "deadlock_timeout": "10s"}
         return without_superuser(make_bridge, settings, **options) if worker_role else make_bridge(settings, **options)
 
     neighbours = Neighbours(make())
