@@ -26,8 +26,10 @@ STUBBORN = "begin loop begin perform pg_sleep(60); exception when query_canceled
 
 
 @pytest.mark.parametrize("body", [ENDLESS, STUBBORN], ids=["endless", "stubborn"])
-def test_an_endless_trigger_of_the_application_delays_nobody_else(bridge: Bridge, user: User, body: str) -> None:
+def test_an_endless_trigger_of_the_application_delays_nobody_else(make_bridge: Callable[..., Bridge], body: str) -> None:
     """The mirror runs the application's own triggers; one that never ends costs its table the status, and nothing else."""
+    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "1s"})
+    bridge.ready()
     bridge.app.execute("create table public.other_executions (like public.workflow_executions including all)")
     bridge.call("watch", relation="public.other_executions")
     bridge.app.execute(
@@ -236,7 +238,7 @@ def test_a_reader_that_will_not_stop_is_ended(make_bridge: Callable[..., Bridge]
 
 def test_a_policy_that_will_not_stop_costs_one_worker_and_nobody_elses_upload(make_bridge: Callable[..., Bridge]) -> None:
     """Both reading and the status run the policy; once it has shown what it is, neither runs in the worker."""
-    bridge = make_bridge({"snowflake_bridge.snapshot_timeout": "1s", "snowflake_bridge.crash_retry_delay": "1s"})
+    bridge = make_bridge({"snowflake_bridge.snapshot_timeout": "1s", "snowflake_bridge.mirror_timeout": "1s"})
     bridge.configure(bridge.account.add_user())
     bridge.watch()
     bridge.app.execute("create table public.other_executions (like public.workflow_executions including all)")

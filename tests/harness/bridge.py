@@ -27,6 +27,8 @@ SETTINGS = {
     "snowflake_bridge.retry_max_delay": "500ms",
     "snowflake_bridge.crash_retry_delay": "1s",
     "snowflake_bridge.connect_timeout": "2s",
+    # Where it has passed, a status is put off for a minute; a busy machine may stand still for a second.
+    "snowflake_bridge.mirror_timeout": "10s",
 }
 
 

@@ -206,7 +206,7 @@ class Cluster:
             user=user,
             autocommit=True,
             row_factory=dict_row,
-            connect_timeout=10,
+            connect_timeout=60,
             **options,
         )
 
