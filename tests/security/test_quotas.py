@@ -250,6 +250,7 @@ def test_who_is_at_the_limit_is_told_what_helps(make_bridge: Callable[..., Bridg
     bridge.call("update_config", name="number 0", warehouse="W", verify=False)
 
 
+UNENDED = "state not in ('completed', 'failed', 'canceled')"
 MOST_A_DAY = {"snowflake_bridge.max_daily_upload_per_owner": f"{MOST_MEGABYTES}MB", "snowflake_bridge.retry_max_delay": "1s"}
 
 
@@ -268,7 +269,7 @@ class Sender:
         for way in ways:
             way()
             wait.until(self.has_ended, f"{way.__name__} goes on no more", 60)
-            outcomes[way.__name__] = "succeeded" if self.has_sent_too_much() else "waits" if self.waiting() else "refused"
+            outcomes[way.__name__] = "succeeded" if self.has_sent_too_much() else "waits" if self.rows_of(UNENDED) else "refused"
             self.clear()
         return outcomes
 
@@ -276,11 +277,12 @@ class Sender:
         return self.bridge.admin.execute(f"select * from snowflake_bridge.uploads u where {what} order by id").fetchall()
 
     def waiting(self) -> list[dict[str, Any]]:
+        """Each is looked at again every second, and is none of them meanwhile."""
         return self.rows_of("state = 'retry' and error_sqlstate = '53400'")
 
     def has_ended(self) -> bool:
         """Nothing is under way, and what is left has been refused, or waits behind what was."""
-        open_ones = self.rows_of("state not in ('completed', 'failed', 'canceled')")
+        open_ones = self.rows_of(UNENDED)
         if any(row["state"] in ("claimed", "staged", "copying") for row in open_ones):
             return False
         return not open_ones or any(row["error_sqlstate"] == "53400" for row in open_ones)
@@ -289,9 +291,9 @@ class Sender:
         return sum(row["byte_count"] for row in self.rows_of("state = 'completed'")) > MOST_MEGABYTES << 20
 
     def clear(self) -> None:
-        for row in self.rows_of("state not in ('completed', 'failed', 'canceled')"):
+        for row in self.rows_of(UNENDED):
             self.bridge.call("cancel_upload", connection=self.bridge.admin, id=row["id"])
-        wait.until(lambda: not self.rows_of("state not in ('completed', 'failed', 'canceled')"), "what waited is canceled")
+        wait.until(lambda: not self.rows_of(UNENDED), "what waited is canceled")
         self.bridge.admin.execute("delete from snowflake_bridge.uploads")
         self.bridge.admin.execute("delete from snowflake_bridge.sent_bytes")
         self.bridge.reload()
@@ -361,7 +363,7 @@ def test_who_has_sent_enough_waits_for_the_next_day(make_bridge: Callable[..., B
     sender = Sender(bridge)
     sender.queries_at_once()
     wait.until(sender.has_ended, "one has gone", 60)
-    waiting = sender.waiting()[0]
+    waiting = wait.until(sender.waiting, "the others wait")[0]
     assert 'user "app" would send more than 1 MB within 24 hours' in waiting["error_message"]
     assert "max_daily_upload_per_owner" in waiting["error_message"] and "goes on by itself" in waiting["error_hint"]
     assert waiting["attempt_count"] == 0
@@ -373,7 +375,7 @@ def test_who_has_sent_enough_waits_for_the_next_day(make_bridge: Callable[..., B
     bridge.admin.execute("update snowflake_bridge.sent_bytes set hour = hour - interval '25 hours'")
     wait.until(lambda: len(sender.rows_of("state = 'completed' and user_id = 'app'")) == 2, "the next one has gone", 60)
     wait.until(sender.has_ended, "the last one waits", 60)
-    assert len(sender.waiting()) == 1
+    wait.until(lambda: len(sender.waiting()) == 1, "none but one")
     # A setting that is raised counts at once.
     limit(10)
     wait.until(lambda: len(sender.rows_of("state = 'completed' and user_id = 'app'")) == 3, "all have gone", 60)
@@ -398,8 +400,10 @@ def test_a_disk_is_not_filled(make_bridge: Callable[..., Bridge], capfd: pytest.
     settings = {"snowflake_bridge.min_free_space": "1000000GB", "snowflake_bridge.max_attempts": "1000"}
     bridge = without_room(make_bridge(settings))
     for execution in ("in its row", "by a function"):
-        wait.until(lambda name=execution: bridge.upload(name)["error_message"], f"{execution} was tried")
-        upload = bridge.upload(execution)
+        # The next try takes the message away.
+        upload = wait.until(
+            lambda name=execution: found if (found := bridge.upload(name))["error_message"] else None, f"{execution} was tried"
+        )
         assert upload["error_sqlstate"] == "53100" and "min_free_space" in upload["error_message"], upload
         assert upload["state"] in ("retry", "claimed"), upload
     with pytest.raises(psycopg.errors.DiskFull, match="min_free_space") as caught:
