@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from harness import wait
 from harness.bridge import TABLE, Bridge
 from harness.standin import User
 
@@ -103,9 +104,9 @@ def test_executions_of_which_nobody_says_what_they_mean(bridge: Bridge, user: Us
         unknown.execute(insert + bad + ")", ["bad"])
         unknown.execute(insert + """'[{"a": "ü"}]')""", ["good"])
         for execution_id, expected in (("bad", "failed"), ("good", "completed")):
-            wait = "select snowflake_bridge.wait_for_upload(id, '60s') as state from snowflake_bridge.uploads where execution_id = %s"
-            assert unknown.execute(wait, [execution_id]).fetchone() == {"state": expected}, execution_id
-        sql = f"select snowflake_error_message from {TABLE} where execution_id = 'bad'"
-        [row] = unknown.execute(sql).fetchall()
-        assert UNKNOWN in row["snowflake_error_message"]
+            ends = "select snowflake_bridge.wait_for_upload(id, '60s') as state from snowflake_bridge.uploads where execution_id = %s"
+            assert unknown.execute(ends, [execution_id]).fetchone() == {"state": expected}, execution_id
+        sql = f"select snowflake_error_message as said from {TABLE} where execution_id = 'bad'"
+        said = wait.until(lambda: unknown.execute(sql).fetchone()["said"], "the row says why")
+        assert UNKNOWN in said
     assert bridge.results(user, ["A"]) == [("ü",)]

@@ -49,6 +49,7 @@ def test_some_that_cannot_be_entered_keep_nothing_else_waiting(bridge: Bridge, u
         bridge.completed(f"more-{number}")
     # At most once a second, and less and less often: each of these runs has woken the worker several times.
     assert bridge.cluster.log_text().count(CANNOT) < 10
+    bridge.admin.execute(f"update {MISSED} set missed_at = now()")
     assert finding(bridge)["ok"] is True
     bridge.admin.execute(f"update {MISSED} set missed_at = missed_at - interval '2 minutes'")
     found = finding(bridge)

@@ -66,6 +66,7 @@ def test_servers_share_a_spool_directory(
     own, others = (directory(spool, bridge) for bridge in (waiting[0], other))
     assert own.name == others.name, "their databases have the same number"
     kept = list(own.rglob("*.parquet"))
+    wait.until(others.is_dir, "the other server's worker has its place")
     crashed = others / str(uuid.uuid4())
     crashed.mkdir()
     cluster.give(crashed, 0o700)
@@ -90,6 +91,8 @@ def test_a_copy_of_a_running_server_is_kept_out(make_bridge: Callable[..., Bridg
     # Where the original is gone, the copy may take its place.
     original.cluster.stop()
     number = wait.until(lambda: copy.call("upload_query", **QUERY), "it may now")
+    # The longer its worker was kept out, the later is its next start, were it not for this.
+    copy.reload()
     state = "select state from snowflake_bridge.uploads where id = %s"
     wait.until(lambda: copy.admin.execute(state, [number]).fetchone()["state"] == "completed", "and its worker too", 60)
     assert lifecycle.finding(copy.admin, "spool_directory")["ok"]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness import wait
 from harness.bridge import RESULTS, Bridge
 from harness.standin import User
 
@@ -46,8 +47,12 @@ def test_replace_makes_the_result_the_content(bridge: Bridge, user: User) -> Non
     assert row["snowflake_row_count"] == 1
     assert rows_of(bridge, user, "EXECUTION_ID", "A") == [("run-2", 3)]
     [creation] = temporary_tables(bridge)
-    dropped = [sql.split()[-1] for sql in bridge.account.statements("DROP TABLE IF EXISTS")]
-    assert creation.split()[5] in dropped
+
+    def is_dropped() -> bool:
+        return creation.split()[5] in [sql.split()[-1] for sql in bridge.account.statements("DROP TABLE IF EXISTS")]
+
+    # Nobody waits for that.
+    wait.until(is_dropped, "the temporary table is dropped")
     creations = bridge.account.statements("CREATE TABLE")
     assert len(creations) == 1, "the table is the same one, with its privileges"
     load(bridge, "run-3", [], REPLACE)
