@@ -36,14 +36,15 @@ class Heard:
         self._mark = standin.audit_mark()
         self.statements = self.copies = 0
 
-    def listen(self) -> None:
-        """Counts those that were answered since, up to the first that was not."""
+    def listen(self) -> bool:
+        """Counts those that were answered since, up to the first that was not. Returns whether there is none such."""
         for record in self._standin.audit(self._mark):
             if record["finished"] is None:
-                return
+                return False
             self._mark += 1
             self.statements += record["kind"] == "query"
             self.copies += (record["sql"] or "").lstrip().upper().startswith(COPY)
+        return True
 
 
 @dataclass
@@ -136,7 +137,8 @@ def add(way: Small, bridge: Bridge, heard: Heard, prefix: str, tables: int) -> N
     way.cpu.append(cpu.used())
     [row] = bridge.admin.execute(f"select count(*) filter (where state = 'completed') as completed {of_round}", [prefix]).fetchall()
     assert row["completed"] == way.executions, row
-    heard.listen()
+    # What is tidied up is waited for by nobody else, and what came after it was answered long ago.
+    wait.until(heard.listen, "all are answered", SECONDS)
     way.statements += heard.statements - statements
     way.copies += heard.copies - copies
 
