@@ -165,14 +165,16 @@ def test_a_cancel_while_one_large_value_is_compressed(bridge: Bridge, user: User
             bridge.call("upload_query", query="select v from noise", table_name="t")
         return time.monotonic() - began
 
-    whole = upload()
-    late = []
-    for part in (0.4, 0.5, 0.6, 0.7):
-        bridge.app.execute(f"set statement_timeout = {round(whole * part * 1000)}")
-        late.append(upload() - whole * part)
-    bridge.app.execute("reset statement_timeout")
-    shown = f"{[round(seconds * 1000) for seconds in late]} ms late, of {round(whole * 1000)} ms"
-    # Whoever compresses to the end is late by half the time, each time; a busy machine may be so now and then.
-    assert sorted(late)[1] < whole / 4, shown
-    print(shown)
+    def is_prompt() -> bool:
+        bridge.app.execute("reset statement_timeout")
+        whole = upload()
+        late = []
+        for part in (0.4, 0.5, 0.6, 0.7):
+            bridge.app.execute(f"set statement_timeout = {round(whole * part * 1000)}")
+            late.append(upload() - whole * part)
+        print(f"{[round(seconds * 1000) for seconds in late]} ms late, of {round(whole * 1000)} ms")
+        return sorted(late)[1] < whole / 4
+
+    # Whoever compresses to the end is late by half the time, each time; a busy machine may be so now and then, also for a while.
+    assert any(is_prompt() for _ in range(3))
     assert not [path for path in (bridge.cluster.data / "snowflake_bridge_spool").glob("*/*") if path.is_dir()]

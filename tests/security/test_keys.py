@@ -106,18 +106,21 @@ def test_an_interrupted_rotation_goes_on(bridge: Bridge, user: User) -> None:
     for number in range(6):
         bridge.configure(user, name=f"other {number}", verify=False)
     last = "select id from snowflake_bridge.snowflake_configurations order by id desc limit 1 for update"
-    with bridge.cluster.connect(DATABASE) as blocker, bridge.cluster.connect(DATABASE) as rotator:
+    with bridge.cluster.connect(DATABASE) as rotator, bridge.cluster.connect(DATABASE) as blocker:
         blocker.execute("begin")
         blocker.execute(last)
-        rotator.execute("set statement_timeout = '2s'")
+        join = in_background(lambda: rotator.execute("call snowflake_bridge.rotate_encryption_key()"))
+        waits = "select from pg_locks where pid = %(rotator)s and not granted and %(blocker)s = any(pg_blocking_pids(%(rotator)s))"
+        pids = {"rotator": rotator.info.backend_pid, "blocker": blocker.info.backend_pid}
+        wait.until(lambda: bridge.admin.execute(waits, pids).fetchall(), "the rotation waits for the row")
+        bridge.admin.execute("select pg_cancel_backend(%(rotator)s)", pids)
         with pytest.raises(psycopg.errors.QueryCanceled):
-            rotator.execute("call snowflake_bridge.rotate_encryption_key()")
+            join()
         assert keys(bridge) == {1: ("decrypt", 1), 2: ("active", 6)}
         # Nobody but that one row's has to wait.
         bridge.run("run-1", [{"a": 1}])
         bridge.completed("run-1")
         blocker.execute("rollback")
-        rotator.execute("reset statement_timeout")
         rotator.execute("call snowflake_bridge.rotate_encryption_key()")
     assert keys(bridge) == {1: ("decrypt", 0), 2: ("active", 7)}
     bridge.run("run-2", [{"a": 2}])
