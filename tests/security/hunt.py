@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -47,7 +48,8 @@ class Hunt:
 
 def files(root: Path) -> Iterator[tuple[str, bytes]]:
     """Every file below a directory."""
-    for path in sorted(root.rglob("*")):
+    # Of a directory that the server has just removed, this walk makes no error.
+    for path in sorted(Path(directory) / name for directory, _, names in os.walk(root) for name in names):
         if path.is_file() and not path.is_symlink():
             try:
                 yield str(path.relative_to(root)), path.read_bytes()
