@@ -105,8 +105,8 @@ def test_the_upload_among_many_that_kills_the_worker(make_bridge: Callable[..., 
     bridge = make_bridge({"snowflake_bridge.max_shared_uploads": "1"})
     user = bridge.ready()
     tables = {f"run-{number}": f"t{number}" for number in range(3)}
-    # The poison stands still on its way, and so do the others until the first crash.
-    bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 120_000}, times=len(tables) + 1)
+    # All stand still on their way until the first crash, and after it the first that is tried again.
+    bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 120_000}, times=len(tables) + 2)
     mark = bridge.standin.audit_mark()
     for execution in ["poison", *tables]:
         bridge.run(execution, [{"n": 1}])
@@ -119,11 +119,9 @@ def test_the_upload_among_many_that_kills_the_worker(make_bridge: Callable[..., 
         )
 
     wait.until(lambda: held() == len(tables) + 1, "all are on their way")
+    mark = bridge.standin.audit_mark()
     kill(bridge, bridge.worker())
     blamed(bridge, dict.fromkeys(["poison", *tables], 1))
-    bridge.standin.clear_faults()
-    bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 120_000})
-    mark = bridge.standin.audit_mark()
     bridge.uploading({"kind": "objectstore", "method": "PUT"}, mark)
     # Somebody without a history goes on beside the suspect, and is not blamed for what it does.
     bridge.run("fresh", [{"n": 1}])
