@@ -101,8 +101,10 @@ def test_a_table_that_is_rewritten_while_its_lock_is_waited_for(bridge: Bridge, 
 
 
 @pytest.mark.parametrize("first", ["application", "reader"])
-def test_of_a_deadlock_with_the_application_the_reader_is_the_victim(bridge: Bridge, first: str) -> None:
+def test_of_a_deadlock_with_the_application_the_reader_is_the_victim(make_bridge: Callable[..., Bridge], first: str) -> None:
     """A reader holds the watched table and wants another one, which the application has locked, that now wants the watched one."""
+    # A reader gives up after 2 s then, long before the application looks for a deadlock, whose victim it would be.
+    bridge = make_bridge({"deadlock_timeout": "10s"})
     bridge.configure(bridge.account.add_user())
     bridge.app.execute(
         "create table public.parts (n int);"
@@ -114,12 +116,12 @@ def test_of_a_deadlock_with_the_application_the_reader_is_the_victim(bridge: Bri
     other = bridge.cluster.connect(DATABASE, "app")
     other.execute("begin; lock table public.parts in access exclusive mode")
     bridge.app.execute(f"update {TABLE} set status = 'completed'")
-    [reader] = wait.until(
-        lambda: bridge.admin.execute(f"select pid from pg_stat_activity where {READS}").fetchall(), "the result is being read"
-    )
-    waits = "select from pg_locks where pid = %s and not granted"
+    reads = f"select from pg_stat_activity where {READS}"
+    wait.until(lambda: bridge.admin.execute(reads).fetchall(), "the result is being read")
     if first == "reader":
-        wait.until(lambda: bridge.admin.execute(waits, [reader["pid"]]).fetchall(), "the reader waits for the other table")
+        # Or its successor: it gives up in the end.
+        waits = "select from pg_stat_activity where backend_type = 'snowflake_bridge reader' and wait_event_type = 'Lock'"
+        wait.until(lambda: bridge.admin.execute(waits).fetchall(), "a reader waits for the other table")
     # Were it the victim, this would be an error.
     other.execute(f"lock table {TABLE} in access exclusive mode; insert into public.parts values (1); commit")
     assert bridge.completed("run-1", 60)["snowflake_row_count"] == 1
