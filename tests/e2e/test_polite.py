@@ -219,7 +219,8 @@ def test_nothing_is_asked_between_two_polls(make_bridge: Callable[..., Bridge]) 
     polls = 4
     seen = wait.until(lambda: asked() if max(asked().values(), default=0) >= polls else None, "the worker has polled")
     assert len(seen) == 4, f"a poll asks whether somebody wants a table alone, claims, looks for mirrors, and looks ahead: {seen}"
-    assert all(polls - 1 <= calls <= polls + 1 for calls in seen.values()), seen
+    # It may have polled again before this was looked at, but each time it asked all of them.
+    assert max(seen.values()) - min(seen.values()) <= 1, seen
 
 
 def test_a_reader_that_will_not_stop_is_ended(make_bridge: Callable[..., Bridge]) -> None:
@@ -311,7 +312,8 @@ def directory(path: Path) -> Path:
 
 
 def test_the_spool_is_swept_while_the_worker_runs(bridge: Bridge, user: User) -> None:
-    [spool] = (bridge.cluster.data / "snowflake_bridge_spool").iterdir()
+    root = bridge.cluster.data / "snowflake_bridge_spool"
+    [spool] = wait.until(lambda: list(root.glob("*")), "the worker has made its directory")
     crashed = directory(spool / str(uuid.uuid4()))
     directory(crashed / "1")
     announced = spool / f"share-0123456789abcdef-99999-{crashed.name}"
