@@ -28,6 +28,14 @@ create function rows_of(id text) returns table (day date, amount numeric, tags t
 language sql stable set search_path from current
 as $$ select day, amount, array[note, 'x'] from sales where execution_id = id order by day $$;
 """
+# `hold` keeps whoever comes by until the row is gone.
+GATE = """
+create table gate as select 'closed' as state;
+create function hold() returns boolean language plpgsql set search_path from current as $$ begin
+    while exists (select from gate) loop perform pg_sleep(0.01); end loop;
+    return true;
+end $$;
+"""
 ROWS_OF_RUN_1 = [
     (datetime.date(2024, 1, 31), decimal.Decimal("12.50")),
     (datetime.date(2024, 2, 1), None),
@@ -205,11 +213,19 @@ def test_reading_has_a_limit(make_bridge: Callable[..., Bridge]) -> None:
 def test_a_policy_that_sleeps_is_read_by_a_reader(make_bridge: Callable[..., Bridge]) -> None:
     """What the table's owner attaches to it runs where it delays nobody."""
     # The policy is asked for the status as well.
-    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "10s"})
+    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "60s"})
     bridge.ready()
+    bridge.app.execute(GATE)
     bridge.app.execute(f"""
-        create function nap(id text) returns boolean language plpgsql
-        as $$ begin if id = 'sleepy' then perform pg_sleep(3); end if; return true; end $$;
+        create function nap(id text) returns boolean language plpgsql set search_path from current as $$ begin
+            if id <> 'sleepy' then return true; end if;
+            case current_setting('application_name')
+                when 'snowflake_bridge reader' then return hold();
+                when 'snowflake_bridge worker' then perform pg_sleep(1);
+                else null;
+            end case;
+            return true;
+        end $$;
         alter table {TABLE} enable row level security;
         alter table {TABLE} force row level security;
         create policy naps on {TABLE} using (nap(execution_id))""")
@@ -217,6 +233,8 @@ def test_a_policy_that_sleeps_is_read_by_a_reader(make_bridge: Callable[..., Bri
     assert reader_pid(bridge) > 0
     bridge.run("awake", [{"a": 2}])
     assert bridge.completed("awake")
+    assert bridge.upload("sleepy")["state"] == "claimed"
+    bridge.app.execute("delete from gate")
     assert bridge.completed("sleepy", 60)
 
 
@@ -244,10 +262,12 @@ def test_policies_hold_where_the_server_has_them_switched_off(make_bridge: Calla
 
 
 def test_a_reader_that_is_ended_is_tried_again(bridge: Bridge, user: User) -> None:
-    bridge.app.execute("create function twice(id text) returns int language sql as 'select 1 from pg_sleep(2)'")
+    bridge.app.execute(GATE)
+    bridge.app.execute("create function twice(id text) returns int language sql set search_path from current as 'select 1 where hold()'")
     bridge.watch(result_function="twice")
     finish(bridge, "run-1")
     bridge.admin.execute("select pg_terminate_backend(%s)", [reader_pid(bridge)])
+    bridge.app.execute("delete from gate")
     wait.until(lambda: bridge.upload("run-1")["attempt_count"] == 2, "a second attempt has begun")
     bridge.completed("run-1")
     assert bridge.row_count(user) == 1
