@@ -149,23 +149,33 @@ def test_a_connection_at_which_somebody_is(make_bridge: Callable[..., Bridge]) -
             f"insert into {TABLE} (execution_id, status, snowflake_enabled, snowflake_options) "
             "values ('run', 'completed', true, '{\"config\": \"other\"}')"
         )
-        wait.until(lambda: bridge.upload("run")["state"] == "retry", "it has logged in")
-        upload = bridge.upload("run")
+        # Soon it is claimed again: this is the row as it was then.
+        upload = wait.until(lambda: row if (row := bridge.upload("run"))["state"] == "retry" else None, "it has logged in")
     assert (upload["next_attempt_at"] - upload["claimed_at"]).total_seconds() > 1
     bridge.completed("run")
 
 
 def test_a_connection_that_was_refused_meanwhile_is_asked(bridge: Bridge, user: User) -> None:
     """That a session still lies idle says nothing of now."""
+    start = bridge.standin.audit_mark()
     bridge.run("run-1", [{"n": 1}])
     bridge.completed("run-1")
+
+    def is_tidy() -> bool:
+        requests = bridge.standin.audit(start)
+        looked = any((request["sql"] or "").startswith("LIST") for request in requests)
+        return looked and all(request["finished"] is not None for request in requests)
+
+    wait.until(is_tidy, "the stage has been tidied up")
+    wait.until(lambda: bridge.upload("run-1")["clean_up_after"] is None, "which is noted, and the session is idle")
     bridge.admin.execute("update snowflake_bridge.snowflake_configurations set last_test_error = 'refused'")
     mark = bridge.standin.audit_mark()
     bridge.run("run-2", [{"n": 2}])
     bridge.completed("run-2")
     assert [record["kind"] for record in bridge.standin.audit(mark)].count("login") == 0
-    # What the one before has left is tidied up meanwhile.
-    sent = [record["sql"].split()[0] for record in bridge.standin.audit(mark) if record["kind"] == "query"]
+    # Its own files are being tidied up by now.
+    queries = [record for record in bridge.standin.audit(mark) if record["kind"] == "query" and record["finished"] is not None]
+    sent = [record["sql"].split()[0] for record in queries]
     assert sent.index("SELECT") < sent.index("PUT"), sent
 
 
