@@ -11,6 +11,12 @@ from harness.bridge import TABLE, Bridge
 from harness.standin import User
 
 ROWS = [{"n": n} for n in range(50)]
+# However late a test looks, there are attempts left.
+PATIENT = {
+    "snowflake_bridge.max_attempts": "1000",
+    "snowflake_bridge.retry_base_delay": "1s",
+    "snowflake_bridge.retry_max_delay": "2s",
+}
 
 
 def assert_once(bridge: Bridge, user: User) -> None:
@@ -139,7 +145,7 @@ def test_another_name_of_the_account_after_a_lost_commit(make_bridge: Callable[.
 
 def test_another_account_for_a_while_after_a_lost_commit(make_bridge: Callable[..., Bridge]) -> None:
     """It knows nothing of the rows, but that there may be some is not forgotten over it."""
-    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
+    bridge = make_bridge(PATIENT)
     other = bridge.standin.new_account()
     bridge.also_allow(other.origin)
     user = bridge.ready()
@@ -180,7 +186,7 @@ def test_a_watch_that_ends_after_a_lost_commit(make_bridge: Callable[..., Bridge
 
 def test_a_cancel_when_nobody_can_be_asked_after_a_lost_commit(make_bridge: Callable[..., Bridge]) -> None:
     """The connection is gone as well: the upload ends, and says that its rows may be there."""
-    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "1s", "snowflake_bridge.retry_max_delay": "2s"})
+    bridge = make_bridge(PATIENT)
     bridge.ready()
     undecided(bridge, {"lose_answer": True})
     bridge.call("delete_config")
