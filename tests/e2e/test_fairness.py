@@ -19,8 +19,8 @@ from harness.standin import User
 # `FAIRNESS_JOBS=10000` gives the figure.
 JOBS = int(os.environ.get("FAIRNESS_JOBS", "400"))
 ROUNDS = 10
-# The promise. On a machine that is busy with other things half of them still keep it, and all take `LIMIT` at most, but for one that
-# met with a pause of the whole machine.
+# The promise. On a machine that is busy with other things half of them still keep it, and all but one, which a pause of the whole
+# machine may have met, keep to `LIMIT`.
 PROMISE = 1.0
 LIMIT = 2.5
 BUSY = 12

@@ -263,7 +263,9 @@ def test_policies_hold_where_the_server_has_them_switched_off(make_bridge: Calla
 
 def test_a_reader_that_is_ended_is_tried_again(bridge: Bridge, user: User) -> None:
     bridge.app.execute(GATE)
-    bridge.app.execute("create function twice(id text) returns int language sql set search_path from current as 'select 1 where hold()'")
+    bridge.app.execute(
+        "create function twice(id text) returns int language sql set search_path from current as 'select 1 where hold()'"
+    )
     bridge.watch(result_function="twice")
     finish(bridge, "run-1")
     bridge.admin.execute("select pg_terminate_backend(%s)", [reader_pid(bridge)])
