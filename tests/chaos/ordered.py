@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ from harness.standin import Standin
 
 # Of the server's log, after a failure.
 LOG_LINES = 80
+NUMBERS = itertools.count(1)
 
 
 @contextlib.contextmanager
@@ -47,3 +51,29 @@ class Order:
     def is_taken(self) -> bool:
         """Whether somebody has come there."""
         return not self.file.exists()
+
+
+class Stop:
+    """Whoever comes to a place next stands there until it is let go: an order that is a pipe is read until it is written."""
+
+    def __init__(self, orders: Path, place: str) -> None:
+        # The one before is still there when the next one is made.
+        self.file = orders / f"{place}@stop-{next(NUMBERS)}"
+        os.mkfifo(self.file)
+        self.pipe: int | None = None
+
+    def is_taken(self) -> bool:
+        """Whether somebody has come there and stands."""
+        try:
+            self.pipe = os.open(self.file, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            # Nobody reads.
+            if error.errno != errno.ENXIO:
+                raise
+        return self.pipe is not None
+
+    def let_go(self) -> None:
+        """What the next one has to do must be ordered by now."""
+        assert self.pipe is not None, "nobody stands there"
+        os.write(self.pipe, b"sleep 0")
+        os.close(self.pipe)

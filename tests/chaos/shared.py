@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg
 
-from chaos.ordered import Order, server
+from chaos.ordered import Order, Stop, server
 from harness import wait
 from harness.bridge import RESULTS, Bridge
 from harness.standin import User
@@ -25,9 +25,12 @@ PLACES = (
     ("committed", 1, True),
     ("completing", 7, True),
 )
-SETTINGS = {"snowflake_bridge.crash_retry_delay": "0", "snowflake_bridge.max_shared_uploads": str(MANY)}
-# Long enough to see how things stand meanwhile.
-PAUSE = "sleep 400"
+SETTINGS = {
+    "snowflake_bridge.crash_retry_delay": "0",
+    "snowflake_bridge.max_shared_uploads": str(MANY),
+    # One owner has half of them, and each upload may lead a COPY of its own: a worker that is slow gathers less.
+    "snowflake_bridge.max_concurrent_uploads": str(2 * MANY),
+}
 
 
 def main() -> int:
@@ -48,19 +51,20 @@ def die(bridge: Bridge, orders: Path, user: User, name: str, place: str, coming:
     # What is staged waits here for the orders.
     bridge.standin.fault({"kind": "query", "sql": r"^\s*begin"}, {"delay_ms": 120_000}, times=MANY)
     if not are_staged:
-        told = Order(orders, place, PAUSE)
+        told = order(orders, place, coming)
     with bridge.app.transaction():
         for number, execution in enumerate(executions):
             bridge.run(execution, [{"n": number}, {"n": number}])
     if are_staged:
         wait.until(lambda: in_state(bridge, name, "staged") == MANY, "all are staged")
-        told = Order(orders, place, PAUSE if coming > 1 else "kill")
+        told = order(orders, place, coming)
         bridge.standin.clear_faults()
-    for number in range(2, coming + 1):
+    for number in range(1, coming):
         wait.until(told.is_taken, f"somebody comes to {place}")
-        told = Order(orders, place, PAUSE if number < coming else "kill")
         if place == "completing":
-            assert in_state(bridge, name, "completed") == number - 2, "those before have ended, and no other"
+            assert in_state(bridge, name, "completed") == number - 1, "those before have ended, and no other"
+        stop, told = told, order(orders, place, coming - number)
+        stop.let_go()
     wait.until(told.is_taken, f"the worker dies at {place}")
     bridge.standin.clear_faults()
     wait.until(lambda: is_back(bridge, before), "the server is back, with another worker")
@@ -75,6 +79,11 @@ def die(bridge: Bridge, orders: Path, user: User, name: str, place: str, coming:
     ).fetchone()
     assert crashes is not None and crashes["n"] > 1, "it was the death of several"
     print(f"{place}, at the {coming}. coming: {crashes['n']} of {MANY} uploads were under way, and all are there once", flush=True)
+
+
+def order(orders: Path, place: str, comings: int) -> Order | Stop:
+    """What the next one who comes there has to do, who is the last of so many."""
+    return Stop(orders, place) if comings > 1 else Order(orders, place, "kill")
 
 
 def in_state(bridge: Bridge, name: str, state: str) -> int:
