@@ -52,13 +52,14 @@ def play(bridge: Bridge, orders: Path) -> Counter[str]:
 def hit(bridge: Bridge, orders: Path, place: str) -> str:
     """Has an upload panic there. Returns what became of it, and has it completed in the end."""
     order = Order(orders, place, "panic")
-    # Long enough for the panic to come while the request is under way.
+    # The panic comes while the request is under way.
     if place == "put":
-        bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 500})
+        bridge.standin.fault({"kind": "objectstore", "method": "PUT"}, {"delay_ms": 300_000})
     elif place.isupper():
-        bridge.standin.fault({"kind": "query", "sql": rf"^\s*{place}"}, {"delay_ms": 500})
+        bridge.standin.fault({"kind": "query", "sql": rf"^\s*{place}"}, {"delay_ms": 300_000})
     bridge.run(f"hit-{place}", [{"n": 1}, {"n": 2}])
     wait.until(order.is_taken, f"somebody panics at {place}")
+    bridge.standin.clear_faults()
     bridge.run(f"beside-{place}", [{"n": 1}], snowflake_options=Jsonb({"config": "others"}))
     bridge.completed(f"beside-{place}")
 
