@@ -13,7 +13,8 @@ from harness.bridge import RESULTS, TABLE, Bridge
 from harness.standin import User
 
 ROWS = [{"n": n} for n in range(20)]
-HELD = {"delay_ms": 8_000}
+# Until the test lets go.
+HELD = {"delay_ms": 300_000}
 
 
 def cancel(bridge: Bridge, execution_id: str = "run-1") -> Any:
@@ -21,8 +22,8 @@ def cancel(bridge: Bridge, execution_id: str = "run-1") -> Any:
     return bridge.call("cancel_upload", id=bridge.upload(execution_id)["id"])
 
 
-def canceled(bridge: Bridge, execution_id: str = "run-1", seconds: float = 5.0) -> dict[str, Any]:
-    """The upload once it is canceled, well before what holds it lets go."""
+def canceled(bridge: Bridge, execution_id: str = "run-1", seconds: float = 30.0) -> dict[str, Any]:
+    """The upload once it is canceled, while what holds it does not let go."""
 
     def look() -> dict[str, Any] | None:
         upload = bridge.upload(execution_id)
@@ -63,8 +64,11 @@ def test_in_flight(bridge: Bridge, user: User, held: dict[str, str], begins: dic
     wait.until(looked, "what was staged is looked for")
     wait.until(lambda: not reader.query(bridge.account, user, "list @~/snowflake_bridge/"), "it is removed")
     if begins.get("sql"):
-        aborts = [record for record in bridge.standin.audit(mark) if record["path"] == "/queries/v1/abort-request"]
-        assert aborts, "the statement was aborted in Snowflake"
+
+        def is_aborted() -> bool:
+            return any(record["path"] == "/queries/v1/abort-request" for record in bridge.standin.audit(mark))
+
+        wait.until(is_aborted, "the statement is aborted in Snowflake")
     assert cancel(bridge) is False, "there is nothing left to cancel"
     bridge.standin.clear_faults()
     assert bridge.call("retry_upload", id=bridge.upload("run-1")["id"]) is True
@@ -74,11 +78,16 @@ def test_in_flight(bridge: Bridge, user: User, held: dict[str, str], begins: dic
 
 
 def test_too_late(bridge: Bridge, user: User) -> None:
-    bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, {"delay_ms": 1_000})
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, HELD)
     mark = bridge.standin.audit_mark()
     bridge.run("run-1", ROWS)
     bridge.uploading({"sql": "commit"}, mark)
     assert cancel(bridge) is True
+    # By then the worker has been through its loop, more than once.
+    for execution_id in ("bad", "bad-2"):
+        bridge.run(execution_id, ROWS, snowflake_options={"strategie": "append"})
+        bridge.failed(execution_id)
+    bridge.standin.clear_faults()
     bridge.completed("run-1")
     assert bridge.row_count(user) == len(ROWS)
     assert cancel(bridge) is False
@@ -87,7 +96,7 @@ def test_too_late(bridge: Bridge, user: User) -> None:
 @pytest.mark.parametrize("is_committed", [True, False])
 def test_between_two_attempts_after_a_lost_commit(make_bridge: Any, is_committed: bool) -> None:
     """Only Snowflake knows whether there is still something to cancel."""
-    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "20s", "snowflake_bridge.retry_max_delay": "30s"})
+    bridge = make_bridge({"snowflake_bridge.retry_base_delay": "600s", "snowflake_bridge.retry_max_delay": "600s"})
     user = bridge.ready()
     commit = {"lose_answer": True} if is_committed else {"status": 503}
     bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, commit, times=20)
@@ -97,11 +106,11 @@ def test_between_two_attempts_after_a_lost_commit(make_bridge: Any, is_committed
     bridge.standin.clear_faults()
     assert cancel(bridge) is True
     if is_committed:
-        bridge.completed("run-1", 15)
+        bridge.completed("run-1", 60)
         assert bridge.row_count(user) == len(ROWS)
     else:
         canceled_later = wait.until(
-            lambda: bridge.upload("run-1") if bridge.upload("run-1")["state"] == "canceled" else None, "it is canceled", 15
+            lambda: bridge.upload("run-1") if bridge.upload("run-1")["state"] == "canceled" else None, "it is canceled", 60
         )
         assert canceled_later["error_message"] == "canceled on request"
         assert bridge.row_count(user) == 0
@@ -273,13 +282,14 @@ def test_while_the_worker_is_down(make_bridge: Any, is_staged: bool) -> None:
 def test_before_it_begins(make_bridge: Any) -> None:
     bridge = make_bridge({"snowflake_bridge.max_concurrent_uploads": "1"})
     user = bridge.ready()
-    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, {"delay_ms": 1_500})
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*copy into"}, HELD)
     mark = bridge.standin.audit_mark()
     bridge.run("run-0", ROWS)
     bridge.uploading({"sql": "copy into"}, mark)
     bridge.run("run-1", ROWS)
     assert cancel(bridge) is True
     assert bridge.upload("run-1")["state"] == "canceled"
+    bridge.standin.clear_faults()
     bridge.completed("run-0")
     assert bridge.upload("run-1")["attempt_count"] == 0
     assert {row[0] for row in bridge.results(user, ["EXECUTION_ID"])} == {"run-0"}
@@ -292,7 +302,7 @@ def test_a_query_gives_up_its_files(bridge: Bridge, user: User) -> None:
     bridge.uploading({"sql": "copy into"}, mark)
     assert bridge.call("cancel_upload", id=number) is True
     state = "select state, manifest from snowflake_bridge.uploads where id = %s"
-    wait.until(lambda: bridge.admin.execute(state, [number]).fetchone()["state"] == "canceled", "it is canceled", 5)
+    wait.until(lambda: bridge.admin.execute(state, [number]).fetchone()["state"] == "canceled", "it is canceled")
     assert bridge.admin.execute(state, [number]).fetchone()["manifest"] is None
     spool = bridge.cluster.data / "snowflake_bridge_spool"
     wait.until(lambda: not [name for _, _, names in os.walk(spool) for name in names if name.endswith(".parquet")], "its files are gone")
