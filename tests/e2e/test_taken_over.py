@@ -13,7 +13,8 @@ from harness.bridge import Bridge
 from harness.standin import User
 
 ROWS = [{"n": n} for n in range(20)]
-HELD = {"delay_ms": 3_000}
+# Until the test lets go.
+HELD = {"delay_ms": 300_000}
 
 
 def take_over(bridge: Bridge, execution_id: str = "run-1") -> None:
@@ -48,6 +49,7 @@ def test_in_flight(bridge: Bridge, user: User, held: dict[str, str], begins: dic
     bridge.uploading(begins, mark)
     take_over(bridge)
     bridge.completed("run-1")
+    bridge.standin.clear_faults()
     wait.until(lambda: lost(bridge), "the first claim is lost")
     upload = bridge.upload("run-1")
     assert (upload["state"], upload["claim_count"], upload["row_count"]) == ("completed", 2, len(ROWS))
@@ -60,27 +62,31 @@ def test_in_flight(bridge: Bridge, user: User, held: dict[str, str], begins: dic
 
 def test_a_loser_leaves_the_files_of_the_winner(bridge: Bridge, user: User) -> None:
     """Its COMMIT is answered, and yet it has nothing to tidy up: the files are what the other one loads."""
-    bridge.standin.fault({"kind": "query", "sql": r"^\s*commit"}, HELD)
-    bridge.standin.fault({"kind": "query", "sql": r"^\s*delete"}, {"delay_ms": 6_000})
+    commit = {"kind": "query", "sql": r"^\s*commit"}
+    bridge.standin.fault(commit, HELD)
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*delete"}, HELD)
     mark = bridge.standin.audit_mark()
     bridge.run("run-1", ROWS)
     bridge.uploading({"sql": "commit"}, mark)
     take_over(bridge)
     bridge.uploading({"sql": "delete"}, mark)
+    bridge.standin.clear_faults(commit)
     wait.until(lambda: lost(bridge), "the first claim is lost")
     assert not bridge.account.statements("REMOVE", mark)
+    bridge.standin.clear_faults()
     bridge.completed("run-1")
     assert bridge.row_count(user) == len(ROWS)
 
 
 def test_a_failure_of_the_loser(bridge: Bridge, user: User) -> None:
     """What the first claim failed with is nothing to the second, and no attempt of it."""
-    bridge.standin.fault({"kind": "query", "sql": r"^\s*create .*table"}, {"delay_ms": 3_000, "status": 400})
+    bridge.standin.fault({"kind": "query", "sql": r"^\s*create .*table"}, HELD | {"status": 400})
     mark = bridge.standin.audit_mark()
     bridge.run("run-1", ROWS)
     bridge.uploading({"sql": "create"}, mark)
     take_over(bridge)
     bridge.completed("run-1")
+    bridge.standin.clear_faults()
     wait.until(lambda: lost(bridge), "the first claim is lost")
     assert bridge.upload("run-1")["state"] == "completed"
     assert bridge.row_count(user) == len(ROWS)

@@ -115,9 +115,9 @@ class Standin:
         """Spoils the next `times` requests that match, after letting `skip` of them pass."""
         self.admin("POST", "faults", {"match": match, "action": action, "times": times, "skip": skip})
 
-    def clear_faults(self) -> None:
-        """Forgets every fault and lets go of the requests that one holds."""
-        self.admin("DELETE", "faults")
+    def clear_faults(self, match: dict[str, str] | None = None) -> None:
+        """Forgets every fault, or those made with this `match`, and lets go of the requests that one holds."""
+        self.admin("DELETE", "faults", None if match is None else {"match": match})
 
     def faults_left(self) -> int:
         """How many faults have still to happen."""

@@ -112,7 +112,7 @@ def _faults(services: Services, method: str, request: dict[str, Any]) -> tuple[i
     if method == "POST":
         services.faults.add(request)
     elif method == "DELETE":
-        services.faults.clear()
+        services.faults.clear(request.get("match"))
     elif method != "GET":
         return 405, {"error": "GET, POST or DELETE"}
     return 200, {"faults": services.faults.remaining()}

@@ -45,6 +45,10 @@ class Fault:
         return all(pattern.search(getattr(seen, name) or "") for name, pattern in self.match.items())
 
     @property
+    def texts(self) -> dict[str, str]:
+        return {name: pattern.pattern for name, pattern in self.match.items()}
+
+    @property
     def spoils_reading(self) -> bool:
         return bool(_READING & self.action.keys())
 
@@ -71,12 +75,13 @@ class Faults:
         with self._lock:
             self._faults.append(Fault(patterns, action, int(spec.get("times", 1)), int(spec.get("skip", 0))))
 
-    def clear(self) -> None:
-        """Forget all faults and let go of the requests they hold."""
+    def clear(self, match: dict[str, str] | None = None) -> None:
+        """Forget all faults, or those with this `match`, and let go of the requests they hold."""
         with self._lock:
             for fault in self._faults:
-                fault.released.set()
-            self._faults.clear()
+                if match is None or fault.texts == match:
+                    fault.released.set()
+            self._faults = [fault for fault in self._faults if not fault.released.is_set()]
 
     def take(self, seen: Seen) -> Fault | None:
         """The first fault that applies to this request, counted down.
@@ -101,7 +106,7 @@ class Faults:
         with self._lock:
             return [
                 {
-                    "match": {name: pattern.pattern for name, pattern in fault.match.items()},
+                    "match": fault.texts,
                     "action": fault.action,
                     "times": fault.times,
                     "skip": fault.skip,
