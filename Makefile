@@ -16,6 +16,9 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 # cargo-pgrx would pass this linker flag to every crate; build.rs gives it to the one library that needs it, so that
 # the extension and the tests share what they compile.
 export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND := 1
+# Official clients would ask which cloud they run in, and for its keys, at addresses of its own.
+export AWS_EC2_METADATA_DISABLED := true
+export SNOWFLAKE_DISABLE_PLATFORM_DETECTION := true
 
 EXTENSION := --package snowflake_bridge --no-default-features --features pg$(PG)
 PYTEST := -m pytest -p no:cacheprovider

@@ -136,8 +136,8 @@ pub fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
 }
 
 /// Has the network thread do something after a time and its grace, unless what this returns is dropped before. The grace
-/// begins when this process sees that the time is over: after a halt, of the whole machine too, there is all of it. Nothing
-/// where there is no such thread yet.
+/// begins when this process sees that the time is over: after a halt of it, or of the whole machine, that began before, there
+/// is all of it. Nothing where there is no such thread yet.
 pub fn after(
     time: Duration,
     grace: Duration,

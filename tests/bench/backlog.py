@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench import results, small
 from bench.processes import Cpu
-from bench.world import DURABLE, scaled
+from bench.world import REAL, scaled
 from harness import wait
 from harness.bridge import Bridge
 from harness.standin import Standin
@@ -19,7 +19,7 @@ ROWS = 10
 # Ten for each table at the least, so that a shared COPY has its fill even in the shortest queue.
 USERS = TABLES = 10
 SAMPLE = 1_000
-SETTINGS = {**DURABLE, "max_wal_size": "8GB", "shared_buffers": "512MB", "snowflake_bridge.max_shared_uploads": "10"}
+SETTINGS = {**REAL, "max_wal_size": "8GB", "shared_buffers": "512MB", "snowflake_bridge.max_shared_uploads": "10"}
 SECONDS = 3_600.0
 
 
@@ -61,7 +61,7 @@ def measure(queue: int, sample: int = SAMPLE) -> Cost:
         pause = max(small.LOOK_SECONDS, queue / 250_000)
         count = wait.until(lambda: at_least(loaded(bridge) - TABLES, min(queue, sample)), "enough are loaded", SECONDS, pause=pause)
         seconds, used = time.monotonic() - entered, cpu.used()
-        heard.listen()
+        wait.until(heard.listen, "all are answered", SECONDS)
         return Cost(
             queue,
             count,

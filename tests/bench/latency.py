@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from bench import results
-from bench.world import DURABLE, scaled
+from bench.world import REAL, scaled
 from harness import latency
 from harness.bridge import Bridge
 from harness.latency import Latency, percentile
@@ -18,7 +18,7 @@ LEAST = 20
 def measure(count: int) -> Latency:
     """`count` uploads, one after another."""
     # The worker must be woken: with this interval it would come too late by itself.
-    settings = {**latency.SETTINGS, **DURABLE, "snowflake_bridge.poll_interval": "30s"}
+    settings = {**latency.SETTINGS, **REAL, "snowflake_bridge.poll_interval": "30s"}
     with contextlib.closing(Standin()) as standin, contextlib.closing(Bridge(standin, settings)) as bridge:
         bridge.ready()
         return latency.measure(bridge, count)

@@ -14,12 +14,12 @@ from typing import Any
 import psycopg
 
 from bench import results
-from bench.world import scaled
+from bench.world import REAL, scaled
 from harness import wait
 from harness.bridge import TABLE, Bridge
 from harness.standin import Standin
 
-SETTINGS = {"shared_preload_libraries": "snowflake_bridge,pg_stat_statements", "snowflake_bridge.poll_interval": "30s"}
+SETTINGS = {**REAL, "shared_preload_libraries": "snowflake_bridge,pg_stat_statements", "snowflake_bridge.poll_interval": "30s"}
 COUNT = 10_000
 IDLE_SECONDS = 120
 BATCH = 100

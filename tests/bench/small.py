@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from bench import results
 from bench.processes import Cpu
-from bench.world import DURABLE, scaled
+from bench.world import REAL, scaled
 from harness import wait
 from harness.bridge import TABLE, Bridge
 from harness.standin import Standin, User
@@ -20,11 +20,12 @@ ROWS = 100
 USERS = 50
 TABLES = 200
 ROUNDS = 1
-SETTINGS = {**DURABLE, "snowflake_bridge.max_concurrent_uploads": "8", "max_wal_size": "4GB"}
+SETTINGS = {**REAL, "snowflake_bridge.max_concurrent_uploads": "8", "max_wal_size": "4GB"}
 SECONDS = 3_600.0
 # Seldom enough to cost nothing.
 LOOK_SECONDS = 0.25
-SHARING = {"shared": "100", "alone": "1"}
+# As many as share one by default, and none.
+SHARING = {"shared": "25", "alone": "1"}
 COPY = "COPY INTO"
 
 
@@ -137,7 +138,7 @@ def add(way: Small, bridge: Bridge, heard: Heard, prefix: str, tables: int) -> N
     way.cpu.append(cpu.used())
     [row] = bridge.admin.execute(f"select count(*) filter (where state = 'completed') as completed {of_round}", [prefix]).fetchall()
     assert row["completed"] == way.executions, row
-    # What is tidied up is waited for by nobody else, and what came after it was answered long ago.
+    # Requests that tidy up may be unanswered still, and nothing that came after them was counted yet.
     wait.until(heard.listen, "all are answered", SECONDS)
     way.statements += heard.statements - statements
     way.copies += heard.copies - copies

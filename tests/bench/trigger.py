@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import results
-from bench.world import DURABLE, scaled
+from bench.world import REAL, scaled
 from harness.bridge import Bridge
 from harness.latency import percentile
 from harness.standin import Standin
 
 RESULT = '[{"n": 1, "name": "row 1", "amount": 0.25, "flag": true}]'
 # No worker: what it does at the same time would be measured too.
-SETTINGS = {**DURABLE, "snowflake_bridge.databases": "postgres"}
+SETTINGS = {**REAL, "snowflake_bridge.databases": "postgres"}
 ROWS = 10_000
 SINGLE = 1_000
 READS = 50

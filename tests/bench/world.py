@@ -11,10 +11,10 @@ from bench.sink import Sink
 from harness.bridge import Bridge
 from harness.standin import Standin
 
-# As a real server: whatever is committed, and whatever the spool keeps, is on the disk.
-DURABLE = {"fsync": "on"}
+# As a real server, and not as those of the tests: whatever is committed, and whatever the spool keeps, is on the disk.
+REAL = {"fsync": "on", "snowflake_bridge.mirror_timeout": "1s"}
 SETTINGS = {
-    **DURABLE,
+    **REAL,
     "shared_buffers": "2GB",
     "max_wal_size": "8GB",
     "snowflake_bridge.max_attempts": "1",

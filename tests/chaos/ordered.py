@@ -54,7 +54,9 @@ class Order:
 
 
 class Stop:
-    """Whoever comes to a place next stands there until it is let go: an order that is a pipe is read until it is written."""
+    """Whoever comes to a place next stands there until it is let go: an order that is a pipe is read until it is written.
+
+    For places of one thread: a second one that came there would stand as well, and not be told."""
 
     def __init__(self, orders: Path, place: str) -> None:
         # The one before is still there when the next one is made.

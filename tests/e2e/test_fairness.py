@@ -23,6 +23,7 @@ ROUNDS = 10
 # machine may have met, keep to `LIMIT`.
 PROMISE = 1.0
 LIMIT = 2.5
+SLOWEST = 30.0
 BUSY = 12
 # Half of 64 slots each.
 SHARE, MANY = 32, 320
@@ -64,13 +65,14 @@ def delays(bridge: Bridge, name: str, prefix: str, rounds: int = ROUNDS) -> list
     return found
 
 
-def slowest_but_one(seconds: list[float]) -> float:
-    """What all of them keep to, but for one."""
-    return sorted(seconds)[-2]
+def keep_to(seconds: list[float], limit: float) -> bool:
+    """Whether all of them do, but for one, which has its own limit."""
+    *others, slowest = sorted(seconds)
+    return max(others) < limit and slowest < SLOWEST
 
 
 def taken_after(bridge: Bridge, name: str, moment: datetime) -> int:
-    """How many of this tenant's uploads were taken later than that, or still wait. It is the same whenever one looks."""
+    """How many of this tenant's uploads were taken later than that, for the last time, or still wait."""
     sql = "select count(*) as n from snowflake_bridge.uploads where user_id = %s and (claimed_at is null or claimed_at > %s)"
     [row] = bridge.admin.execute(sql, [name, moment]).fetchall()
     return row["n"]
@@ -104,7 +106,7 @@ def test_dead_endpoints_and_a_long_queue(make_bridge: Callable[..., Bridge], cap
                 f" ({time.monotonic() - began:.0f} s)"
             )
         assert statistics.median(crowded) < statistics.median(alone) + PROMISE
-        assert slowest_but_one(crowded) < max(alone) + LIMIT
+        assert keep_to(crowded, max(alone) + LIMIT)
 
 
 def test_a_long_queue_that_cannot_even_begin(bridge: Bridge) -> None:
@@ -195,7 +197,7 @@ def test_queues_that_share_copies_keep_nobody_waiting(make_bridge: Callable[...,
         )
     assert left > 0, "the others had something to do all the time"
     assert statistics.median(beside) < statistics.median(alone) + PROMISE
-    assert slowest_but_one(beside) < max(alone) + LIMIT
+    assert keep_to(beside, max(alone) + LIMIT)
     assert statistics.median(canceled) < LIMIT
     bridge.standin.clear_faults()
 
@@ -226,7 +228,7 @@ def test_two_owners_whose_copies_hang_leave_a_slot_to_a_third(bridge: Bridge, ca
     with capsys.disabled():
         print(f"\nfairness: commit -> first statement of a third, max alone {max(alone):.3f} s, beside hanging copies {max(beside):.3f} s")
     assert statistics.median(beside) < statistics.median(alone) + PROMISE
-    assert slowest_but_one(beside) < max(alone) + LIMIT
+    assert keep_to(beside, max(alone) + LIMIT)
     assert (hanging("two"), hanging("one")) == (4, 4), "they hang on, and have no more"
     bridge.standin.clear_faults()
 

@@ -247,7 +247,7 @@ def test_a_role_that_the_workers_cannot_have(make_bridge: Callable[..., Bridge])
     wait.until(lambda: len(starts()) >= 3, "it is started three times", 90)
     _, second, third = starts()[:3]
     # 5 s before the second start, and 10 s before the third; a busy machine adds to either.
-    assert third - second > timedelta(seconds=7.5), "each wait is longer than the one before"
+    assert third - second > timedelta(seconds=7.5), "the second wait is longer than the first is"
     wait.until(lambda: "3 times in a row" in lifecycle.finding(bridge.admin, "worker")["detail"], "the last has ended")
     bridge.admin.execute("alter role former_worker rename to bridge_worker")
     # The next start would be far away; whoever has mended something says so.

@@ -28,7 +28,7 @@ STUBBORN = "begin loop begin perform pg_sleep(60); exception when query_canceled
 @pytest.mark.parametrize("body", [ENDLESS, STUBBORN], ids=["endless", "stubborn"])
 def test_an_endless_trigger_of_the_application_delays_nobody_else(make_bridge: Callable[..., Bridge], body: str) -> None:
     """The mirror runs the application's own triggers; one that never ends costs its table the status, and nothing else."""
-    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "1s"})
+    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "5s"})
     bridge.ready()
     bridge.app.execute("create table public.other_executions (like public.workflow_executions including all)")
     bridge.call("watch", relation="public.other_executions")
@@ -58,11 +58,11 @@ def test_an_endless_trigger_of_the_application_delays_nobody_else(make_bridge: C
 
 def test_after_a_halt_of_the_machine_code_of_the_application_has_its_grace(make_bridge: Callable[..., Bridge]) -> None:
     """It may end after its time, though by the clock its grace is over too."""
-    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "1s"})
+    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "5s"})
     bridge.ready()
     bridge.app.execute(
         "create function linger() returns trigger language plpgsql as"
-        " 'begin perform pg_sleep(60); exception when query_canceled then perform pg_sleep(0.3); return new; end';"
+        " 'begin perform pg_sleep(60); exception when query_canceled then perform pg_sleep(0.1); return new; end';"
         f"create trigger linger before update of snowflake_status on {TABLE} for each row"
         " when (new.snowflake_status = 'completed') execute function linger()"
     )
@@ -72,7 +72,7 @@ def test_after_a_halt_of_the_machine_code_of_the_application_has_its_grace(make_
     [row] = wait.until(lambda: bridge.admin.execute(asleep, [worker]).fetchall(), "its code runs")
     os.kill(worker, signal.SIGSTOP)
     try:
-        over = "select clock_timestamp() > %s + interval '3 s' as is_over"
+        over = "select clock_timestamp() > %s + interval '8 s' as is_over"
         wait.until(lambda: bridge.admin.execute(over, [row["at"]]).fetchone()["is_over"], "time and grace are over")
     finally:
         os.kill(worker, signal.SIGCONT)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from bench import backlog, chart, document, rows, small, speed, trigger, wide
+from bench import backlog, chart, document, results, rows, shutdown, small, speed, trigger, wide
+from bench.__main__ import everything
 
 ROWS = 2_000
 
@@ -60,3 +63,15 @@ def test_triggers_are_measured(make_bridge) -> None:
     costs = trigger.measure(make_bridge(trigger.SETTINGS), rows=20)
     assert costs[0].what == "UPDATE of one row"
     assert all(len(cost.seconds["watched"]) == len(cost.seconds["plain"]) > 0 for cost in costs)
+
+
+def test_a_whole_run_has_all_figures_of_the_documentation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(results, "PATH", tmp_path / "results.json")
+    monkeypatch.setattr(shutdown, "ROUNDS", 2)
+    for name, value in {"SCALE": "0.0002", "ROUNDS": "1", "JOBS": "40", "QUEUES": "60 120"}.items():
+        monkeypatch.setenv(name, value)
+    before = document.DATA.read_text()
+    everything()
+    for path, text in document.texts(results.load()).items():
+        assert "ot in this run" not in text, path
+    assert document.DATA.read_text() == before, "so short a run is not published"

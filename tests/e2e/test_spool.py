@@ -91,8 +91,6 @@ def test_a_copy_of_a_running_server_is_kept_out(make_bridge: Callable[..., Bridg
     # Where the original is gone, the copy may take its place.
     original.cluster.stop()
     number = wait.until(lambda: copy.call("upload_query", **QUERY), "it may now")
-    # The longer its worker was kept out, the later is its next start, were it not for this.
-    copy.reload()
     state = "select state from snowflake_bridge.uploads where id = %s"
-    wait.until(lambda: copy.admin.execute(state, [number]).fetchone()["state"] == "completed", "and its worker too", 60)
+    wait.until(lambda: copy.admin.execute(state, [number]).fetchone()["state"] == "completed", "and its worker too", 300)
     assert lifecycle.finding(copy.admin, "spool_directory")["ok"]

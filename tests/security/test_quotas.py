@@ -375,7 +375,7 @@ def test_who_has_sent_enough_waits_for_the_next_day(make_bridge: Callable[..., B
     bridge.admin.execute("update snowflake_bridge.sent_bytes set hour = hour - interval '25 hours'")
     wait.until(lambda: len(sender.rows_of("state = 'completed' and user_id = 'app'")) == 2, "the next one has gone", 60)
     wait.until(sender.has_ended, "the last one waits", 60)
-    wait.until(lambda: len(sender.waiting()) == 1, "none but one")
+    wait.until(lambda: len(sender.rows_of(UNENDED)) == 1, "none but one")
     # A setting that is raised counts at once.
     limit(10)
     wait.until(lambda: len(sender.rows_of("state = 'completed' and user_id = 'app'")) == 3, "all have gone", 60)

@@ -11,10 +11,10 @@ use bytes::{Buf, Bytes};
 use super::write_failed;
 use crate::error::Result;
 
-/// What stands before the values of a page takes less.
+/// What stands before the values of a page takes no more: some numbers of at most five bytes.
 const HEADER: usize = 64;
 
-/// Pages one after the other, each in memory of its own size: none is moved when others come, and no room waits for them.
+/// Pages one after the other, each in memory of its own: none is moved when others come, and no room waits for them.
 #[derive(Default)]
 pub(super) struct Pages {
     pages: Vec<Bytes>,
@@ -32,12 +32,13 @@ impl Pages {
     /// # Errors
     /// `Internal` if it cannot be written.
     pub(super) fn append(&mut self, page: CompressedPage) -> Result<PageWriteSpec> {
-        let mut page_bytes = Vec::with_capacity(HEADER + page.compressed_size());
-        let mut sink = TrackedWrite::new(&mut page_bytes);
+        let most = HEADER + page.compressed_size();
+        let mut sink = TrackedWrite::new(Vec::with_capacity(most));
         let mut written = SerializedPageWriter::new(&mut sink)
             .write_page(page)
             .map_err(write_failed)?;
-        drop(sink);
+        let page_bytes = sink.into_inner().map_err(write_failed)?;
+        debug_assert!(page_bytes.len() <= most, "it has been moved");
         written.offset = self.size;
         self.size += page_bytes.len() as u64;
         self.pages.push(page_bytes.into());

@@ -76,8 +76,10 @@ class Faults:
             self._faults.append(Fault(patterns, action, int(spec.get("times", 1)), int(spec.get("skip", 0))))
 
     def clear(self, match: dict[str, str] | None = None) -> None:
-        """Forget all faults, or those with this `match`, and let go of the requests they hold."""
+        """Forget all faults, or those with this `match`, of which there must be one, and let go of the requests they hold."""
         with self._lock:
+            if match is not None and not any(fault.texts == match for fault in self._faults):
+                raise ValueError(f"no fault has the match {match}")
             for fault in self._faults:
                 if match is None or fault.texts == match:
                     fault.released.set()
