@@ -63,6 +63,8 @@ def bridge_query(bridge: Bridge, sink: Sink, query: str, series: Series, target:
         ended(bridge, upload)
     after = sink.arrived()
     assert after.objects > before.objects, "nothing was staged"
+    # Its files stay as long as it may be tried again, and all of them together have a limit.
+    bridge.call("cancel_upload", id=upload)
     series.seconds.append(after.last - began)
     series.details.append(
         {"read": read, **cpu.used(), "mb": (after.bytes - before.bytes) / 1e6, "peak_mb": peak.megabytes}
