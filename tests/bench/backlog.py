@@ -61,7 +61,8 @@ def measure(queue: int, sample: int = SAMPLE) -> Cost:
         pause = max(small.LOOK_SECONDS, queue / 250_000)
         count = wait.until(lambda: at_least(loaded(bridge) - TABLES, min(queue, sample)), "enough are loaded", SECONDS, pause=pause)
         seconds, used = time.monotonic() - entered, cpu.used()
-        wait.until(heard.listen, "all are answered", SECONDS)
+        # Those that were answered by now: the worker goes on with the rest of the queue.
+        heard.listen()
         return Cost(
             queue,
             count,

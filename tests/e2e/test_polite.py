@@ -28,7 +28,7 @@ STUBBORN = "begin loop begin perform pg_sleep(60); exception when query_canceled
 @pytest.mark.parametrize("body", [ENDLESS, STUBBORN], ids=["endless", "stubborn"])
 def test_an_endless_trigger_of_the_application_delays_nobody_else(make_bridge: Callable[..., Bridge], body: str) -> None:
     """The mirror runs the application's own triggers; one that never ends costs its table the status, and nothing else."""
-    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "5s"})
+    bridge = make_bridge({"snowflake_bridge.mirror_timeout": "1s"})
     bridge.ready()
     bridge.app.execute("create table public.other_executions (like public.workflow_executions including all)")
     bridge.call("watch", relation="public.other_executions")
