@@ -83,10 +83,7 @@ def test_too_late(bridge: Bridge, user: User) -> None:
     bridge.run("run-1", ROWS)
     bridge.uploading({"sql": "commit"}, mark)
     assert cancel(bridge) is True
-    # By then the worker has been through its loop, more than once.
-    for execution_id in ("bad", "bad-2"):
-        bridge.run(execution_id, ROWS, snowflake_options={"strategie": "append"})
-        bridge.failed(execution_id)
+    bridge.goes_round()
     bridge.standin.clear_faults()
     bridge.completed("run-1")
     assert bridge.row_count(user) == len(ROWS)
@@ -162,10 +159,7 @@ def test_a_cancel_hurries_once(make_bridge: Any) -> None:
     assert cancel(bridge) is True
     wait.until(lambda: bridge.upload("run-1")["attempt_count"] > before["attempt_count"], "it is asked again")
     wait.until(lambda: bridge.upload("run-1")["state"] == "retry", "there is no answer", 60)
-    # By then the worker has been through its loop, more than once.
-    for execution_id in ("bad", "bad-2", "bad-3"):
-        bridge.run(execution_id, ROWS, snowflake_options={"strategie": "append"})
-        bridge.failed(execution_id)
+    bridge.goes_round(3)
     after = bridge.upload("run-1")
     assert after["state"] == "retry" and after["attempt_count"] == before["attempt_count"] + 1
 
@@ -211,11 +205,7 @@ def test_while_it_is_found_out_whether_it_was_committed(bridge: Bridge, user: Us
     bridge.connect()
     bridge.uploading(held, mark)
     assert cancel(bridge) is True
-    # By then the worker has been through its loop, more than once.
-    bridge.run("bad", ROWS, snowflake_options={"strategie": "append"})
-    bridge.failed("bad")
-    bridge.run("bad-2", ROWS, snowflake_options={"strategie": "append"})
-    bridge.failed("bad-2")
+    bridge.goes_round()
     assert bridge.upload("run-1")["state"] != "canceled"
     bridge.standin.clear_faults()
     bridge.completed("run-1")

@@ -160,13 +160,7 @@ def test_a_connection_that_was_refused_meanwhile_is_asked(bridge: Bridge, user: 
     start = bridge.standin.audit_mark()
     bridge.run("run-1", [{"n": 1}])
     bridge.completed("run-1")
-
-    def is_tidy() -> bool:
-        requests = bridge.standin.audit(start)
-        looked = any((request["sql"] or "").startswith("LIST") for request in requests)
-        return looked and all(request["finished"] is not None for request in requests)
-
-    wait.until(is_tidy, "the stage has been tidied up")
+    bridge.tidied_up(start)
     wait.until(lambda: bridge.upload("run-1")["clean_up_after"] is None, "which is noted, and the session is idle")
     bridge.admin.execute("update snowflake_bridge.snowflake_configurations set last_test_error = 'refused'")
     mark = bridge.standin.audit_mark()

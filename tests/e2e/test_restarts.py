@@ -252,13 +252,7 @@ def test_a_worker_that_stops_closes_its_sessions(bridge: Bridge, user: User) -> 
     start = bridge.standin.audit_mark()
     bridge.run("run-1", ROWS)
     bridge.completed("run-1")
-
-    def is_tidy() -> bool:
-        requests = bridge.standin.audit(start)
-        looked = any((request["sql"] or "").startswith("LIST") for request in requests)
-        return looked and all(request["finished"] is not None for request in requests)
-
-    wait.until(is_tidy, "the stage has been tidied up, after which the session is idle")
+    bridge.tidied_up(start)
     mark = bridge.standin.audit_mark()
     os.kill(bridge.worker(), signal.SIGTERM)
 

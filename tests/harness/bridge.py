@@ -203,6 +203,22 @@ class Bridge:
 
         return wait.until(look, f"a request is held at {dict(match)}", seconds)
 
+    def tidied_up(self, after: int) -> None:
+        """Waits until the stage was looked through since `after`, and nothing is unanswered: sessions are idle."""
+
+        def is_tidy() -> bool:
+            requests = self.standin.audit(after)
+            looked = any((request["sql"] or "").startswith("LIST") for request in requests)
+            return looked and all(request["finished"] is not None for request in requests)
+
+        wait.until(is_tidy, "the stage has been tidied up, after which the session is idle")
+
+    def goes_round(self, times: int = 2) -> None:
+        """Waits until the worker has been through its loop so often, by uploads that fail at once."""
+        for number in range(times):
+            self.run(f"bad-{number}", [{"n": 1}], snowflake_options={"strategie": "append"})
+            self.failed(f"bad-{number}")
+
     def spooled_files(self, upload: int) -> list[Path]:
         """The Parquet files of an upload that lie in the spool, in the order of their rows."""
         sql = (

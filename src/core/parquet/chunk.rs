@@ -8,6 +8,7 @@ use ::parquet::column::page::{CompressedPage, Page};
 use ::parquet::column::writer::ColumnCloseResult;
 use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::ColumnChunkMetaData;
+use ::parquet::file::reader::Length;
 use ::parquet::schema::types::ColumnDescPtr;
 use arrow::array::{Array, ArrayRef};
 use bytes::Bytes;
@@ -184,7 +185,7 @@ impl ChunkWriter {
 
     /// About the bytes that it will take in the file, without the open page.
     pub(super) fn size(&self) -> usize {
-        self.pages.size() as usize + self.waiting_bytes
+        self.pages.len() as usize + self.waiting_bytes
     }
 
     /// Adds values, whose memory is given back before they are compressed.
@@ -342,7 +343,7 @@ impl ChunkWriter {
         if self.has_numbers {
             encodings.push(Encoding::RLE_DICTIONARY);
         }
-        let size = self.pages.size();
+        let size = self.pages.len();
         let metadata = ColumnChunkMetaData::builder(self.descriptor)
             .set_compression(compressor.codec)
             .set_encodings(encodings)

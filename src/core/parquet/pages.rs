@@ -22,11 +22,6 @@ pub(super) struct Pages {
 }
 
 impl Pages {
-    /// Bytes that they take.
-    pub(super) fn size(&self) -> u64 {
-        self.size
-    }
-
     /// Appends a page. Tells where it begins, and how large it is.
     ///
     /// # Errors
