@@ -42,6 +42,7 @@ UNSAFE_ALLOWED = (
     "src/timer.rs",
     "src/tx.rs",
     "src/uploads/entry.rs",
+    "src/uploads/entry/",
     "src/utility.rs",
     "src/source",
     "src/worker",

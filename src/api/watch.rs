@@ -309,11 +309,17 @@ fn refuse_temporary(oid: pg_sys::Oid, name: &str) -> Result<()> {
     .hint("Take a permanent table, which may be UNLOGGED. snowflake_bridge.upload_query loads what a temporary one holds."))
 }
 
-fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
-    let (id, status) = (watch.id, quote_identifier(&watch.columns.status));
-    let mut of = vec![status.clone(), "snowflake_enabled".to_owned()];
-    of.extend(watch.result.watched_columns().map(quote_identifier));
-    let of = of.join(", ");
+/// When the triggers look at a row: plain SQL, since it is evaluated for every row that a statement touches, and short, since each such
+/// statement parses it anew. Which status a text is, the triggers see for less; what another type spells is asked here.
+fn condition(watch: &Watch) -> Result<String> {
+    const IS_TEXT: &str = "select a.atttypid operator(pg_catalog.=) any ('{pg_catalog.text,pg_catalog.varchar,pg_catalog.bpchar}'::pg_catalog.regtype[]) \
+         from pg_catalog.pg_attribute a where a.attrelid operator(pg_catalog.=) $1 and a.attname operator(pg_catalog.=) $2";
+    let enabled = "new.snowflake_enabled";
+    let status = &watch.columns.status;
+    if tx::read::<bool>(IS_TEXT, &[watch.relation.into(), status.as_str().into()])? == Some(true) {
+        return Ok(enabled.to_owned());
+    }
+    let status = quote_identifier(status);
     let is_finished: Vec<String> = watch
         .finished
         .iter()
@@ -322,8 +328,15 @@ fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
             format!("new.{status}::pg_catalog.text operator(pg_catalog.=) {finished}")
         })
         .collect();
-    // Evaluated for every row that such a statement touches, so it is plain SQL and cheap.
-    let when = format!("new.snowflake_enabled and ({})", is_finished.join(" or "));
+    Ok(format!("{enabled} and ({})", is_finished.join(" or ")))
+}
+
+fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
+    let (id, status) = (watch.id, quote_identifier(&watch.columns.status));
+    let mut of = vec![status.clone(), "snowflake_enabled".to_owned()];
+    of.extend(watch.result.watched_columns().map(quote_identifier));
+    let of = of.join(", ");
+    let when = condition(watch)?;
     let row = |function| {
         format!("row when ({when}) execute function snowflake_bridge.{function}('{id}')")
     };

@@ -27,6 +27,15 @@ pub fn argument(data: &pg_sys::TriggerData) -> Option<i64> {
     }
 }
 
+/// The blanks that fill up a `char(n)` are no part of it: a cast to text leaves them away, as every query of ours does.
+fn without_padding(kind: pg_sys::Oid, text: &str) -> &str {
+    if kind == pg_sys::BPCHAROID {
+        text.trim_end_matches(' ')
+    } else {
+        text
+    }
+}
+
 impl Tuple {
     /// The row as it is (INSERT) or will be (UPDATE), and the row as it was (UPDATE).
     ///
@@ -76,9 +85,10 @@ impl Tuple {
             let Some(value) = self.datum(number) else {
                 return Some(None);
             };
-            match pg_sys::SPI_gettypeid(self.descriptor, number) {
+            let kind = pg_sys::SPI_gettypeid(self.descriptor, number);
+            match kind {
                 pg_sys::BOOLOID => Some(Some(if value.value() == 0 { "f" } else { "t" })),
-                pg_sys::TEXTOID | pg_sys::VARCHAROID => {
+                pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID => {
                     let text = value.cast_mut_ptr::<pg_sys::varlena>();
                     let is_here = varlena::varatt_is_4b_u(text)
                         || varlena::varatt_is_1b(text) && !varlena::varatt_is_1b_e(text);
@@ -88,7 +98,8 @@ impl Tuple {
                     let length = varlena::varsize_any_exhdr(text);
                     let bytes = varlena::vardata_any(text).cast::<u8>();
                     let text = std::slice::from_raw_parts(bytes, length);
-                    std::str::from_utf8(text).ok().map(Some)
+                    let text = std::str::from_utf8(text).ok()?;
+                    Some(Some(without_padding(kind, text)))
                 }
                 _ => None,
             }
@@ -128,7 +139,9 @@ impl Tuple {
             if value.is_null() {
                 return Ok(None);
             }
-            let text = CStr::from_ptr(value).to_str().map(str::to_owned);
+            let kind = pg_sys::SPI_gettypeid(self.descriptor, number);
+            let text = CStr::from_ptr(value).to_str();
+            let text = text.map(|text| without_padding(kind, text).to_owned());
             pg_sys::pfree(value.cast());
             text.map(Some)
                 .map_err(|_| Error::invalid(format!("column \"{name}\" is not valid UTF-8")))

@@ -10,17 +10,18 @@ use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 
 use pgrx::prelude::*;
-use pgrx::{PgTupleDesc, direct_function_call_as_datum, pg_sys};
+use pgrx::{direct_function_call_as_datum, pg_sys};
 
+use self::simple::is_simple;
 use super::NewUpload;
 use crate::cached::ReadAt;
 use crate::error::{Error, Result};
 use crate::memory::InMemory;
 
+mod simple;
+
 /// At most one upload of an execution waits, by this index.
 const WAITING: &str = "uploads_waiting";
-/// The condition that all rows fulfill, ours.
-const CHECK: &CStr = c"is_upload";
 
 thread_local! {
     /// Not given back when the process ends, by when PostgreSQL has ended.
@@ -51,8 +52,8 @@ struct Ready {
     state: *mut pg_sys::EState,
     target: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
-    /// All indexes, in the order of `target`.
-    indexes: Vec<pg_sys::Oid>,
+    /// All indexes, in the order of `target`, with what they say of the rows that are theirs.
+    indexes: Vec<(pg_sys::Oid, *mut pg_sys::ExprState)>,
     /// Of them the one that tells whether an upload waits.
     waiting: *mut pg_sys::List,
     /// The places of the columns that are given.
@@ -66,7 +67,8 @@ struct Ready {
 }
 
 /// As [`Ready::values`] has them.
-const GIVEN: [&CStr; 8] = [
+const GIVEN: [&CStr; 9] = [
+    c"upload_id",
     c"watch_id",
     c"execution_id",
     c"user_id",
@@ -139,6 +141,9 @@ impl Ready {
             pg_sys::InitResultRelInfo(target, relation, 0, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(target, true);
             for index in 0..usize::try_from((*target).ri_NumIndices).unwrap_or(0) {
+                let info = *(*target).ri_IndexRelationInfo.add(index);
+                let theirs = pg_sys::ExecPrepareQual((*info).ii_Predicate, state);
+                (*info).ii_PredicateState = theirs;
                 let index = *(*target).ri_IndexRelationDescs.add(index);
                 let oid = (*index).rd_id;
                 // Others keep more for the next row, for as long as the index is open.
@@ -148,7 +153,7 @@ impl Ready {
                 {
                     ready.waiting = pg_sys::lappend_oid(ready.waiting, oid);
                 }
-                ready.indexes.push(oid);
+                ready.indexes.push((oid, theirs));
             }
             for (place, name) in ready.given.iter_mut().zip(GIVEN) {
                 let number = pg_sys::SPI_fnumber(descriptor, name.as_ptr());
@@ -173,7 +178,7 @@ impl Ready {
             }
             pg_sys::ExecCloseIndices(target);
             pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            let indexes = ready.indexes.iter().copied();
+            let indexes = ready.indexes.iter().map(|(index, _)| *index);
             ready.read_at = ready.read_at.clone().depending_on(indexes.chain([oid]));
             Ok(ready)
         }
@@ -201,23 +206,18 @@ impl Ready {
     unsafe fn insert(&self, new: &NewUpload) -> Result<bool> {
         // SAFETY: as the caller promises; what is opened is closed again, or by the rollback that an ERROR brings.
         unsafe {
-            let (target, mode) = (self.target, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+            let target = self.target;
             (*target).ri_RelationDesc =
                 pg_sys::table_open(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            for (place, oid) in self.indexes.iter().enumerate() {
-                *(*target).ri_IndexRelationDescs.add(place) = pg_sys::index_open(*oid, mode);
+            for place in 0..self.indexes.len() {
+                *(*target).ri_IndexRelationDescs.add(place) = std::ptr::null_mut();
             }
-            // Word of an index that has changed comes with the lock on it.
-            let is_written = if self.read_at.holds() {
-                let context = pg_sys::MakePerTupleExprContext(self.state);
-                let memory = InMemory::of((*context).ecxt_per_tuple_memory);
-                let is_written = self.values(new).map(|values| self.write(values));
-                drop(memory);
-                pg_sys::ReScanExprContext(context);
-                is_written
-            } else {
-                Ok(false)
-            };
+            let context = pg_sys::MakePerTupleExprContext(self.state);
+            (*context).ecxt_scantuple = self.slot;
+            let memory = InMemory::of((*context).ecxt_per_tuple_memory);
+            let is_written = self.values(new).map(|values| self.write(values));
+            drop(memory);
+            pg_sys::ReScanExprContext(context);
             pg_sys::ExecCloseIndices(target);
             pg_sys::table_close(
                 (*target).ri_RelationDesc,
@@ -238,7 +238,10 @@ impl Ready {
                 &[Some(pg_sys::Datum::from(options.as_ptr()))],
             )
         };
+        // As the column's default would be, but without OpenSSL for each of them.
+        let upload_id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
         Ok([
+            pgrx::Uuid::from_bytes(upload_id.into_bytes()).into_datum(),
             new.watch_id.into_datum(),
             new.execution_id.as_str().into_datum(),
             new.owner.user_id().into_datum(),
@@ -251,7 +254,7 @@ impl Ready {
     }
 
     /// # Safety
-    /// With the table and its indexes open, in memory that lasts until the row is written.
+    /// With the table open and none of its indexes, in memory that lasts until the row is written.
     unsafe fn write(&self, values: [Option<pg_sys::Datum>; GIVEN.len()]) -> bool {
         let (state, target, slot) = (self.state, self.target, self.slot);
         // SAFETY: as the caller promises; all places are those of columns of this table.
@@ -262,6 +265,9 @@ impl Ready {
                 self.set(place, value);
             }
             self.set_defaults(&self.defaults);
+            if !self.open_indexes(|index| pg_sys::list_member_oid(self.waiting, index)) {
+                return false;
+            }
             let mut other = pg_sys::ItemPointerData::default();
             // Waits for whoever is about to take the place, or to leave it.
             #[cfg(not(feature = "pg18"))]
@@ -285,6 +291,9 @@ impl Ready {
                 return false;
             }
             self.set_defaults(&self.numbers);
+            if !self.open_indexes(|_| true) {
+                return false;
+            }
             pg_sys::ExecConstraints(target, slot, state);
             pg_sys::simple_table_tuple_insert((*target).ri_RelationDesc, slot);
             insert_into_indexes(target, slot, state);
@@ -292,6 +301,27 @@ impl Ready {
             pg_sys::CommandCounterIncrement();
             true
         }
+    }
+
+    /// Opens those that the row in the slot belongs to and that are wanted: most know beforehand that it is none of theirs, and what is
+    /// not open gets no entry. Returns whether all is as it was when this was made ready: word of an index that has changed comes with
+    /// the lock on it.
+    ///
+    /// # Safety
+    /// As [`write`](Self::write).
+    unsafe fn open_indexes(&self, is_wanted: impl Fn(pg_sys::Oid) -> bool) -> bool {
+        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
+        for (place, (oid, theirs)) in self.indexes.iter().enumerate() {
+            // SAFETY: as the caller promises; the slot is what the context has as its row.
+            unsafe {
+                let index = (*self.target).ri_IndexRelationDescs.add(place);
+                let context = (*self.state).es_per_tuple_exprcontext;
+                if (*index).is_null() && is_wanted(*oid) && pg_sys::ExecQual(*theirs, context) {
+                    *index = pg_sys::index_open(*oid, mode);
+                }
+            }
+        }
+        self.read_at.holds()
     }
 
     /// # Safety
@@ -323,46 +353,6 @@ impl Drop for Ready {
     fn drop(&mut self) {
         // SAFETY: made for this, and used by nobody else. Relations that an ERROR has left open are closed by its rollback.
         unsafe { pg_sys::FreeExecutorState(self.state) };
-    }
-}
-
-/// Whether a row may be written to a relation without looking for triggers, rules, generated columns, domains, partitions and the
-/// like.
-///
-/// # Safety
-/// With an open relation.
-unsafe fn is_simple(relation: pg_sys::Relation) -> bool {
-    // SAFETY: as the caller promises.
-    unsafe {
-        let (class, descriptor) = ((*relation).rd_rel, (*relation).rd_att);
-        let constraints = (*descriptor).constr;
-        let columns = PgTupleDesc::from_pg_unchecked(descriptor);
-        (*class).relkind == pg_sys::RELKIND_RELATION as std::ffi::c_char
-            && !(*class).relispartition
-            && !(*class).relhasrules
-            && (*relation).trigdesc.is_null()
-            && (constraints.is_null() || has_our_check_at_most(constraints))
-            && columns.iter().all(|column| {
-                column.attisdropped
-                    || column.attgenerated == 0
-                        && pg_sys::get_typtype(column.atttypid)
-                            != pg_sys::TYPTYPE_DOMAIN as std::ffi::c_char
-            })
-    }
-}
-
-/// Others may call anything.
-///
-/// # Safety
-/// With the constraints of an open relation.
-unsafe fn has_our_check_at_most(constraints: *const pg_sys::TupleConstr) -> bool {
-    // SAFETY: as the caller promises.
-    unsafe {
-        match (*constraints).num_check {
-            0 => true,
-            1 => CStr::from_ptr((*(*constraints).check).ccname) == CHECK,
-            _ => false,
-        }
     }
 }
 

@@ -88,6 +88,26 @@ def test_the_table_as_it_is_now(app: Bridge) -> None:
     assert app.upload("default")["generation"] == 7
 
 
+def test_a_row_is_in_the_indexes_that_it_belongs_to(app: Bridge) -> None:
+    """What an index says of its rows may be about what is told, about a default, and about a number that comes last."""
+    app.admin.execute("create extension amcheck")
+    conditions = ("id % 2 = 0", "execution_id like '%3'", "generation = 1", "state = 'completed'")
+    for number, condition in enumerate(conditions):
+        app.admin.execute(f"create index dba_{number} on {UPLOADS} (execution_id) where {condition}")
+    for number in range(10):
+        app.run(f"run-{number}", RESULT)
+    app.admin.execute(
+        "select bt_index_check(i.indexrelid, heapallindexed => true) from pg_index i join pg_class c on c.oid = i.indexrelid "
+        "join pg_am a on a.oid = c.relam where i.indrelid = %s::regclass and a.amname = 'btree'",
+        [UPLOADS],
+    )
+    app.admin.execute("set enable_seqscan = off")
+    for condition in conditions:
+        [listed] = app.admin.execute(f"select count(*) filter (where {condition}) as all from {UPLOADS}").fetchall()
+        found = app.admin.execute(f"select execution_id from {UPLOADS} where {condition}").fetchall()
+        assert len(found) == listed["all"]
+
+
 def test_triggers_of_the_queue(app: Bridge) -> None:
     """Somebody has attached one to the queue itself."""
     app.admin.execute("create function stamp() returns trigger language plpgsql as $$ begin new.target = 'stamped'; return new; end $$")

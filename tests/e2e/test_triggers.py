@@ -73,6 +73,34 @@ def test_one_statement_for_many_rows(app: Bridge) -> None:
     assert queued(app) == pending(app) == ["a", "b", "d", "e"]
 
 
+@pytest.mark.parametrize("kind", ["text", "varchar(20)", "char(20)", "progress"])
+def test_kinds_of_statuses(app: Bridge, kind: str) -> None:
+    """Only a row that is finished is queued, also where the status is no text."""
+    app.admin.execute("create type progress as enum ('running', 'completed'); grant usage on type progress to public")
+    app.app.execute(RUNS)
+    app.app.execute(f"alter table runs add primary key (execution_id), alter status type {kind} using status::{kind}")
+    app.call("watch", relation="runs")
+    enter_runs = f"insert into runs ({COLUMNS}) values (%s, 'running', %s, %s)"
+    for execution, enabled in (("one", True), ("two", True), ("other", False)):
+        app.app.execute(enter_runs, [execution, RESULT, enabled])
+    assert queued(app) == []
+    app.app.execute("update runs set status = 'completed' where execution_id in ('one', 'other')")
+    assert queued(app) == ["one"]
+    app.app.execute("update runs set status = status")
+    assert queued(app) == ["one"]
+
+
+def test_blanks_that_fill_up_are_no_part_of_anything(make_bridge: Callable[..., Bridge]) -> None:
+    """Of a `char(n)`: it is the same execution in the queue, in Snowflake and for its status, and the same user."""
+    bridge = make_bridge()
+    bridge.app.execute(RUNS.replace("table runs", f"table {TABLE}").replace(" text,", " char(40),"))
+    bridge.app.execute(f"alter table {TABLE} add primary key (execution_id)")
+    user = bridge.ready()
+    bridge.run("run-1", [{"a": 1}], user_id="ada")
+    assert bridge.completed("run-1")["snowflake_row_count"] == 1
+    assert bridge.results(user, ["EXECUTION_ID", "USER_ID"]) == [("run-1", "ada")]
+
+
 def test_on_conflict(app: Bridge) -> None:
     """What became an update counts as one, what was left alone counts as nothing."""
     enter(app, ["a", "b"])
