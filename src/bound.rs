@@ -242,6 +242,12 @@ impl Meaning {
     }
 }
 
+/// The type that a domain is of, however many are between; any other type itself.
+pub fn base_type(of: pg_sys::Oid) -> pg_sys::Oid {
+    // SAFETY: a look into the catalog, on the main thread inside a transaction.
+    unsafe { pg_sys::getBaseType(of) }
+}
+
 /// A text as a value of a type, which has no need of the type's name. Code of the type's, as the check of a domain, runs here.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ enum For {
     /// It changes nothing.
     Reading,
     Changing,
-    /// It looks for rows in a queue of such a size: the power of two that its table's bytes reach.
+    /// It looks for rows in a queue of such a size: the power of eight that its table's bytes reach.
     Queue(u32),
 }
 
@@ -87,8 +87,9 @@ pub fn kept_mut(client: &SpiClient<'_>, text: &str, args: &[DatumWithOid<'_>]) -
     planned(client, text, For::Changing, args)
 }
 
-/// As [`kept_mut`], for a statement whose best plan depends on how large the queue is: a plan for each power of two. What waits may
-/// grow to a million rows long before statistics say so, and a plan for an empty table would read them all.
+/// As [`kept_mut`], for a statement whose best plan depends on how large the queue is: a plan for each power of eight. What waits may
+/// grow to a million rows long before statistics say so, and a plan for an empty table would read them all. Whoever meets a new size
+/// waits for some milliseconds, so there are few of them.
 ///
 /// # Errors
 /// As [`kept`].
@@ -100,7 +101,7 @@ pub fn kept_for_queue(
     planned(client, text, For::Queue(size_of_queue(client)?), args)
 }
 
-/// The power of two that the bytes of the queue's table reach, or have reached a moment ago.
+/// The power of eight that the bytes of the queue's table reach, or have reached a moment ago.
 fn size_of_queue(client: &SpiClient<'_>) -> Result<u32> {
     const SIZE: &str = "select pg_catalog.pg_relation_size('snowflake_bridge.uploads')";
     let known = QUEUE.get();
@@ -111,7 +112,7 @@ fn size_of_queue(client: &SpiClient<'_>) -> Result<u32> {
         .select(kept(client, SIZE, &[])?, Some(1), &[])?
         .first()
         .get_one::<i64>()?;
-    let class = size.unwrap_or(0).max(1).ilog2();
+    let class = size.unwrap_or(0).max(1).ilog2() / 3;
     QUEUE.set(Some((Instant::now(), class)));
     Ok(class)
 }

@@ -5,11 +5,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
-use super::upload::{options, owner_of, resolve_watch};
+use super::row::{options, owner_of};
+use super::upload::resolve_watch;
 use crate::error::{Error, Result};
 use crate::owner::{current_role, has_rights_of};
 use crate::uploads::{self, NewUpload};
-use crate::watches::{Access, Held, Watch, column_type};
+use crate::watches::{Access, Held, Key, Watch, column_type};
 use crate::worker::registry::{self, Wake};
 use crate::{sandbox, tx};
 
@@ -78,7 +79,7 @@ fn queue_missing_of(
 ) -> Result<i64> {
     let (since, time_column) = (period.since, period.column);
     let (watch, name) = (held.watch, &held.name);
-    let key = quote_identifier(&watch.columns.execution_id);
+    let key = Key::of(watch.relation, &watch.columns.execution_id)?;
     let user = watch.columns.user_id.as_ref().map_or_else(
         || "null".to_owned(),
         |column| format!("{}::pg_catalog.text", quote_identifier(column)),
@@ -97,9 +98,11 @@ fn queue_missing_of(
         None => "and $2 is null".to_owned(),
     };
     let query = held.statement(format!(
-        "select pg_catalog.format('%s', {key}), {user}, snowflake_options::pg_catalog.text, snowflake_table_name, snowflake_schema_name from {name} \
-         where snowflake_enabled and {}::pg_catalog.text = any ($1) and {key} is not null {not_before}",
-        quote_identifier(&watch.columns.status)
+        "select {}, {user}, snowflake_options::pg_catalog.text, snowflake_table_name::pg_catalog.text, snowflake_schema_name::pg_catalog.text \
+         from {name} where snowflake_enabled and {}::pg_catalog.text = any ($1) and {} is not null {not_before}",
+        key.text(),
+        quote_identifier(&watch.columns.status),
+        key.column
     ));
     let owner = watch.owner.oid();
     query.run(|query| {

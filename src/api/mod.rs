@@ -14,6 +14,7 @@ mod keys;
 mod observe;
 mod query;
 mod retention;
+mod row;
 mod stats;
 mod status;
 mod trigger;

@@ -160,8 +160,8 @@ impl News {
         let text = |name| Some(new.plain_text(name)?.map(str::to_owned));
         Some(NewUpload {
             watch_id: watch.id,
-            owner: super::upload::owner_of(watch, user_id),
-            options: super::upload::options(
+            owner: super::row::owner_of(watch, user_id),
+            options: super::row::options(
                 None,
                 text("snowflake_table_name")?,
                 text("snowflake_schema_name")?,
@@ -240,8 +240,8 @@ fn describe(watch: &Watch, row: &Tuple) -> Result<NewUpload> {
         .flatten();
     Ok(NewUpload {
         watch_id: watch.id,
-        owner: super::upload::owner_of(watch, user_id.as_deref()),
-        options: super::upload::options(
+        owner: super::row::owner_of(watch, user_id.as_deref()),
+        options: super::row::options(
             row.text("snowflake_options")?.as_deref(),
             row.text("snowflake_table_name")?,
             row.text("snowflake_schema_name")?,

@@ -9,12 +9,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{default, pg_sys};
 
-use crate::bound::Bound;
+use super::row;
 use crate::error::{Error, Result};
-use crate::owner::{Owner, current_role, has_rights_of, is_superuser};
+use crate::owner::{Owner, current_role, is_superuser};
 use crate::source::spooled;
 use crate::uploads::{self, NewUpload};
-use crate::watches::{Access, Key, Watch};
+use crate::watches::Watch;
 use crate::worker::registry::{self, Wake};
 use crate::{client, net, sandbox, tx};
 
@@ -75,130 +75,29 @@ fn cancel(id: i64) -> Result<bool> {
     Ok(is_canceled)
 }
 
-/// Whose upload it is: the watch's owner, or the user that the row names where a superuser allowed that.
-pub fn owner_of(watch: &Watch, row_user_id: Option<&str>) -> Owner {
-    match row_user_id {
-        Some(user) if watch.act_for_users && !user.is_empty() => Owner::Jwt {
-            subject: user.to_owned(),
-        },
-        _ => watch.owner.clone(),
-    }
-}
-
-/// The options by which the queue's indexes tell apart what goes to different places.
-const PLACE: [&str; 4] = ["config", "database", "schema_name", "table_name"];
-/// What these take together at most, as JSON: an entry of an index has room for that, and for the name of a user beside it.
-const MAX_PLACE_BYTES: usize = 2000;
-const NO_PLACE: &str =
-    "config, database, schema_name and table_name must be texts, of 2000 bytes at most together";
-
-/// The target options of a row. What is not an object, or names a place that the queue cannot hold, is kept under a key that the
-/// worker refuses by name, so that bad options become a failed upload and not an error in the application.
-pub fn options(
-    json: Option<&str>,
-    table_name: Option<String>,
-    schema_name: Option<String>,
-) -> String {
-    let mut options = match json.map(serde_json::from_str::<serde_json::Value>) {
-        None | Some(Ok(serde_json::Value::Null)) => serde_json::Map::new(),
-        Some(Ok(serde_json::Value::Object(options))) => options,
-        // Without what it is: in something around it, it may be deeper than what can be read again.
-        Some(Ok(_)) => serde_json::Map::from_iter([(
-            "snowflake_options is not an object".to_owned(),
-            true.into(),
-        )]),
-        Some(Err(_)) => {
-            serde_json::Map::from_iter([("snowflake_options is not JSON".to_owned(), true.into())])
-        }
-    };
-    for (key, value) in [("table_name", table_name), ("schema_name", schema_name)] {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            options.insert(key.to_owned(), value.into());
-        }
-    }
-    if !is_place_short(&options) {
-        options = serde_json::Map::from_iter([(NO_PLACE.to_owned(), true.into())]);
-    }
-    serde_json::Value::Object(options).to_string()
-}
-
-/// A number is refused here, since in the queue it may take far more than as it is written.
-fn is_place_short(options: &serde_json::Map<String, serde_json::Value>) -> bool {
-    let place = PLACE.iter().filter_map(|key| options.get(*key));
-    let bytes = place.map(|value| match value {
-        serde_json::Value::Null => Some(0),
-        serde_json::Value::String(_) => Some(value.to_string().len()),
-        _ => None,
-    });
-    bytes
-        .sum::<Option<usize>>()
-        .is_some_and(|bytes| bytes <= MAX_PLACE_BYTES)
-}
-
 fn queue(execution_id: &str, relation: Option<&str>) -> Result<i64> {
     tx::require_primary("upload")?;
     sandbox::require_unrestricted()?;
     let watch = resolve_watch(relation)?;
-    let Some((user_id, options)) = read_row(&watch, execution_id)? else {
+    let Some(row) = row::read(&watch, execution_id)? else {
         let relation = watch.qualified_name()?.unwrap_or_default();
         return Err(Error::missing(format!(
             "no execution \"{execution_id}\" in {relation}"
         )));
     };
-    let owner = owner_of(&watch, user_id.as_deref());
+    let owner = row::owner_of(&watch, row.user_id.as_deref());
     let id = sandbox::as_extension_owner(|| {
         uploads::enqueue(&NewUpload {
             watch_id: watch.id,
-            execution_id: execution_id.to_owned(),
+            execution_id: row.execution_id,
             owner,
-            row_user_id: user_id,
-            options,
+            row_user_id: row.user_id,
+            options: row.options,
             is_shown: false,
         })
     })?;
     registry::wake_at_commit(Wake::Worker);
     Ok(id)
-}
-
-/// User and options of an execution, read as the caller, with the caller's rights and policies: who cannot see the row
-/// cannot upload it. Whoever has the owner's rights reads it as the owner, in the sandbox: a superuser who looks after
-/// somebody's table must not run the casts of that somebody's types.
-fn read_row(watch: &Watch, execution_id: &str) -> Result<Option<(Option<String>, String)>> {
-    if !has_rights_of(current_role(), watch.owner.oid()) {
-        return read_as(watch, &watch.existing_name()?, execution_id);
-    }
-    let held = watch.hold_existing(Access::Read)?;
-    sandbox::as_table_owner(watch.owner.oid(), || {
-        read_as(watch, &held.name, execution_id)
-    })
-}
-
-/// The same with the rights that there are now, of the relation with this name, which must be the watched one.
-fn read_as(
-    watch: &Watch,
-    name: &str,
-    execution_id: &str,
-) -> Result<Option<(Option<String>, String)>> {
-    let key = Key::of(watch.relation, &watch.columns.execution_id)?;
-    let user = watch.columns.user_id.as_ref().map_or_else(
-        || "null".to_owned(),
-        |column| format!("{}::pg_catalog.text", pgrx::spi::quote_identifier(column)),
-    );
-    let query = format!(
-        "select {user}, snowflake_options::pg_catalog.text, snowflake_table_name, snowflake_schema_name from {name} where {}",
-        key.condition()
-    );
-    Bound::to_relations(query, &[watch.relation]).run(|query| {
-        let id = key.id.value(execution_id)?;
-        Spi::connect(|client| {
-            let Some(row) = client.select(query, Some(1), &[id])?.next() else {
-                return Ok(None);
-            };
-            let json = row.get::<String>(2)?;
-            let options = options(json.as_deref(), row.get(3)?, row.get(4)?);
-            Ok(Some((row.get::<String>(1)?, options)))
-        })
-    })
 }
 
 /// Goes on with the options that the row has now: changing them is what most hints ask for. Only the latest upload of
@@ -215,10 +114,10 @@ fn retry(id: i64) -> Result<bool> {
         Ok((watch.map(Watch::load).transpose()?.flatten(), execution_id))
     })?;
     let row = match (&watch, &execution_id) {
-        (Some(watch), Some(execution_id)) if watch.is_active => read_row(watch, execution_id)?,
+        (Some(watch), Some(execution_id)) if watch.is_active => row::read(watch, execution_id)?,
         _ => None,
     };
-    let options = row.map(|(_, options)| options);
+    let options = row.map(|row| row.options);
     let changed = sandbox::as_extension_owner(|| {
         uploads::forget_cancel(id)?;
         Spi::connect_mut(|client| {

@@ -8,7 +8,9 @@ use pgrx::{default, pg_sys};
 use super::columns::{add_columns, check_columns, create_standard_table};
 use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of, is_superuser, role_name};
-use crate::watches::{Access, Columns, ResultSource, Watch, qualified_name, trigger_names};
+use crate::watches::{
+    Access, Columns, ResultSource, Watch, column_type, qualified_name, trigger_names,
+};
 use crate::worker::registry::{self, Wake};
 use crate::{guards, sandbox, source, tx, uploads};
 
@@ -312,11 +314,10 @@ fn refuse_temporary(oid: pg_sys::Oid, name: &str) -> Result<()> {
 /// When the triggers look at a row: plain SQL, since it is evaluated for every row that a statement touches, and short, since each such
 /// statement parses it anew. Which status a text is, the triggers see for less; what another type spells is asked here.
 fn condition(watch: &Watch) -> Result<String> {
-    const IS_TEXT: &str = "select a.atttypid operator(pg_catalog.=) any ('{pg_catalog.text,pg_catalog.varchar,pg_catalog.bpchar}'::pg_catalog.regtype[]) \
-         from pg_catalog.pg_attribute a where a.attrelid operator(pg_catalog.=) $1 and a.attname operator(pg_catalog.=) $2";
-    let enabled = "new.snowflake_enabled";
-    let status = &watch.columns.status;
-    if tx::read::<bool>(IS_TEXT, &[watch.relation.into(), status.as_str().into()])? == Some(true) {
+    let (enabled, status) = ("new.snowflake_enabled", &watch.columns.status);
+    if let pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID =
+        column_type(watch.relation, status)?
+    {
         return Ok(enabled.to_owned());
     }
     let status = quote_identifier(status);

@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::{AllocatedByPostgres, FromDatum, IntoDatum, PgTupleDesc, pg_sys, varlena};
 
+use crate::bound::base_type;
 use crate::error::{Error, Result};
 
 /// A row and its description, borrowed from the trigger's call.
@@ -28,8 +29,8 @@ pub fn argument(data: &pg_sys::TriggerData) -> Option<i64> {
 }
 
 /// The blanks that fill up a `char(n)` are no part of it: a cast to text leaves them away, as every query of ours does.
-fn without_padding(kind: pg_sys::Oid, text: &str) -> &str {
-    if kind == pg_sys::BPCHAROID {
+fn without_padding(base_type: pg_sys::Oid, text: &str) -> &str {
+    if base_type == pg_sys::BPCHAROID {
         text.trim_end_matches(' ')
     } else {
         text
@@ -139,7 +140,7 @@ impl Tuple {
             if value.is_null() {
                 return Ok(None);
             }
-            let kind = pg_sys::SPI_gettypeid(self.descriptor, number);
+            let kind = base_type(pg_sys::SPI_gettypeid(self.descriptor, number));
             let text = CStr::from_ptr(value).to_str();
             let text = text.map(|text| without_padding(kind, text).to_owned());
             pg_sys::pfree(value.cast());

@@ -12,16 +12,18 @@ use std::mem::ManuallyDrop;
 use pgrx::prelude::*;
 use pgrx::{direct_function_call_as_datum, pg_sys};
 
-use self::simple::is_simple;
+use self::indexes::Indexes;
+use self::simple::{is_random_uuid, is_simple};
 use super::NewUpload;
 use crate::cached::ReadAt;
 use crate::error::{Error, Result};
 use crate::memory::InMemory;
 
+mod indexes;
 mod simple;
 
-/// At most one upload of an execution waits, by this index.
-const WAITING: &str = "uploads_waiting";
+/// What whoever writes to a table locks it and its indexes with.
+const WRITES: pg_sys::LOCKMODE = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
 
 thread_local! {
     /// Not given back when the process ends, by when PostgreSQL has ended.
@@ -52,23 +54,21 @@ struct Ready {
     state: *mut pg_sys::EState,
     target: *mut pg_sys::ResultRelInfo,
     slot: *mut pg_sys::TupleTableSlot,
-    /// All indexes, in the order of `target`, with what they say of the rows that are theirs.
-    indexes: Vec<(pg_sys::Oid, *mut pg_sys::ExprState)>,
-    /// Of them the one that tells whether an upload waits.
-    waiting: *mut pg_sys::List,
+    indexes: Indexes,
     /// The places of the columns that are given.
     given: [usize; GIVEN.len()],
     /// The places of columns that are not, and what they get.
     defaults: Vec<(usize, *mut pg_sys::ExprState)>,
     /// The same of those that count: only what is written has a number.
     numbers: Vec<(usize, *mut pg_sys::ExprState)>,
+    /// The places of those that get a random UUID, for which the server goes through OpenSSL each time.
+    uuids: Vec<usize>,
     /// It has nothing that only a statement would heed, as a trigger; then what was made ready is used.
     is_simple: bool,
 }
 
 /// As [`Ready::values`] has them.
-const GIVEN: [&CStr; 9] = [
-    c"upload_id",
+const GIVEN: [&CStr; 8] = [
     c"watch_id",
     c"execution_id",
     c"user_id",
@@ -85,11 +85,10 @@ impl Ready {
     /// # Safety
     /// On the main thread, inside a transaction.
     unsafe fn locked(ready: Option<Self>) -> Result<Self> {
-        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
         // SAFETY: as the caller promises. With the lock comes word of what has changed until then.
         unsafe {
             if let Some(ready) = ready {
-                pg_sys::LockRelationOid(ready.relation, mode);
+                pg_sys::LockRelationOid(ready.relation, WRITES);
                 if ready.read_at.holds() {
                     return Ok(ready);
                 }
@@ -100,7 +99,7 @@ impl Ready {
                 -1,
             );
             let relation =
-                pg_sys::RangeVarGetRelidExtended(name, mode, 0, None, std::ptr::null_mut());
+                pg_sys::RangeVarGetRelidExtended(name, WRITES, 0, None, std::ptr::null_mut());
             Self::of(relation)
         }
     }
@@ -123,11 +122,11 @@ impl Ready {
                 state,
                 target: std::ptr::null_mut(),
                 slot: std::ptr::null_mut(),
-                indexes: Vec::new(),
-                waiting: std::ptr::null_mut(),
+                indexes: Indexes::default(),
                 given: [0; GIVEN.len()],
                 defaults: Vec::new(),
                 numbers: Vec::new(),
+                uuids: Vec::new(),
                 is_simple: is_simple(relation),
             };
             let _memory = InMemory::of((*state).es_query_cxt);
@@ -139,32 +138,21 @@ impl Ready {
             let target = ready.target;
             (*target).type_ = pg_sys::NodeTag::T_ResultRelInfo;
             pg_sys::InitResultRelInfo(target, relation, 0, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(target, true);
-            for index in 0..usize::try_from((*target).ri_NumIndices).unwrap_or(0) {
-                let info = *(*target).ri_IndexRelationInfo.add(index);
-                let theirs = pg_sys::ExecPrepareQual((*info).ii_Predicate, state);
-                (*info).ii_PredicateState = theirs;
-                let index = *(*target).ri_IndexRelationDescs.add(index);
-                let oid = (*index).rd_id;
-                // Others keep more for the next row, for as long as the index is open.
-                ready.is_simple &= (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID;
-                if CStr::from_ptr((*(*index).rd_rel).relname.data.as_ptr()).to_bytes()
-                    == WAITING.as_bytes()
-                {
-                    ready.waiting = pg_sys::lappend_oid(ready.waiting, oid);
-                }
-                ready.indexes.push((oid, theirs));
-            }
+            ready.indexes = Indexes::of(target, state);
+            ready.is_simple &= ready.indexes.are_simple();
             for (place, name) in ready.given.iter_mut().zip(GIVEN) {
                 let number = pg_sys::SPI_fnumber(descriptor, name.as_ptr());
                 *place = usize::try_from(number - 1).map_err(|_| no_column(name))?;
             }
-            ready.is_simple &= !ready.waiting.is_null();
             let count = usize::try_from((*descriptor).natts).unwrap_or(0);
             for place in (0..count).filter(|place| !ready.given.contains(place)) {
                 let number = i32::try_from(place + 1).unwrap_or(0);
                 let default = pg_sys::build_column_default(relation, number);
                 if default.is_null() {
+                    continue;
+                }
+                if is_random_uuid(default) {
+                    ready.uuids.push(place);
                     continue;
                 }
                 let counts = (*default).type_ == pg_sys::NodeTag::T_NextValueExpr;
@@ -176,10 +164,9 @@ impl Ready {
                 };
                 those.push((place, default));
             }
-            pg_sys::ExecCloseIndices(target);
             pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            let indexes = ready.indexes.iter().map(|(index, _)| *index);
-            ready.read_at = ready.read_at.clone().depending_on(indexes.chain([oid]));
+            let indexes = ready.indexes.oids().chain([oid]);
+            ready.read_at = ready.read_at.clone().depending_on(indexes);
             Ok(ready)
         }
     }
@@ -209,16 +196,13 @@ impl Ready {
             let target = self.target;
             (*target).ri_RelationDesc =
                 pg_sys::table_open(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-            for place in 0..self.indexes.len() {
-                *(*target).ri_IndexRelationDescs.add(place) = std::ptr::null_mut();
-            }
             let context = pg_sys::MakePerTupleExprContext(self.state);
             (*context).ecxt_scantuple = self.slot;
             let memory = InMemory::of((*context).ecxt_per_tuple_memory);
             let is_written = self.values(new).map(|values| self.write(values));
             drop(memory);
             pg_sys::ReScanExprContext(context);
-            pg_sys::ExecCloseIndices(target);
+            self.indexes.close(target);
             pg_sys::table_close(
                 (*target).ri_RelationDesc,
                 pg_sys::NoLock as pg_sys::LOCKMODE,
@@ -238,10 +222,7 @@ impl Ready {
                 &[Some(pg_sys::Datum::from(options.as_ptr()))],
             )
         };
-        // As the column's default would be, but without OpenSSL for each of them.
-        let upload_id = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
         Ok([
-            pgrx::Uuid::from_bytes(upload_id.into_bytes()).into_datum(),
             new.watch_id.into_datum(),
             new.execution_id.as_str().into_datum(),
             new.owner.user_id().into_datum(),
@@ -265,19 +246,24 @@ impl Ready {
                 self.set(place, value);
             }
             self.set_defaults(&self.defaults);
-            if !self.open_indexes(|index| pg_sys::list_member_oid(self.waiting, index)) {
+            for place in &self.uuids {
+                let uuid = uuid::Builder::from_random_bytes(rand::random()).into_uuid();
+                self.set(
+                    *place,
+                    pgrx::Uuid::from_bytes(uuid.into_bytes()).into_datum(),
+                );
+            }
+            // Word of an index that has changed comes with the lock on it.
+            let is_to_be_waiting = self.indexes.open_waiting(target, state);
+            if !is_to_be_waiting || !self.read_at.holds() {
                 return false;
             }
+            let waiting = self.indexes.waiting;
             let mut other = pg_sys::ItemPointerData::default();
             // Waits for whoever is about to take the place, or to leave it.
             #[cfg(not(feature = "pg18"))]
-            let is_free = pg_sys::ExecCheckIndexConstraints(
-                target,
-                slot,
-                state,
-                &raw mut other,
-                self.waiting,
-            );
+            let is_free =
+                pg_sys::ExecCheckIndexConstraints(target, slot, state, &raw mut other, waiting);
             #[cfg(feature = "pg18")]
             let is_free = pg_sys::ExecCheckIndexConstraints(
                 target,
@@ -285,13 +271,14 @@ impl Ready {
                 state,
                 &raw mut other,
                 &mut pg_sys::ItemPointerData::default(),
-                self.waiting,
+                waiting,
             );
             if !is_free {
                 return false;
             }
             self.set_defaults(&self.numbers);
-            if !self.open_indexes(|_| true) {
+            self.indexes.open(target, state);
+            if !self.read_at.holds() {
                 return false;
             }
             pg_sys::ExecConstraints(target, slot, state);
@@ -301,27 +288,6 @@ impl Ready {
             pg_sys::CommandCounterIncrement();
             true
         }
-    }
-
-    /// Opens those that the row in the slot belongs to and that are wanted: most know beforehand that it is none of theirs, and what is
-    /// not open gets no entry. Returns whether all is as it was when this was made ready: word of an index that has changed comes with
-    /// the lock on it.
-    ///
-    /// # Safety
-    /// As [`write`](Self::write).
-    unsafe fn open_indexes(&self, is_wanted: impl Fn(pg_sys::Oid) -> bool) -> bool {
-        let mode = pg_sys::RowExclusiveLock as pg_sys::LOCKMODE;
-        for (place, (oid, theirs)) in self.indexes.iter().enumerate() {
-            // SAFETY: as the caller promises; the slot is what the context has as its row.
-            unsafe {
-                let index = (*self.target).ri_IndexRelationDescs.add(place);
-                let context = (*self.state).es_per_tuple_exprcontext;
-                if (*index).is_null() && is_wanted(*oid) && pg_sys::ExecQual(*theirs, context) {
-                    *index = pg_sys::index_open(*oid, mode);
-                }
-            }
-        }
-        self.read_at.holds()
     }
 
     /// # Safety

@@ -29,6 +29,15 @@ impl Key {
         })
     }
 
+    /// The id as the queue and Snowflake have it: as its type writes it, without the blanks that fill up a `char(n)`.
+    pub fn text(&self) -> String {
+        if bound::base_type(self.id.0) == pg_sys::BPCHAROID {
+            format!("{}::pg_catalog.text", self.column)
+        } else {
+            format!("pg_catalog.format('%s', {})", self.column)
+        }
+    }
+
     /// True of the rows whose id is `$1`.
     pub fn condition(&self) -> String {
         format!("{} = $1", self.column)

@@ -24,7 +24,7 @@ TABLE = (
     ("adbc_ingest", "ADBC's ingest, to the stage", "other"),
     ("adbc_parquet", "ADBC and pyarrow, to a file", "other"),
     ("dlt", "dlt, to files", "other"),
-    ("pandas", "pandas and write_pandas, to the stage", "other"),
+    ("pandas", "pandas and write_pandas, by a tenth of it", "other"),
 )
 INLINE = (
     ("inline_read", "PostgreSQL reads each value once", "base"),

@@ -100,6 +100,7 @@ def measure_inline(bridge: Bridge, sink: Sink, rows: int, times: int, peers: lis
     others = Others(bridge, sink)
     inline.fill(bridge, rows)
     measured = [Series("inline_read"), Series("bridge_inline"), *(Series(name) for name in peers)]
+    inline.read(bridge, Series("warm-up"))
     inline.upload(bridge, sink, Series("warm-up"))
     for _ in range(times):
         inline.read(bridge, measured[0])

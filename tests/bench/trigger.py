@@ -20,7 +20,7 @@ SETTINGS = {**REAL, "snowflake_bridge.databases": "postgres"}
 ROWS = 10_000
 SINGLE = 1_000
 READS = 50
-ROUNDS = 3
+ROUNDS = 5
 TABLES = ("plain", "watched")
 COLUMNS = "execution_id, status, result_rows, snowflake_enabled"
 
@@ -84,6 +84,9 @@ def measure(bridge: Bridge, rows: int) -> list[Cost]:
     def update(table: str) -> None:
         app.execute(f"update {table} set status = 'completed'")
 
+    def begin(table: str) -> None:
+        app.execute(f"update {table} set status = 'running'")
+
     def copy(table: str) -> None:
         with app.cursor().copy(f"copy {table} ({COLUMNS}) from stdin") as lines:
             for number in range(rows):
@@ -92,6 +95,7 @@ def measure(bridge: Bridge, rows: int) -> list[Cost]:
     return [
         single(bridge, rows, fill),
         many("UPDATE, all finish", rows, lambda table: fill(table, "running"), update),
+        many("UPDATE, none is finished", rows, lambda table: fill(table, "running"), begin),
         many("UPDATE, none is enabled", rows, lambda table: fill(table, "running", enabled=False), update),
         many("UPDATE, nothing is new", rows, lambda table: fill(table, "completed"), update),
         many("COPY FROM, all finished", rows, lambda table: fill(table, "running"), copy),

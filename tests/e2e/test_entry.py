@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 
 from harness import wait
@@ -106,6 +108,27 @@ def test_a_row_is_in_the_indexes_that_it_belongs_to(app: Bridge) -> None:
         [listed] = app.admin.execute(f"select count(*) filter (where {condition}) as all from {UPLOADS}").fetchall()
         found = app.admin.execute(f"select execution_id from {UPLOADS} where {condition}").fetchall()
         assert len(found) == listed["all"]
+
+
+def test_defaults_of_the_queue(app: Bridge) -> None:
+    """Somebody has chosen others: of what is otherwise made without asking, and of what an index of ours goes by."""
+    chosen = uuid.UUID("00000000-0000-4000-8000-000000000001")
+    app.admin.execute(f"alter table {UPLOADS} alter upload_id set default '{chosen}'")
+    app.run("id", RESULT)
+    assert app.upload("id")["upload_id"] == chosen
+    app.admin.execute(f"alter table {UPLOADS} alter upload_id set default gen_random_uuid(), alter state set default 'retry'")
+    app.run("state", RESULT)
+    assert app.upload("state")["state"] == "retry"
+    assert app.upload("state")["upload_id"].version == 4
+
+
+def test_an_index_that_was_never_finished(app: Bridge) -> None:
+    """CREATE INDEX CONCURRENTLY has failed at some row and left it behind: it has no say in what is entered."""
+    app.run("run-0", RESULT)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        app.admin.execute(f"create index concurrently dba on {UPLOADS} (id) where 1 / (length(execution_id) - 5) = 0")
+    app.run("run-1", RESULT)
+    assert app.upload("run-1")["state"] == "queued"
 
 
 def test_triggers_of_the_queue(app: Bridge) -> None:

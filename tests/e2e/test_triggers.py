@@ -73,10 +73,10 @@ def test_one_statement_for_many_rows(app: Bridge) -> None:
     assert queued(app) == pending(app) == ["a", "b", "d", "e"]
 
 
-@pytest.mark.parametrize("kind", ["text", "varchar(20)", "char(20)", "progress"])
+@pytest.mark.parametrize("kind", ["text", "varchar(20)", "char(20)", "filled", "progress"])
 def test_kinds_of_statuses(app: Bridge, kind: str) -> None:
     """Only a row that is finished is queued, also where the status is no text."""
-    app.admin.execute("create type progress as enum ('running', 'completed'); grant usage on type progress to public")
+    app.admin.execute("create type progress as enum ('running', 'completed'); create domain filled as char(20)")
     app.app.execute(RUNS)
     app.app.execute(f"alter table runs add primary key (execution_id), alter status type {kind} using status::{kind}")
     app.call("watch", relation="runs")
@@ -90,15 +90,30 @@ def test_kinds_of_statuses(app: Bridge, kind: str) -> None:
     assert queued(app) == ["one"]
 
 
-def test_blanks_that_fill_up_are_no_part_of_anything(make_bridge: Callable[..., Bridge]) -> None:
+@pytest.mark.parametrize("kind", ["char(40)", "filled"])
+def test_blanks_that_fill_up_are_no_part_of_anything(make_bridge: Callable[..., Bridge], kind: str) -> None:
     """Of a `char(n)`: it is the same execution in the queue, in Snowflake and for its status, and the same user."""
     bridge = make_bridge()
-    bridge.app.execute(RUNS.replace("table runs", f"table {TABLE}").replace(" text,", " char(40),"))
-    bridge.app.execute(f"alter table {TABLE} add primary key (execution_id)")
+    bridge.admin.execute("create domain filled as char(40)")
+    bridge.app.execute(RUNS.replace("table runs", f"table {TABLE}").replace(" text,", f" {kind},"))
+    bridge.app.execute(f"alter table {TABLE} add primary key (execution_id), add snowflake_table_name {kind}")
     user = bridge.ready()
     bridge.run("run-1", [{"a": 1}], user_id="ada")
     assert bridge.completed("run-1")["snowflake_row_count"] == 1
+    assert bridge.call("backfill", since=None) == 0, "it knows the execution"
+    bridge.call("upload", execution_id="run-1  ")
+    assert queued(bridge) == ["run-1", "run-1"]
+    wait.until(lambda: bridge.upload("run-1")["state"] == "completed", "it is sent again")
     assert bridge.results(user, ["EXECUTION_ID", "USER_ID"]) == [("run-1", "ada")]
+
+
+def test_an_execution_by_another_name(app: Bridge) -> None:
+    """What the id's type takes for the same is the same execution."""
+    app.app.execute(RUNS.replace("execution_id text", "execution_id bigint primary key"))
+    app.call("watch", relation="runs")
+    app.app.execute(f"insert into runs ({COLUMNS}) values (7, 'completed', %s, true)", [RESULT])
+    app.call("upload", execution_id="007", relation="runs")
+    assert queued(app) == ["7"]
 
 
 def test_on_conflict(app: Bridge) -> None:

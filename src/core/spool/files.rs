@@ -18,6 +18,9 @@ use crate::parquet::{FileOptions, FileWriter};
 use crate::threads::{helpers, panicked};
 use crate::types::Column;
 
+/// In bytes: for one of these, megabytes were allocated.
+const LARGE_FILE: u64 = 1 << 20;
+
 /// The files of a spool directory, as far as they have come.
 pub(super) struct Files {
     pub(super) dir: PathBuf,
@@ -160,8 +163,11 @@ impl Files {
                 bytes,
                 digest: Some(digest),
             });
-            // What two threads allocate and free for each other leaves holes, more with every file.
-            (self.options.aside.give_back)();
+            // What two threads allocate and free for each other leaves holes, more with every file. For a small one it would cost more
+            // than writing it did.
+            if bytes >= LARGE_FILE {
+                (self.options.aside.give_back)();
+            }
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Which tables a row may be written to without a statement.
+//! What may be written without a statement, and which defaults are known without being asked.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -45,5 +45,17 @@ unsafe fn has_our_check_at_most(constraints: *const pg_sys::TupleConstr) -> bool
             1 => CStr::from_ptr((*(*constraints).check).ccname) == CHECK,
             _ => false,
         }
+    }
+}
+
+/// Whether an expression is `gen_random_uuid()`, of which each is as good as another.
+///
+/// # Safety
+/// With an expression.
+pub(super) unsafe fn is_random_uuid(expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: as the caller promises; its tag tells what it is.
+    unsafe {
+        (*expression).type_ == pg_sys::NodeTag::T_FuncExpr
+            && (*expression.cast::<pg_sys::FuncExpr>()).funcid.to_u32() == pg_sys::F_GEN_RANDOM_UUID
     }
 }
