@@ -55,6 +55,16 @@ pub fn shielded<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
     tx::subtransaction(work).inspect_err(warn).ok()
 }
 
+/// As [`shielded`], but only a cancel is told of.
+pub fn shielded_in_silence<T>(work: impl FnOnce() -> Result<T>) -> Option<T> {
+    let tell = |error: &Error| {
+        if error.is_canceled() {
+            warn(error);
+        }
+    };
+    tx::subtransaction(work).inspect_err(tell).ok()
+}
+
 /// Enters what was gathered in the current subtransaction. What an outer one has gathered must outlive the rollback of this one.
 fn flush() {
     let level = level();

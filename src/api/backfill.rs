@@ -5,7 +5,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
-use super::row::{options, owner_of};
+use super::row::{self, Row, owner_of};
 use super::upload::resolve_watch;
 use crate::error::{Error, Result};
 use crate::owner::{current_role, has_rights_of};
@@ -80,10 +80,6 @@ fn queue_missing_of(
     let (since, time_column) = (period.since, period.column);
     let (watch, name) = (held.watch, &held.name);
     let key = Key::of(watch.relation, &watch.columns.execution_id)?;
-    let user = watch.columns.user_id.as_ref().map_or_else(
-        || "null".to_owned(),
-        |column| format!("{}::pg_catalog.text", quote_identifier(column)),
-    );
     let not_before = match since {
         Some(_) => {
             column_type(watch.relation, time_column).map_err(|_| {
@@ -98,9 +94,8 @@ fn queue_missing_of(
         None => "and $2 is null".to_owned(),
     };
     let query = held.statement(format!(
-        "select {}, {user}, snowflake_options::pg_catalog.text, snowflake_table_name::pg_catalog.text, snowflake_schema_name::pg_catalog.text \
-         from {name} where snowflake_enabled and {}::pg_catalog.text = any ($1) and {} is not null {not_before}",
-        key.text(),
+        "select {} from {name} where snowflake_enabled and {}::pg_catalog.text = any ($1) and {} is not null {not_before}",
+        row::columns(watch, &key),
         quote_identifier(&watch.columns.status),
         key.column
     ));
@@ -116,14 +111,13 @@ fn queue_missing_of(
                     cursor
                         .fetch(BATCH)?
                         .map(|row| {
-                            let json = row.get::<String>(3)?;
-                            let user_id = row.get::<String>(2)?;
+                            let row = Row::of(&row)?;
                             Ok(NewUpload {
                                 watch_id: watch.id,
-                                execution_id: row.get(1)?.unwrap_or_default(),
-                                owner: owner_of(watch, user_id.as_deref()),
-                                options: options(json.as_deref(), row.get(4)?, row.get(5)?),
-                                row_user_id: user_id,
+                                owner: owner_of(watch, row.user_id.as_deref()),
+                                execution_id: row.execution_id,
+                                options: row.options,
+                                row_user_id: row.user_id,
                                 is_shown: false,
                             })
                         })

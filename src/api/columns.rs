@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 use pgrx::spi::quote_identifier;
 
 use super::watch::find;
+use crate::bound::base_type;
 use crate::error::{Error, Result};
 use crate::owner::current_role;
 use crate::watches::{Columns, ResultSource, column_type, others_with_trigger, tree};
@@ -116,12 +117,26 @@ pub fn check_columns(
             .hint("Name the table's own columns in the arguments of snowflake_bridge.watch.")
         })?;
     }
+    for column in [Some(&columns.execution_id), columns.user_id.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        let found = column_type(oid, column)?;
+        if is_written_as_the_session_says(found) {
+            return Err(Error::user(
+                PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+                format!(
+                    "column \"{column}\" of table {name} is {}, which each session writes in its own way",
+                    type_name(found)?
+                ),
+            )
+            .hint("An execution and its user are known by their text: use text, uuid or bigint."));
+        }
+    }
     for column in result.watched_columns() {
         let found = column_type(oid, column)?;
         if !matches!(found, pg_sys::JSONBOID | pg_sys::JSONOID) {
-            let found =
-                tx::read::<String>("select pg_catalog.format_type($1, null)", &[found.into()])?
-                    .unwrap_or_default();
+            let found = type_name(found)?;
             return Err(Error::user(
                 PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
                 format!(
@@ -152,4 +167,24 @@ pub fn check_columns(
         )));
     }
     Ok(())
+}
+
+/// Whether the text of such a value depends on settings, as DateStyle, TimeZone, extra_float_digits, bytea_output and lc_monetary.
+fn is_written_as_the_session_says(kind: pg_sys::Oid) -> bool {
+    matches!(
+        base_type(kind),
+        pg_sys::DATEOID
+            | pg_sys::TIMESTAMPOID
+            | pg_sys::TIMESTAMPTZOID
+            | pg_sys::INTERVALOID
+            | pg_sys::FLOAT4OID
+            | pg_sys::FLOAT8OID
+            | pg_sys::BYTEAOID
+            | pg_sys::MONEYOID
+    )
+}
+
+fn type_name(kind: pg_sys::Oid) -> Result<String> {
+    let name = tx::read::<String>("select pg_catalog.format_type($1, null)", &[kind.into()])?;
+    Ok(name.unwrap_or_default())
 }

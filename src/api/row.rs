@@ -1,9 +1,10 @@
 //! What the queue takes from an execution's row.
 
 use pgrx::prelude::*;
+use pgrx::spi::{SpiHeapTupleData, quote_identifier};
 
 use crate::bound::Bound;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::owner::{Owner, current_role, has_rights_of};
 use crate::sandbox;
 use crate::watches::{Access, Key, Watch};
@@ -76,6 +77,31 @@ pub(super) struct Row {
     pub(super) options: String,
 }
 
+impl Row {
+    /// Of what a query of these [`columns`] has brought.
+    pub(super) fn of(row: &SpiHeapTupleData<'_>) -> Result<Self> {
+        let no_id = || Error::invalid("the execution has no id");
+        let json = row.get::<String>(3)?;
+        Ok(Self {
+            execution_id: row.get(1)?.ok_or_else(no_id)?,
+            user_id: row.get(2)?,
+            options: options(json.as_deref(), row.get(4)?, row.get(5)?),
+        })
+    }
+}
+
+/// What a query asks of the rows of a watched relation, for [`Row::of`].
+pub(super) fn columns(watch: &Watch, key: &Key) -> String {
+    let user = watch.columns.user_id.as_ref().map_or_else(
+        || "null".to_owned(),
+        |column| format!("{}::pg_catalog.text", quote_identifier(column)),
+    );
+    format!(
+        "{}, {user}, snowflake_options::pg_catalog.text, snowflake_table_name::pg_catalog.text, snowflake_schema_name::pg_catalog.text",
+        key.text()
+    )
+}
+
 /// The row of an execution, read as the caller, with the caller's rights and policies: who cannot see the row
 /// cannot upload it. Whoever has the owner's rights reads it as the owner, in the sandbox: a superuser who looks after
 /// somebody's table must not run the casts of that somebody's types.
@@ -92,14 +118,9 @@ pub(super) fn read(watch: &Watch, execution_id: &str) -> Result<Option<Row>> {
 /// The same with the rights that there are now, of the relation with this name, which must be the watched one.
 fn read_as(watch: &Watch, name: &str, execution_id: &str) -> Result<Option<Row>> {
     let key = Key::of(watch.relation, &watch.columns.execution_id)?;
-    let user = watch.columns.user_id.as_ref().map_or_else(
-        || "null".to_owned(),
-        |column| format!("{}::pg_catalog.text", pgrx::spi::quote_identifier(column)),
-    );
     let query = format!(
-        "select {}, {user}, snowflake_options::pg_catalog.text, snowflake_table_name::pg_catalog.text, snowflake_schema_name::pg_catalog.text \
-         from {name} where {}",
-        key.text(),
+        "select {} from {name} where {}",
+        columns(watch, &key),
         key.condition()
     );
     Bound::to_relations(query, &[watch.relation]).run(|query| {
@@ -108,12 +129,7 @@ fn read_as(watch: &Watch, name: &str, execution_id: &str) -> Result<Option<Row>>
             let Some(row) = client.select(query, Some(1), &[id])?.next() else {
                 return Ok(None);
             };
-            let json = row.get::<String>(3)?;
-            Ok(Some(Row {
-                execution_id: row.get(1)?.unwrap_or_default(),
-                user_id: row.get(2)?,
-                options: options(json.as_deref(), row.get(4)?, row.get(5)?),
-            }))
+            Row::of(&row).map(Some)
         })
     })
 }

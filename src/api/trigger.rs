@@ -13,7 +13,7 @@ use pgrx::trigger_support::PgTriggerError;
 
 use crate::cached::ReadAt;
 use crate::error::{Error, Result};
-use crate::finished::{self, shielded};
+use crate::finished::{self, shielded, shielded_in_silence};
 use crate::source::{Tuple, argument};
 use crate::uploads::NewUpload;
 use crate::watches::Watch;
@@ -29,7 +29,8 @@ create function snowflake_bridge.mark_pending() returns trigger language c as 'M
 fn mark_pending<'a>(trigger: &'a PgTrigger<'a>) -> Row<'a> {
     let marked = match plain_news(trigger) {
         Some(news) => news.and_then(|news| pending(&news.new)),
-        None => shielded(|| {
+        // Of what is wrong, the AFTER trigger tells: this one is fired for rows that are not finished too.
+        None => shielded_in_silence(|| {
             let (new, old) = Tuple::of_trigger(trigger.trigger_data())?;
             let is_news = is_news(&*watch(trigger)?, &new, old.as_ref())?;
             Ok(is_news.then(|| pending(&new)).flatten())

@@ -311,15 +311,15 @@ fn refuse_temporary(oid: pg_sys::Oid, name: &str) -> Result<()> {
     .hint("Take a permanent table, which may be UNLOGGED. snowflake_bridge.upload_query loads what a temporary one holds."))
 }
 
-/// When the triggers look at a row: plain SQL, since it is evaluated for every row that a statement touches, and short, since each such
-/// statement parses it anew. Which status a text is, the triggers see for less; what another type spells is asked here.
-fn condition(watch: &Watch) -> Result<String> {
+/// When the triggers look at a row, before it is written and after: plain SQL, since it is evaluated for every row that a statement
+/// touches. The first is short, since each such statement parses it anew: which status a text is, the trigger sees for less, and what
+/// another type spells is asked. PostgreSQL keeps in memory which rows the second is for, so that it is of those alone that are finished.
+fn conditions(watch: &Watch) -> Result<[String; 2]> {
     let (enabled, status) = ("new.snowflake_enabled", &watch.columns.status);
-    if let pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID =
-        column_type(watch.relation, status)?
-    {
-        return Ok(enabled.to_owned());
-    }
+    let is_text = matches!(
+        column_type(watch.relation, status)?,
+        pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::BPCHAROID
+    );
     let status = quote_identifier(status);
     let is_finished: Vec<String> = watch
         .finished
@@ -329,7 +329,9 @@ fn condition(watch: &Watch) -> Result<String> {
             format!("new.{status}::pg_catalog.text operator(pg_catalog.=) {finished}")
         })
         .collect();
-    Ok(format!("{enabled} and ({})", is_finished.join(" or ")))
+    let whole = format!("{enabled} and ({})", is_finished.join(" or "));
+    let before = if is_text { enabled } else { &whole };
+    Ok([before.to_owned(), whole])
 }
 
 fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
@@ -337,14 +339,14 @@ fn create_triggers(name: &str, watch: &Watch) -> Result<()> {
     let mut of = vec![status.clone(), "snowflake_enabled".to_owned()];
     of.extend(watch.result.watched_columns().map(quote_identifier));
     let of = of.join(", ");
-    let when = condition(watch)?;
-    let row = |function| {
+    let [before, after] = conditions(watch)?;
+    let row = |when: &str, function| {
         format!("row when ({when}) execute function snowflake_bridge.{function}('{id}')")
     };
     let statement = "statement execute function snowflake_bridge.gather()".to_owned();
     let triggers = trigger_names().into_iter().zip([
-        ("before", row("mark_pending")),
-        ("after", row("enqueue")),
+        ("before", row(&before, "mark_pending")),
+        ("after", row(&after, "enqueue")),
         ("before", statement.clone()),
         ("after", statement),
     ]);

@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::mem::ManuallyDrop;
 
 use pgrx::prelude::*;
-use pgrx::{direct_function_call_as_datum, pg_sys};
+use pgrx::{PgTupleDesc, direct_function_call_as_datum, pg_sys};
 
 use self::indexes::Indexes;
 use self::simple::{is_random_uuid, is_simple};
@@ -31,7 +31,7 @@ thread_local! {
 }
 
 /// Writes the row of an execution of which no upload waits, and for which nobody else is just writing one: whoever is, is waited
-/// for. Returns false, having written nothing, if one waits, or if the table is not as simple as ours is made.
+/// for. Returns false, having written nothing, if one waits, or if there is anything that only a statement would heed.
 ///
 /// # Errors
 /// `23505` if somebody else has entered the execution at the same moment; whatever a statement would meet.
@@ -42,7 +42,7 @@ pub(super) fn insert(new: &NewUpload) -> Result<bool> {
     let ready = unsafe { Ready::locked(ready) }?;
     // SAFETY: of the table as it is, which is locked.
     let is_written = ready.is_simple && unsafe { ready.may_insert() && ready.insert(new)? };
-    READY.set(ManuallyDrop::new(Some(ready)));
+    READY.with_borrow_mut(|kept| **kept = Some(ready));
     Ok(is_written)
 }
 
@@ -59,7 +59,7 @@ struct Ready {
     given: [usize; GIVEN.len()],
     /// The places of columns that are not, and what they get.
     defaults: Vec<(usize, *mut pg_sys::ExprState)>,
-    /// The same of those that count: only what is written has a number.
+    /// The same of those that count: what is not written has no number, unless an index changes at that moment.
     numbers: Vec<(usize, *mut pg_sys::ExprState)>,
     /// The places of those that get a random UUID, for which the server goes through OpenSSL each time.
     uuids: Vec<usize>,
@@ -112,6 +112,7 @@ impl Ready {
         // free it, and relations are closed again.
         unsafe {
             let relation = pg_sys::table_open(oid, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let is_simple = is_simple(relation);
             let state = {
                 let _memory = InMemory::of(pg_sys::TopMemoryContext);
                 pg_sys::CreateExecutorState()
@@ -127,7 +128,7 @@ impl Ready {
                 defaults: Vec::new(),
                 numbers: Vec::new(),
                 uuids: Vec::new(),
-                is_simple: is_simple(relation),
+                is_simple,
             };
             let _memory = InMemory::of((*state).es_query_cxt);
             let descriptor = pg_sys::CreateTupleDescCopyConstr((*relation).rd_att);
@@ -144,8 +145,12 @@ impl Ready {
                 let number = pg_sys::SPI_fnumber(descriptor, name.as_ptr());
                 *place = usize::try_from(number - 1).map_err(|_| no_column(name))?;
             }
-            let count = usize::try_from((*descriptor).natts).unwrap_or(0);
-            for place in (0..count).filter(|place| !ready.given.contains(place)) {
+            let columns = PgTupleDesc::from_pg_unchecked(descriptor);
+            for place in (0..columns.len()).filter(|place| !ready.given.contains(place)) {
+                // A column that was dropped has no type, of which to ask for a default is an ERROR.
+                if columns.get(place).is_none_or(|column| column.attisdropped) {
+                    continue;
+                }
                 let number = i32::try_from(place + 1).unwrap_or(0);
                 let default = pg_sys::build_column_default(relation, number);
                 if default.is_null() {

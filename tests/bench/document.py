@@ -102,7 +102,7 @@ def comparison(figures: Figures) -> str:
 
 
 def processor_time(figures: Figures, key: str) -> str:
-    """Of each process that took any, but for Snowflake's side."""
+    """Of each process that took any, but for the stand-in."""
     parts = [(name, float(figures[f"{key}_cpu_{name}"])) for name in ("client", "backend", "reader", "worker", "sink") if f"{key}_cpu_{name}" in figures]
     return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in parts if seconds >= 0.05)
 
@@ -240,7 +240,7 @@ def forms(figures: Figures) -> str:
     lines = ["| | rows/s | MB/s | of COPY's time | time for a byte, of that of the aim for the first |", "|---|---|---|---|---|"]
     for name, what in FORMS.items():
         speed = float(figures[f"wide_{name}_mb_per_s"])
-        slow = " (over)" if aim / speed > 2 else ""
+        slow = " (over 2)" if aim / speed > 2 else ""
         lines.append(f"| {what} | {figures[f'wide_{name}_rows_per_s']:,} | {speed:.0f} | {figures[f'wide_{name}_of_copy']} | {aim / speed:.2f}{slow} |")
     return "\n".join(lines) + "\n"
 
@@ -252,10 +252,10 @@ def summary(figures: Figures) -> str:
         "adbc_parquet": "ADBC with pyarrow",
         "adbc_ingest": "ADBC's own ingest",
         "dlt": "dlt",
-        "pandas": "pandas with `write_pandas`, by a tenth of the rows",
+        "pandas": "pandas with `write_pandas` (by a tenth of the rows)",
     }
     others = [f"{who} {float(figures[key]) / float(figures['bridge_query']):.1f} times" for key, who in peers.items() if key in figures]
-    compared = f". As long as `upload_query` itself take: {'; '.join(others)}" if others else ""
+    compared = f". Of its time the others take: {', '.join(others)}" if others else ""
     return f"![Rows each second](docs/performance.svg)\n\n{ours}{compared}. {conditions(figures)}\n"
 
 

@@ -33,6 +33,12 @@ def entered(bridge: Bridge, execution: str) -> dict[str, Any]:
     return {name: value for name, value in bridge.upload(execution).items() if name not in OWN}
 
 
+def is_waiting(bridge: Bridge, other: psycopg.Connection[Any]) -> bool:
+    """Whether the application's session waits for a lock, as another one sees it."""
+    sql = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+    return bool(other.execute(sql, [bridge.app.info.backend_pid]).fetchall())
+
+
 def test_alone_as_among_others(app: Bridge) -> None:
     """One row is what each of several is, and numbers go on."""
     options = {"user_id": "anna", "snowflake_options": '{"config": "other"}', "snowflake_table_name": "T", "snowflake_schema_name": "S"}
@@ -145,24 +151,30 @@ def test_generated_columns_and_domains_of_the_queue(app: Bridge) -> None:
     app.run("generated", RESULT)
     assert app.upload("generated")["shouted"] == "GENERATED"
     app.admin.execute("create domain public.given as text not null")
-    app.admin.execute(f"alter table {UPLOADS} drop column shouted, add column more public.given default 'more'")
+    app.admin.execute(f"alter table {UPLOADS} drop column shouted")
+    app.run("dropped", RESULT)
+    assert app.upload("dropped")["state"] == "queued"
+    app.admin.execute(f"alter table {UPLOADS} add column more public.given default 'more'")
+    app.run("default", RESULT)
+    assert app.upload("default")["more"] == "more"
     app.admin.execute(f"alter table {UPLOADS} alter column more drop default")
     app.run("domain", RESULT)
     assert not app.admin.execute(f"select from {UPLOADS} where execution_id = 'domain'").fetchall(), "it refuses NULL"
 
 
-def test_indexes_that_move_while_somebody_finishes(app: Bridge) -> None:
-    """An index of another kind keeps more in memory between two rows; it and ours are rewritten just before the next one."""
+@pytest.mark.parametrize("moved", ["dba", "uploads_waiting", "uploads_pkey"])
+def test_indexes_that_move_while_somebody_finishes(app: Bridge, moved: str) -> None:
+    """They are rewritten just before the next row. One of another kind keeps more in memory between two of them."""
     app.admin.execute("create extension amcheck")
     app.admin.execute("set allow_in_place_tablespaces = on")
     app.admin.execute("create tablespace elsewhere location ''")
-    app.admin.execute(f"create index dba on {UPLOADS} using gin (options)")
+    if moved == "dba":
+        app.admin.execute(f"create index dba on {UPLOADS} using gin (options)")
     app.admin.execute(
         f"insert into {TABLE} (execution_id, status, snowflake_enabled, result_rows) "
         "select 'bulk-' || n, 'completed', true, '[]' from generate_series(1, 5000) n"
     )
     app.admin.execute(f"vacuum {UPLOADS}")
-    [me] = app.app.execute("select pg_backend_pid() as pid").fetchall()
 
     def finish(number: int) -> None:
         app.app.execute(
@@ -171,19 +183,14 @@ def test_indexes_that_move_while_somebody_finishes(app: Bridge) -> None:
             [number, number],
         )
 
-    def is_waiting() -> bool:
-        sql = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
-        return bool(other.execute(sql, [me["pid"]]).fetchall())
-
     for number in range(5):
         finish(number)
     with ThreadPoolExecutor() as threads, app.cluster.connect("shop") as other:
         for number, place in enumerate(("elsewhere", "pg_default", "elsewhere", "pg_default"), 5):
             with app.admin.transaction():
-                for index in ("snowflake_bridge.uploads_pkey", "snowflake_bridge.dba"):
-                    app.admin.execute(f"alter index {index} set tablespace {place}")
+                app.admin.execute(f"alter index snowflake_bridge.{moved} set tablespace {place}")
                 finished = threads.submit(finish, number)
-                wait.until(is_waiting, "somebody waits for an index")
+                wait.until(lambda: is_waiting(app, other), "somebody waits for an index")
             finished.result()
     app.admin.execute("set enable_seqscan = off")
     for number in range(9):
@@ -193,27 +200,21 @@ def test_indexes_that_move_while_somebody_finishes(app: Bridge) -> None:
         "select bt_index_check(c.oid, true) from pg_class c join pg_index i on i.indexrelid = c.oid join pg_am a on a.oid = c.relam "
         f"where i.indrelid = '{UPLOADS}'::regclass and a.amname = 'btree'"
     )
-    app.admin.execute("drop index snowflake_bridge.dba")
-    app.admin.execute("alter index snowflake_bridge.uploads_pkey set tablespace pg_default")
+    app.admin.execute(f"alter index snowflake_bridge.{moved} set tablespace pg_default")
     app.admin.execute("drop tablespace elsewhere")
 
 
 def test_another_comes_first_by_a_hair(app: Bridge) -> None:
     """Somebody enters the execution after it was seen that nobody had, and before it is written."""
     app.start_execution("run")
-    [me] = app.app.execute("select pg_backend_pid() as pid").fetchall()
     columns = "watch_id, execution_id, user_id, owner_kind, owner_oid"
-
-    def is_waiting() -> bool:
-        sql = "select from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
-        return bool(other.execute(sql, [me["pid"]]).fetchall())
 
     with ThreadPoolExecutor() as threads, app.cluster.connect("shop") as other:
         with app.admin.transaction():
             # Whoever wants a number waits.
             app.admin.execute("alter sequence snowflake_bridge.uploads_id_seq cache 1")
             finished = threads.submit(app.finish, "run", RESULT)
-            wait.until(is_waiting, "the row is about to be numbered")
+            wait.until(lambda: is_waiting(app, other), "the row is about to be numbered")
             app.admin.execute(
                 f"insert into {UPLOADS} (id, {columns}) overriding system value "
                 f"select 1000, {columns.replace('execution_id', chr(39) + 'run' + chr(39))} from {UPLOADS} where execution_id = 'first'"

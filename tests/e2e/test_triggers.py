@@ -107,6 +107,27 @@ def test_blanks_that_fill_up_are_no_part_of_anything(make_bridge: Callable[..., 
     assert bridge.results(user, ["EXECUTION_ID", "USER_ID"]) == [("run-1", "ada")]
 
 
+@pytest.mark.parametrize("kind", ["timestamptz", "double precision", "bytea", "moment"])
+def test_ids_that_each_session_writes_in_its_own_way(app: Bridge, kind: str) -> None:
+    """They would be different executions for different sessions."""
+    app.admin.execute("create domain moment as date")
+    app.app.execute(RUNS.replace("execution_id text", f"execution_id {kind} primary key"))
+    with pytest.raises(psycopg.errors.DatatypeMismatch, match="each session writes in its own way"):
+        app.call("watch", relation="runs")
+
+
+def test_a_row_that_is_not_finished_is_no_matter_of_ours(app: Bridge) -> None:
+    """Also where the watch does not fit the table any more: of that is told when a result is lost by it."""
+    told: list[str] = []
+    app.app.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+    enter(app, ["run"])
+    app.admin.execute(f"alter table {TABLE} rename status to progress")
+    app.app.execute(f"update {TABLE} set progress = 'running again'")
+    assert told == []
+    app.app.execute(f"update {TABLE} set progress = 'completed'")
+    assert len(told) == 1 and 'column "status" does not exist any more' in told[0]
+
+
 def test_an_execution_by_another_name(app: Bridge) -> None:
     """What the id's type takes for the same is the same execution."""
     app.app.execute(RUNS.replace("execution_id text", "execution_id bigint primary key"))

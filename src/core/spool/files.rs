@@ -18,8 +18,8 @@ use crate::parquet::{FileOptions, FileWriter};
 use crate::threads::{helpers, panicked};
 use crate::types::Column;
 
-/// In bytes: for one of these, megabytes were allocated.
-const LARGE_FILE: u64 = 1 << 20;
+/// Bytes of batches in memory from which on what the allocator keeps of them is worth giving back.
+const MUCH: usize = 4 << 20;
 
 /// The files of a spool directory, as far as they have come.
 pub(super) struct Files {
@@ -28,6 +28,8 @@ pub(super) struct Files {
     pub(super) stamp: Stamp,
     pub(super) schema: SchemaRef,
     current: Option<FileWriter>,
+    /// What its rows have taken in memory.
+    allocated: usize,
     /// What the rows of the last batch carried, which those of one of the same size carry too.
     stamped: Option<[ArrayRef; 4]>,
     files: Vec<SpoolFile>,
@@ -53,6 +55,7 @@ impl Files {
             stamp,
             schema,
             current: None,
+            allocated: 0,
             stamped: None,
             files: Vec::new(),
             rows: 0,
@@ -102,6 +105,7 @@ impl Files {
                     .insert(FileWriter::create(&path, &self.schema, options)?)
             }
         };
+        self.allocated += batch.get_array_memory_size();
         writer.write(batch, is_large)?;
         self.rows += count as u64;
         let ended: u64 = self.files.iter().map(|file| file.bytes).sum();
@@ -165,7 +169,7 @@ impl Files {
             });
             // What two threads allocate and free for each other leaves holes, more with every file. For a small one it would cost more
             // than writing it did.
-            if bytes >= LARGE_FILE {
+            if std::mem::take(&mut self.allocated) >= MUCH {
                 (self.options.aside.give_back)();
             }
         }
