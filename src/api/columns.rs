@@ -169,7 +169,7 @@ pub fn check_columns(
     Ok(())
 }
 
-/// Whether the text of such a value depends on settings, as DateStyle, TimeZone, extra_float_digits, bytea_output and lc_monetary.
+/// Whether the text of such a value depends on settings, as DateStyle, IntervalStyle, TimeZone, extra_float_digits, bytea_output and lc_monetary.
 fn is_written_as_the_session_says(kind: pg_sys::Oid) -> bool {
     matches!(
         base_type(kind),

@@ -40,8 +40,7 @@ fn mark_pending<'a>(trigger: &'a PgTrigger<'a>) -> Row<'a> {
     Ok(marked.map_or_else(|| trigger.new(), Some))
 }
 
-/// The row as the user is to see it. A missing column is reported by the AFTER trigger's warning and by check(); the statement
-/// goes on.
+/// The row as the user is to see it. Where one of these columns is missing, the statement goes on.
 fn pending<'a>(row: &Tuple) -> Option<PgHeapTuple<'a, AllocatedByPostgres>> {
     row.with_texts(&[
         ("snowflake_status", Some("pending")),

@@ -312,8 +312,8 @@ fn refuse_temporary(oid: pg_sys::Oid, name: &str) -> Result<()> {
 }
 
 /// When the triggers look at a row, before it is written and after: plain SQL, since it is evaluated for every row that a statement
-/// touches. The first is short, since each such statement parses it anew: which status a text is, the trigger sees for less, and what
-/// another type spells is asked. PostgreSQL keeps in memory which rows the second is for, so that it is of those alone that are finished.
+/// touches. Each statement parses both anew, so the first asks no more than whether the row is enabled where the status is a text, which
+/// the trigger itself compares for less. The second is whole: PostgreSQL keeps until the statement ends for which rows it is called.
 fn conditions(watch: &Watch) -> Result<[String; 2]> {
     let (enabled, status) = ("new.snowflake_enabled", &watch.columns.status);
     let is_text = matches!(

@@ -1,5 +1,5 @@
-"""The documentation's figures, all of one run: `docs/performance.json` holds them, and what is made of them stands between
-comments in README.md and docs/performance.md, and in docs/performance.svg.
+"""The documentation's figures: `docs/performance.json` holds them, and what is made of them stands between
+comments in README.md, docs/performance.md and docs/operations.md, and in docs/performance.svg.
 
 `python -m bench.document` checks that they are what the file says; with UPDATE_DOCS=1 it writes them. `make bench` puts a new
 run there. Uses nothing but the standard library.
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "docs/performance.json"
 CHART = ROOT / "docs/performance.svg"
 END = "<!-- end of generated -->"
+NAMES = ("README.md", "docs/performance.md", "docs/operations.md")
 FORMS = {
     "orders": "the table above, a fifth of it",
     "columns_1600": "1,600 integers",
@@ -27,6 +28,16 @@ FORMS = {
     "numeric_20": "20 columns of numeric(38,10)",
     "arrays": "three arrays of 5 to 10 elements",
     "jsonb": "jsonb of ten keys, nested ones too",
+}
+
+
+STATEMENTS = {
+    "trigger_us": "`UPDATE` that finishes one execution",
+    "trigger_many_us": "`UPDATE` that finishes 10 000",
+    "trigger_copy_us": "`COPY FROM` of 10 000 finished ones",
+    "trigger_unfinished_us": "`UPDATE` of the status of enabled rows to one that is not finished",
+    "trigger_disabled_us": "`UPDATE` of the status of rows that are not enabled",
+    "trigger_same_us": "`UPDATE` that brings nothing new",
 }
 
 
@@ -47,7 +58,7 @@ def main() -> int:
 
 def texts(figures: Figures) -> dict[Path, str]:
     """What the files are to be that have figures in them."""
-    documents = {path: renewed(path.read_text(), figures) for path in (ROOT / "README.md", ROOT / "docs/performance.md")}
+    documents = {path: renewed(path.read_text(), figures) for path in (ROOT / name for name in NAMES)}
     return {CHART: chart.draw(figures), **documents}
 
 
@@ -134,6 +145,7 @@ def aims(figures: Figures) -> str:
     aimed = (
         ("`upload_query`, of COPY's time", "at most 1.5", ratio("bridge_query", "copy_binary"), ""),
         ("ADBC to a file, of `upload_query`'s time", "at least 2", ratio("adbc_parquet", "bridge_query"), ""),
+        ("pg_parquet, of `upload_query`'s time", "at least 4", ratio("pg_parquet", "bridge_query"), ""),
         ("pandas, of `upload_query`'s time", "at least 40", ratio("pandas", "bridge_query"), ""),
         ("`upload_query`'s memory above idle", "at most 128 MB", figures.get("bridge_query_peak_mb"), " MB"),
         ("inline result, of the time to read it", "at most 1.5", ratio("bridge_inline", "inline_read"), ""),
@@ -162,6 +174,14 @@ def latency(figures: Figures) -> str:
     for name, what in (("plain", "without"), ("watched", "with")):
         values = [cell(figures, f"update_{name}_{kind}_us", "µs") for kind in ("p50", "p99", "max")]
         lines.append(f"| the UPDATE itself, {what} triggers | {' | '.join(values)} |")
+    return "\n".join(lines) + "\n"
+
+
+def triggers(figures: Figures) -> str:
+    """What the triggers add to a statement, for each row."""
+    lines = ["| statement | more than without, for each row |", "|---|---|"]
+    for key, what in STATEMENTS.items():
+        lines.append(f"| {what} | {cell(figures, key, 'µs') or 'not in this run'} |")
     return "\n".join(lines) + "\n"
 
 
@@ -254,8 +274,8 @@ def summary(figures: Figures) -> str:
         "dlt": "dlt",
         "pandas": "pandas with `write_pandas` (by a tenth of the rows)",
     }
-    others = [f"{who} {float(figures[key]) / float(figures['bridge_query']):.1f} times" for key, who in peers.items() if key in figures]
-    compared = f". Of its time the others take: {', '.join(others)}" if others else ""
+    others = [f"{who} {float(figures[key]) / float(figures['bridge_query']):.1f} times as long" for key, who in peers.items() if key in figures]
+    compared = f". The others take longer: {', '.join(others)}" if others else ""
     return f"![Rows each second](docs/performance.svg)\n\n{ours}{compared}. {conditions(figures)}\n"
 
 
@@ -265,6 +285,7 @@ BLOCKS = {
     "aims": aims,
     "beside the application": latency,
     "presence": presence,
+    "triggers": triggers,
     "many small results": small,
     "growth": growth,
     "forms": forms,

@@ -1,4 +1,4 @@
-"""How time and memory of `upload_query` grow with the rows of a table: the one in proportion, the other not at all."""
+"""How time and memory of `upload_query` grow with the rows of a table: the one in proportion, the other hardly."""
 
 from __future__ import annotations
 

@@ -107,11 +107,12 @@ def test_blanks_that_fill_up_are_no_part_of_anything(make_bridge: Callable[..., 
     assert bridge.results(user, ["EXECUTION_ID", "USER_ID"]) == [("run-1", "ada")]
 
 
-@pytest.mark.parametrize("kind", ["timestamptz", "double precision", "bytea", "moment"])
-def test_ids_that_each_session_writes_in_its_own_way(app: Bridge, kind: str) -> None:
-    """They would be different executions for different sessions."""
+@pytest.mark.parametrize(("column", "kind"), [("execution_id", "timestamptz"), ("execution_id", "moment"), ("user_id", "bytea"), ("user_id", "real")])
+def test_ids_that_each_session_writes_in_its_own_way(app: Bridge, column: str, kind: str) -> None:
+    """They would be different executions, or users, for different sessions."""
     app.admin.execute("create domain moment as date")
-    app.app.execute(RUNS.replace("execution_id text", f"execution_id {kind} primary key"))
+    app.app.execute(RUNS.replace(f"{column} text", f"{column} {kind}"))
+    app.app.execute("alter table runs add primary key (execution_id)")
     with pytest.raises(psycopg.errors.DatatypeMismatch, match="each session writes in its own way"):
         app.call("watch", relation="runs")
 

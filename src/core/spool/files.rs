@@ -28,7 +28,7 @@ pub(super) struct Files {
     pub(super) stamp: Stamp,
     pub(super) schema: SchemaRef,
     current: Option<FileWriter>,
-    /// What its rows have taken in memory.
+    /// What its batches have taken in memory, one after another; arrays that they share count for each.
     allocated: usize,
     /// What the rows of the last batch carried, which those of one of the same size carry too.
     stamped: Option<[ArrayRef; 4]>,
