@@ -145,7 +145,6 @@ def aims(figures: Figures) -> str:
     aimed = (
         ("`upload_query`, of COPY's time", "at most 1.5", ratio("bridge_query", "copy_binary"), ""),
         ("ADBC to a file, of `upload_query`'s time", "at least 2", ratio("adbc_parquet", "bridge_query"), ""),
-        ("pg_parquet, of `upload_query`'s time", "at least 4", ratio("pg_parquet", "bridge_query"), ""),
         ("pandas, of `upload_query`'s time", "at least 40", ratio("pandas", "bridge_query"), ""),
         ("`upload_query`'s memory above idle", "at most 128 MB", figures.get("bridge_query_peak_mb"), " MB"),
         ("inline result, of the time to read it", "at most 1.5", ratio("bridge_inline", "inline_read"), ""),
@@ -161,6 +160,7 @@ def aims(figures: Figures) -> str:
     lines = ["| | aim | measured |", "|---|---|---|"]
     for what, aim, value, unit in aimed:
         lines.append(f"| {what} | {aim} | {'not in this run' if value is None else f'{value:.2f}{unit}'} |")
+    lines.append("| pg_parquet, of `upload_query`'s time | at least 4 | not measured, since no registry has it |")
     return "\n".join(lines) + "\n"
 
 
