@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bench import results
-from bench.world import REAL, scaled
+from bench.world import REAL, rounds, scaled
 from harness.bridge import Bridge
 from harness.latency import percentile
 from harness.standin import Standin
@@ -20,7 +20,6 @@ SETTINGS = {**REAL, "snowflake_bridge.databases": "postgres"}
 ROWS = 10_000
 SINGLE = 1_000
 READS = 50
-ROUNDS = 5
 TABLES = ("plain", "watched")
 COLUMNS = "execution_id, status, result_rows, snowflake_enabled"
 
@@ -131,7 +130,7 @@ def reads(bridge: Bridge, prepare: Callable[[str], None], statement: Callable[[s
 def many(key: str, what: str, rows: int, prepare: Callable[[str], None], statement: Callable[[str], None]) -> Cost:
     """One statement for all rows, several times."""
     seconds: dict[str, list[float]] = {table: [] for table in TABLES}
-    for _ in range(ROUNDS):
+    for _ in range(rounds()):
         for table in TABLES:
             prepare(table)
             seconds[table].append(timed(lambda table=table: statement(table)))

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 use super::catalog::{cast_of_hstore, money_scale};
 use super::column::Function;
 use super::elements::Layout;
+use crate::bound::base_type;
 use crate::error::Result;
 
 /// How a type is written as JSON.
@@ -66,7 +67,7 @@ impl Integer {
 pub(super) unsafe fn kind(type_oid: pg_sys::Oid) -> Result<Kind> {
     // SAFETY: as the caller promises.
     unsafe {
-        let base = pg_sys::getBaseType(type_oid);
+        let base = base_type(type_oid);
         Ok(match base {
             pg_sys::BOOLOID => Kind::Bool,
             pg_sys::INT2OID => Kind::Integer(Integer::Int2),

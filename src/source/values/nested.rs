@@ -18,6 +18,7 @@ use super::memory::ValueMemory;
 use super::row_type::RowTypes;
 use super::scalar::{bytes, bytes_at_hand};
 use super::text::{c_to_utf8, is_utf8, to_utf8};
+use crate::bound::base_type;
 use crate::error::Result;
 use crate::memory::InMemory;
 use crate::source::json_text::walk_json;
@@ -342,8 +343,7 @@ impl Types {
             // SAFETY: as the caller promises, of the types within it as well.
             Kind::Array { element, .. } => unsafe { self.hold(element) },
             Kind::Row => {
-                // SAFETY: as the caller promises.
-                let base = unsafe { pg_sys::getBaseType(type_oid) };
+                let base = base_type(type_oid);
                 if base == pg_sys::RECORDOID {
                     return Ok(());
                 }
